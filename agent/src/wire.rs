@@ -1,0 +1,3 @@
+//! Request and response types: everything that crosses a process boundary, and nothing that acts.
+
+pub mod link;

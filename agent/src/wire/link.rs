@@ -1,0 +1,37 @@
+//! What opens a stream between two linked agents: one length-prefixed JSON header, one length-prefixed JSON answer.
+
+use schema::name::ServiceName;
+use serde::{Deserialize, Serialize};
+
+/// Largest header or answer frame, bytes.
+pub const MAX_FRAME: usize = 64 * 1024;
+
+/// The first frame on a stream: what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StreamHeader {
+    /// Replication of exports, instance health and trust; the opener receives.
+    Sync { cursor: Option<u64> },
+    /// A service connection. The source service is the opener's cluster's word.
+    Service { destination: ServiceName, source: ServiceName },
+    /// An HTTP/1.1 connection to the API, with the pinned peer as caller.
+    Api,
+}
+
+/// The acceptor's one answer; after `Accepted` the stream carries what the header announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum StreamAnswer {
+    Accepted,
+    Refused { code: Refusal, message: String },
+}
+
+/// Why a stream was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    Denied,
+    NotFound,
+    Unavailable,
+    Malformed,
+}

@@ -1,0 +1,1 @@
+//! Who may reach what: intentions, their precedence, and an explanation of each decision.

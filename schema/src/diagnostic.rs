@@ -1,0 +1,89 @@
+//! One fault of a declaration, with everything a reader needs to mend it. How it looks is `render`'s business.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Whether a diagnostic stops the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// A byte range in one source file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The path as the user gave it, or as found beneath the folder the user gave.
+    pub file: Arc<str>,
+    /// Byte offsets, end exclusive.
+    pub span: Range<usize>,
+}
+
+/// A fault, or a warning, in declarations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// Stable machine-readable word, e.g. `unknown-key`.
+    pub code: &'static str,
+    /// One line, no final stop.
+    pub summary: String,
+    /// What follows from it and what to do, in sentences. May be empty.
+    pub detail: String,
+    /// Where; `None` only where no file is at fault, such as a folder that cannot be read.
+    pub location: Option<Location>,
+    /// Other places that matter, each with a short label ("first declared here").
+    pub related: Vec<(Location, String)>,
+    /// The source text at `location` holds a secret: renderers show no snippet.
+    pub hides_source: bool,
+}
+
+impl Diagnostic {
+    /// An error with a code, a summary and a place.
+    pub fn error(code: &'static str, summary: impl Into<String>, location: Option<Location>) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            summary: summary.into(),
+            detail: String::new(),
+            location,
+            related: Vec::new(),
+            hides_source: false,
+        }
+    }
+
+    /// A warning with a code, a summary and a place.
+    pub fn warning(code: &'static str, summary: impl Into<String>, location: Option<Location>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, summary, location) }
+    }
+
+    /// Adds what follows and what to do.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// Adds another place that matters.
+    #[must_use]
+    pub fn related(mut self, location: Location, label: impl Into<String>) -> Self {
+        self.related.push((location, label.into()));
+        self
+    }
+
+    /// Marks the source text as one that must not be shown.
+    #[must_use]
+    pub fn hiding_source(mut self) -> Self {
+        self.hides_source = true;
+        self
+    }
+}
+
+/// The texts that diagnostics point into, by file name.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(pub BTreeMap<Arc<str>, Arc<str>>);
+
+/// True if any of `diagnostics` stops the run.
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|d| d.severity == Severity::Error)
+}

@@ -1,0 +1,1 @@
+//! One document tree with spans for HCL, TOML and JSON.

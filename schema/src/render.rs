@@ -1,0 +1,1 @@
+//! How diagnostics, plans and records look to people and to programs.
