@@ -1,0 +1,1 @@
+//! One commit and its follow-up steps: the only writer of declared state.

@@ -1,0 +1,1 @@
+//! Pools and volumes: what is on disk, chunk by chunk.

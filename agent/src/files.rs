@@ -1,0 +1,1 @@
+//! Declaration folders: reading them whole, noticing that they changed.

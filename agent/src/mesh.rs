@@ -1,0 +1,1 @@
+//! Services' traffic: upstream ports here, instances there.

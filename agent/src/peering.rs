@@ -1,0 +1,1 @@
+//! A link's life: tokens, redemption, heartbeats, replication.

@@ -1,0 +1,81 @@
+//! Supervised tasks with a two-ended shutdown: each watches for the end, and the drain has a deadline.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// A group of tasks that end together.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    ending: CancellationToken,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every task ended by itself.
+    Clean,
+    /// This many tasks were still running at the deadline.
+    Deadline(usize),
+}
+
+impl Tasks {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `work` under a span called `name`. The work itself must watch `ending()` to take part in a drain.
+    pub fn spawn<F>(&self, name: &'static str, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tracker.spawn(work.instrument(tracing::debug_span!("task", name)));
+    }
+
+    /// Cancelled when the drain begins.
+    pub fn ending(&self) -> CancellationToken {
+        self.ending.clone()
+    }
+
+    /// A group that ends with this one, or before it.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { tracker: self.tracker.clone(), ending: self.ending.child_token() }
+    }
+
+    /// Tells every task to end without waiting for it.
+    pub fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// Tells every task to end and waits until all have, or until `deadline` has passed.
+    pub async fn drain(&self, deadline: Duration) -> Drained {
+        self.ending.cancel();
+        self.tracker.close();
+        match tokio::time::timeout(deadline, self.tracker.wait()).await {
+            Ok(()) => Drained::Clean,
+            Err(_) => Drained::Deadline(self.tracker.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_watches_drains_clean_and_one_that_does_not_is_counted() {
+        let tasks = Tasks::new();
+        let ending = tasks.ending();
+        tasks.spawn("watches", async move { ending.cancelled().await });
+        assert_eq!(tasks.drain(Duration::from_secs(5)).await, Drained::Clean);
+
+        let tasks = Tasks::new();
+        tasks.spawn("deaf", std::future::pending());
+        assert_eq!(tasks.drain(Duration::from_millis(1)).await, Drained::Deadline(1));
+    }
+}
