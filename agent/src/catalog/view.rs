@@ -1,0 +1,59 @@
+//! The catalog as of one commit.
+
+use std::sync::Arc;
+
+use schema::kind::exported_services::Export;
+use schema::kind::service::Service;
+use schema::name::{LinkName, ServiceName};
+use schema::record::ServiceMatch;
+
+use super::Sharded;
+use crate::store::Revision;
+
+/// Every service, export and intention declared in this cluster, as of `revision`. Never changes.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogView {
+    pub revision: Revision,
+    pub services: Sharded<ServiceName, Arc<Service>>,
+    pub exports: Sharded<ServiceMatch, Arc<Export>>,
+}
+
+impl CatalogView {
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// Whether `link` is offered `service`: by name or by `*`, and the service is declared here. A service without
+    /// a port offers nothing, so `*` passes over it.
+    pub fn is_exported(&self, service: &ServiceName, link: &LinkName) -> bool {
+        let Some(declared) = self.services.get(service) else { return false };
+        self.consumes(&ServiceMatch::Named(service.clone()), link)
+            || (declared.port.is_some() && self.consumes(&ServiceMatch::Any, link))
+    }
+
+    /// The services that `link` is offered, by name.
+    pub fn exported_to(&self, link: &LinkName) -> Vec<ServiceName> {
+        let mut names: Vec<ServiceName> = if self.consumes(&ServiceMatch::Any, link) {
+            self.services
+                .iter()
+                .filter(|(name, _)| self.is_exported(name, link))
+                .map(|(name, _)| name.clone())
+                .collect()
+        } else {
+            self.exports
+                .iter()
+                .filter(|(_, export)| export.consumers.contains(link))
+                .filter_map(|(service, _)| match service {
+                    ServiceMatch::Named(name) if self.services.get(name).is_some() => Some(name.clone()),
+                    _ => None,
+                })
+                .collect()
+        };
+        names.sort_unstable();
+        names
+    }
+
+    fn consumes(&self, service: &ServiceMatch, link: &LinkName) -> bool {
+        self.exports.get(service).is_some_and(|export| export.consumers.contains(link))
+    }
+}
