@@ -1,1 +1,150 @@
-//! The command line: one file a noun.
+//! The command line: one file a noun, each with its `Args` and its `run`.
+//!
+//! This file knows the tree, the global flags and how a command ends; nothing else. A noun gets a `Context`, which
+//! finds the agent to talk to and holds the output, and gives back an exit code or a failure with a hint.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+mod agent;
+mod apply;
+mod completion;
+mod context;
+mod explain;
+mod failure;
+mod link;
+mod output;
+mod plan;
+mod remote;
+mod remotes;
+mod service;
+mod status;
+mod transfer;
+mod trust;
+mod validate;
+mod volume;
+
+pub use context::Context;
+pub use failure::{CliError, ExitCode};
+pub use output::{Format, Output, Table};
+
+/// Links clusters as their files declare: peers, services, intentions, volumes.
+#[derive(Debug, Parser)]
+#[command(name = "comity", version, propagate_version = true, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes, before or after its name.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Globals {
+    /// Talk to the agent behind this unix socket.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "remote")]
+    socket: Option<PathBuf>,
+    /// Talk to this remote instead of the default one.
+    #[arg(long, global = true, value_name = "NAME")]
+    remote: Option<String>,
+    /// How to print results.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    format: Format,
+    /// Print only what was asked for.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent.
+    Agent(agent::Args),
+    /// Show whether the agent is ready, its links and its watched folder.
+    Status(status::Args),
+    /// Check declarations and report every fault.
+    Validate(validate::Args),
+    /// Show what applying declarations would change.
+    Plan(plan::Args),
+    /// Make clusters be as declared.
+    Apply(apply::Args),
+    /// Tell which intention decides a connection, and why.
+    Explain(explain::Args),
+    /// Say who may call this cluster.
+    Trust(trust::Args),
+    /// Manage the clusters that this command line knows.
+    Remote(remote::Args),
+    /// Manage cluster links.
+    Link(link::Args),
+    /// Show services, exported and imported.
+    #[command(alias = "services")]
+    Service(service::Args),
+    /// Manage storage volumes.
+    Volume(volume::Args),
+    /// Run and show declared transfers.
+    Transfer(transfer::Args),
+    /// Print a completion script for a shell.
+    Completion(completion::Args),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> std::process::ExitCode {
+    failure::end(run(std::env::args_os().collect()))
+}
+
+fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
+    let context =
+        Context::new(cli.globals.socket, cli.globals.remote, cli.globals.format, cli.globals.quiet)?;
+    // The agent builds its own runtime: how many threads is its option.
+    if let Command::Agent(args) = cli.command {
+        return agent::run(args);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("the runtime could not be started: {error}")))?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = dispatch(cli.command, &context) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::Interrupted),
+        }
+    });
+    // A blocking read of the terminal must not keep an interrupted command alive.
+    runtime.shutdown_background();
+    failure::conclude(ended, &context.output)
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The whole tree, for parsing and for completion.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Agent(_) => unreachable!("the agent is run without this runtime"),
+        Command::Status(args) => status::run(args, context).await,
+        Command::Validate(args) => validate::run(args, context).await,
+        Command::Plan(args) => plan::run(args, context).await,
+        Command::Apply(args) => apply::run(args, context).await,
+        Command::Explain(args) => explain::run(args, context).await,
+        Command::Trust(args) => trust::run(args, context).await,
+        Command::Remote(args) => remote::run(args, context).await,
+        Command::Link(args) => link::run(args, context).await,
+        Command::Service(args) => service::run(args, context).await,
+        Command::Volume(args) => volume::run(args, context).await,
+        Command::Transfer(args) => transfer::run(args, context).await,
+        Command::Completion(args) => completion::run(args, context),
+    }
+}

@@ -1,0 +1,179 @@
+//! What a command prints: results on standard output, in the format asked for; everything else on standard error.
+//!
+//! Printing never fails a command half way: a reader that has gone away (`comity … | head`) is no fault at all, and
+//! any other fault of standard output (a full disk) is kept and told at the end, when the work is done.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Mutex;
+
+use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
+use serde::Serialize;
+
+use super::failure::CliError;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// Tables and sentences, for people.
+    #[default]
+    Text,
+    /// One JSON document, for programs.
+    Json,
+}
+
+/// Standard output and what is known about it.
+#[derive(Debug)]
+pub struct Output {
+    format: Format,
+    quiet: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Open,
+    /// The reader has gone: the rest is for nobody.
+    Gone,
+    Broken(io::Error),
+}
+
+impl Output {
+    pub fn new(format: Format, quiet: bool) -> Self {
+        Self { format, quiet, state: Mutex::default() }
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// `--quiet`: only the value asked for, nothing around it.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Text to standard output, with a line end. Colours are dropped where the output does not take them.
+    pub fn line(&self, text: impl Display) {
+        self.write(|out| writeln!(out, "{text}"));
+    }
+
+    /// Text to standard output as it is.
+    pub fn text(&self, text: impl Display) {
+        self.write(|out| write!(out, "{text}"));
+    }
+
+    /// A JSON document to standard output.
+    pub fn json(&self, value: &impl Serialize) {
+        self.write(|out| {
+            serde_json::to_writer_pretty(&mut *out, value)?;
+            writeln!(out)
+        });
+    }
+
+    /// A table to standard output; with no rows only its head.
+    pub fn table(&self, table: &Table) {
+        self.line(table);
+    }
+
+    /// A remark for the person at the terminal: standard error, unless `--quiet`.
+    pub fn note(&self, text: impl Display) {
+        if !self.quiet {
+            let _ = writeln!(anstream::stderr(), "{text}");
+        }
+    }
+
+    /// True if standard output shows colours.
+    pub fn colourful(&self) -> bool {
+        !matches!(anstream::stdout().current_choice(), anstream::ColorChoice::Never)
+    }
+
+    /// Asks yes or no on the terminal. Without one, fails and says which flag answers in its place.
+    pub fn confirm(&self, question: &str, flag: &str) -> Result<bool, CliError> {
+        if !io::stdin().is_terminal() {
+            return Err(CliError::failed(format!("there is no terminal to ask on: {question}"))
+                .hint(format!("Give {flag} to go on without being asked.")));
+        }
+        Ok(matches!(self.ask(&format!("{question} (y/n) "))?.as_str(), "y" | "yes"))
+    }
+
+    /// Asks for a line on standard error and reads it from standard input.
+    pub fn ask(&self, question: &str) -> Result<String, CliError> {
+        let mut stderr = anstream::stderr().lock();
+        let _ = write!(stderr, "{question}");
+        let _ = stderr.flush();
+        let mut line = String::new();
+        io::stdin()
+            .read_line(&mut line)
+            .map_err(|error| CliError::failed(format!("standard input could not be read: {error}")))?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// What went wrong with standard output, if anything did.
+    pub fn finish(&self) -> Result<(), CliError> {
+        self.write(|out| out.flush());
+        match std::mem::take(&mut *self.lock()) {
+            State::Open | State::Gone => Ok(()),
+            State::Broken(error) => {
+                Err(CliError::failed(format!("standard output could not be written: {error}")).code("output"))
+            }
+        }
+    }
+
+    fn write(&self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) {
+        let mut state = self.lock();
+        if matches!(*state, State::Open) {
+            let mut stdout = anstream::stdout().lock();
+            if let Err(error) = write(&mut stdout) {
+                *state = if error.kind() == io::ErrorKind::BrokenPipe {
+                    State::Gone
+                } else {
+                    State::Broken(error)
+                };
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // The state is whole after every statement, so a panic elsewhere cannot have torn it.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Boxed in ASCII, with the same rule everywhere.
+const LXD: TableStyle = {
+    let rule = LineStyle::new('+', '-', '+', '+');
+    let line = ContentLineStyle::new('|', '|', '|');
+    TableStyle::new()
+        .top_border(rule)
+        .header_lines(line)
+        .header_separator(rule)
+        .content_lines(line)
+        .row_separator(rule)
+        .bottom_border(rule)
+};
+
+/// A table as LXD draws them: boxed in ASCII, a rule between rows.
+#[derive(Debug, Clone)]
+pub struct Table {
+    drawn: comfy_table::Table,
+}
+
+impl Table {
+    pub fn new<const N: usize>(head: [&str; N]) -> Self {
+        let mut drawn = comfy_table::Table::new();
+        drawn.load_style(LXD);
+        drawn.set_header(head);
+        Self { drawn }
+    }
+
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.drawn.add_row(cells);
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.drawn.fmt(f)
+    }
+}
