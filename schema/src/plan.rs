@@ -1,11 +1,23 @@
 //! The plan: `(desired, live) -> Plan`, pure and total. Nothing here asks the clock, the network or chance, and the
 //! executor is left nothing to decide.
+//!
+//! `make` compares, `entry` groups what changes by what a user wrote as one block, `effect` says who gains or loses
+//! access by it, and `pairing` decides which clusters exchange a trust token.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::Location;
+pub mod effect;
+pub mod entry;
+mod make;
+pub mod pairing;
+
+pub use effect::{Effect, effects};
+pub use make::plan;
+
+use crate::diagnostic::{Diagnostic, Location};
 use crate::kind::cluster_link::{LinkType, TokenSource};
 use crate::kind::manifest::Manifest;
 use crate::name::{ClusterName, GroupName, LinkName, ManifestName};
@@ -107,7 +119,10 @@ pub struct Plan {
     /// The manifest's own record: what is to be stored of it.
     pub declared: Manifest,
     pub base: Base,
-    /// In order: kind, then key.
+    /// The manifest's owners as they are, where they are to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners_before: Option<Vec<GroupName>>,
+    /// Creations and updates by kind and key, so that what is referred to comes first; then removals, in reverse.
     pub changes: Vec<Change>,
     /// Links whose trust is still to be made, new or left half made.
     pub exchanges: Vec<LinkName>,
@@ -127,6 +142,9 @@ pub struct Base {
 pub struct Change {
     pub key: RecordKey,
     pub action: Action,
+    /// Whether the record changes hands; an update may do nothing else.
+    #[serde(default, skip_serializing_if = "Ownership::is_kept")]
+    pub ownership: Ownership,
     /// Modify revision of the record that this replaces; 0 means that it must not exist.
     pub base_revision: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,8 +164,67 @@ pub enum Action {
     Forget,
 }
 
+/// Whose a record is after a change, compared with before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ownership {
+    /// The manifest's, as it was; or nobody's any more.
+    #[default]
+    Kept,
+    /// Nobody's before (made by hand), now the manifest's.
+    Adopted,
+}
+
+impl Ownership {
+    /// For serde, which passes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_kept(&self) -> bool {
+        *self == Ownership::Kept
+    }
+}
+
+/// What pruning a volume's declaration does to its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// The volume is forgotten, its data stays.
+    Keep,
+    /// The volume is deleted with its data.
+    Destroy,
+}
+
+/// A record that is declared here and owned by another manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    pub key: RecordKey,
+    pub claimant: ManifestName,
+    pub holder: ManifestName,
+    /// Where the claimant declares it.
+    pub location: Location,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, claimant, holder, .. } = self;
+        write!(
+            f,
+            "{key} is declared by manifest {claimant:?} but owned by manifest {holder:?}",
+            claimant = claimant.as_str(),
+            holder = holder.as_str()
+        )
+    }
+}
+
+impl Conflict {
+    pub fn diagnostic(&self) -> Diagnostic {
+        Diagnostic::error("owned-by-another-manifest", self.to_string(), Some(self.location.clone())).detail(format!(
+            "One record has one owner. Remove the declaration here, or remove it from manifest {:?} and apply that first.",
+            self.holder.as_str()
+        ))
+    }
+}
+
 impl Plan {
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.exchanges.is_empty()
+        self.changes.is_empty() && self.exchanges.is_empty() && self.owners_before.is_none()
     }
 }

@@ -1,0 +1,87 @@
+//! A decision in words: which rule decided, which others matched, and what would change it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{Decision, Intentions, Reason, Source, Verdict, decide, matching};
+use crate::kind::service_intentions::Action;
+use crate::name::ServiceName;
+use crate::record::{RecordKey, ServiceMatch};
+
+/// Why a connection is allowed or denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub source: Source,
+    pub destination: ServiceName,
+    pub decision: Decision,
+    /// Rules that match too, but are less exact than the one that decided; the strongest first.
+    pub overruled: Vec<RecordKey>,
+    /// The declaration that would turn the decision round.
+    pub change: String,
+}
+
+/// Explains whether `source` may connect to `destination`.
+pub fn explain(source: &Source, destination: &ServiceName, intentions: &Intentions) -> Explanation {
+    let from = ServiceMatch::Named(source.service.clone());
+    let to = ServiceMatch::Named(destination.clone());
+    let overruled =
+        matching(source.peer.as_ref(), &from, &to, intentions).skip(1).map(|matched| matched.key()).collect();
+    let decision = decide(source, destination, intentions);
+    let wanted = match decision.verdict {
+        Verdict::Allowed => Action::Deny,
+        Verdict::Denied => Action::Allow,
+    };
+    Explanation {
+        source: source.clone(),
+        destination: destination.clone(),
+        decision,
+        overruled,
+        change: block(source, destination, wanted),
+    }
+}
+
+/// The most exact intention for the pair: it wins over every other.
+fn block(source: &Source, destination: &ServiceName, action: Action) -> String {
+    let peer = source.peer.as_ref().map(|peer| format!(", peer = \"{peer}\"")).unwrap_or_default();
+    let action = match action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+    };
+    format!(
+        "service_intentions \"{destination}\" {{\n  sources = [{{ name = \"{}\"{peer}, action = \"{action}\" }}]\n}}\n",
+        source.service
+    )
+}
+
+impl Explanation {
+    /// The explanation for people.
+    pub fn text(&self) -> String {
+        use std::fmt::Write;
+        let verdict = match self.decision.verdict {
+            Verdict::Allowed => "allowed",
+            Verdict::Denied => "denied",
+        };
+        let mut text = format!("{} → {}: {verdict}\n", self.source, self.destination);
+        // Writing to a String cannot fail.
+        let _ = match &self.decision.reason {
+            Reason::Rule { rule, precedence } => {
+                writeln!(text, "  decided by {rule} (precedence {precedence})")
+            }
+            Reason::Permissions { rule, precedence } => writeln!(
+                text,
+                "  decided by {rule} (precedence {precedence}): it has HTTP permissions, which are not enforced yet, so nothing is allowed by it"
+            ),
+            Reason::NoRule => {
+                writeln!(text, "  no intention matches, and what no intention allows is denied")
+            }
+        };
+        for rule in &self.overruled {
+            let _ = writeln!(text, "  overruled: {rule}");
+        }
+        let other = match self.decision.verdict {
+            Verdict::Allowed => "deny",
+            Verdict::Denied => "allow",
+        };
+        let _ = write!(text, "To {other} it, declare:\n\n{}", self.change);
+        text
+    }
+}

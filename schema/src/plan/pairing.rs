@@ -1,0 +1,1 @@
+//! Which clusters exchange a trust token in one run, and which side mints it.
