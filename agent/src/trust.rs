@@ -6,6 +6,10 @@ use std::str::FromStr;
 use schema::name::{GroupName, LinkName};
 use serde::{Deserialize, Serialize};
 
+pub mod certificate;
+pub mod client_token;
+pub mod identity;
+
 /// SHA-256 of a certificate's DER: how LXD names certificates, and what a link pins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -67,6 +71,40 @@ pub enum Caller {
     Peer { link: LinkName, fingerprint: Fingerprint, groups: Vec<GroupName> },
     /// No certificate, or one that nobody knows.
     Anonymous { certificate: Option<Fingerprint> },
+}
+
+impl Caller {
+    /// The certificate shown, known or not.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            Caller::Local { .. } => None,
+            Caller::Client { fingerprint, .. } | Caller::Peer { fingerprint, .. } => Some(*fingerprint),
+            Caller::Anonymous { certificate } => *certificate,
+        }
+    }
+
+    pub fn is_trusted(&self) -> bool {
+        !matches!(self, Caller::Anonymous { .. })
+    }
+}
+
+/// As logs and messages name a caller: `local uid 0`, `client laptop`, `link west`.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Caller::Local { uid } => write!(f, "local uid {uid}"),
+            Caller::Client { name, .. } => write!(f, "client {name}"),
+            Caller::Peer { link, .. } => write!(f, "link {link}"),
+            Caller::Anonymous { .. } => f.write_str("anonymous"),
+        }
+    }
+}
+
+/// Proof that a caller may do something. `authorize::Permit` is the one implementation; functions of this floor,
+/// which cannot name it, demand the trait, so that an unchecked call does not compile there either.
+pub trait Permission: Send + Sync {
+    /// Who it was granted to.
+    fn caller(&self) -> &Caller;
 }
 
 /// What a client may do at all.

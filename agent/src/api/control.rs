@@ -1,0 +1,10 @@
+//! `/control/v1`: our own surface. Errors are `{code, message, hint}`.
+
+use axum::Router;
+
+use super::ApiState;
+
+/// Every route under `/control/v1`.
+pub fn router() -> Router<ApiState> {
+    Router::new()
+}

@@ -1,0 +1,120 @@
+//! LXD's envelope as axum answers.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::authorize::Denied;
+use crate::wire::lxd::{Envelope, EnvelopeKind};
+
+/// An error as LXD words it: the status and one line.
+#[derive(Debug, Clone)]
+pub struct LxdError {
+    pub status: StatusCode,
+    pub message: String,
+}
+
+/// 200 with `metadata`.
+pub fn sync(metadata: impl Serialize) -> Response {
+    envelope(StatusCode::OK, metadata)
+}
+
+/// 200 without anything to say.
+pub fn empty() -> Response {
+    envelope(StatusCode::OK, serde_json::Map::new())
+}
+
+/// 201 with a `Location`.
+pub fn created(location: &str, metadata: impl Serialize) -> Response {
+    let mut response = envelope(StatusCode::CREATED, metadata);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// 202: an operation was begun at `location`.
+pub fn operation(location: &str, metadata: impl Serialize) -> Response {
+    let body = Envelope {
+        kind: EnvelopeKind::Async,
+        status: "Operation created".to_owned(),
+        status_code: 100,
+        operation: location.to_owned(),
+        error_code: 0,
+        error: String::new(),
+        metadata: value(metadata),
+    };
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn envelope(status: StatusCode, metadata: impl Serialize) -> Response {
+    let body = Envelope {
+        kind: EnvelopeKind::Sync,
+        status: "Success".to_owned(),
+        status_code: 200,
+        operation: String::new(),
+        error_code: 0,
+        error: String::new(),
+        metadata: value(metadata),
+    };
+    (status, Json(body)).into_response()
+}
+
+fn value(metadata: impl Serialize) -> Value {
+    // What is answered is made of derived types with text keys, which always serialise.
+    serde_json::to_value(metadata).unwrap_or_default()
+}
+
+impl LxdError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// The status's own words, as LXD answers when it says no more.
+    pub fn plain(status: StatusCode) -> Self {
+        Self::new(status, status.canonical_reason().unwrap_or("Error"))
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// A fault of ours: the cause goes to the log, not to the caller.
+    pub fn internal(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "request failed");
+        Self::plain(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl From<Denied> for LxdError {
+    fn from(denied: Denied) -> Self {
+        tracing::info!(reason = %denied, "refused");
+        match denied {
+            Denied::NotFound(_) => Self::plain(StatusCode::NOT_FOUND),
+            Denied::Forbidden(_) => Self::plain(StatusCode::FORBIDDEN),
+        }
+    }
+}
+
+impl IntoResponse for LxdError {
+    fn into_response(self) -> Response {
+        let body = Envelope {
+            kind: EnvelopeKind::Error,
+            status: String::new(),
+            status_code: 0,
+            operation: String::new(),
+            error_code: self.status.as_u16(),
+            error: self.message,
+            metadata: Value::Null,
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}

@@ -1,0 +1,30 @@
+//! LXD's shapes: the envelope, and the bodies under `/1.0`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What every answer under `/1.0` is wrapped in, its keys in LXD's order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    #[serde(rename = "type")]
+    pub kind: EnvelopeKind,
+    pub status: String,
+    pub status_code: u16,
+    #[serde(default)]
+    pub operation: String,
+    #[serde(default)]
+    pub error_code: u16,
+    #[serde(default)]
+    pub error: String,
+    #[serde(default)]
+    pub metadata: Value,
+}
+
+/// The three kinds of answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnvelopeKind {
+    Sync,
+    Async,
+    Error,
+}
