@@ -7,6 +7,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub mod conformance;
+pub mod keys;
+pub mod sqlite;
+pub mod value;
+
 /// A point in the store's history. 0 means "never"; the first commit is 1. Only rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -72,13 +78,38 @@ pub enum Event {
     Delete { key: String },
 }
 
+impl Op {
+    pub fn key(&self) -> &str {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key } => key,
+        }
+    }
+}
+
+impl Event {
+    pub fn key(&self) -> &str {
+        match self {
+            Event::Put(entry) => &entry.key,
+            Event::Delete { key } => key,
+        }
+    }
+}
+
 /// Why a read, watch or open failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the store at {path} could not be {doing}: {source}")]
     Io { path: String, doing: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(
+        "the store at {path} is in use by another agent; end that one first, or give this one another data directory"
+    )]
+    InUse { path: String },
+    #[error("the store at {path} was written by a newer version of comity; run that version")]
+    Newer { path: String },
     #[error("revision {0} is no longer kept; read again and watch from there")]
     Compacted(Revision),
+    #[error("revision {asked} has not happened yet; this store is at {current}")]
+    Future { asked: Revision, current: Revision },
     #[error("the store is closed")]
     Closed,
 }
@@ -95,7 +126,8 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
-/// A running watch: batches in order of revision, each complete.
+/// A running watch: batches in order of revision, each complete. `Compacted` is its last item when the receiver fell
+/// too far behind: read again, and watch from what was read.
 pub type Watch = tokio::sync::mpsc::Receiver<Result<Batch, StoreError>>;
 
 /// An ordered, watched, transactional key-value store.

@@ -1,0 +1,82 @@
+//! Every key of the store, in one place: nothing else spells one out.
+//!
+//! Names hold no `/` (see `schema::name`), so no key can be made to look like another's.
+
+use schema::name::{LinkName, ManifestName, PoolName, VolumeName};
+use schema::record::RecordKey;
+
+/// Declared records: `/declared/<record key>` holds a [`super::value::Declared`].
+pub const DECLARED: &str = "/declared/";
+/// Entry heads: bumped with every change to one of the entry's records.
+pub const HEAD: &str = "/head/";
+/// Manifests: who they are bound to.
+pub const MANIFEST: &str = "/manifest/";
+/// Links' trust.
+pub const LINK: &str = "/link/";
+/// Identities, by certificate fingerprint.
+pub const IDENTITY: &str = "/identity/";
+/// Trust tokens, as digests.
+pub const TOKEN: &str = "/token/";
+/// Volumes that exist here.
+pub const VOLUME: &str = "/volume/";
+/// Follow-up steps still to be done.
+pub const STEP: &str = "/step/";
+
+pub fn declared(key: &RecordKey) -> String {
+    format!("{DECLARED}{key}")
+}
+
+/// The record key within a [`DECLARED`] key.
+pub fn declared_record(key: &str) -> Option<RecordKey> {
+    key.strip_prefix(DECLARED)?.parse().ok()
+}
+
+/// The head of the entry that `key` is part of: `/head/service_intentions/backend`.
+pub fn head(key: &RecordKey) -> String {
+    format!("{HEAD}{}/{}", key.kind(), key.entry_name())
+}
+
+pub fn manifest(name: &ManifestName) -> String {
+    format!("{MANIFEST}{name}")
+}
+
+pub fn link(name: &LinkName) -> String {
+    format!("{LINK}{name}")
+}
+
+/// `fingerprint` is 64 hexadecimal digits.
+pub fn identity(fingerprint: &str) -> String {
+    format!("{IDENTITY}{fingerprint}")
+}
+
+pub fn token(id: &str) -> String {
+    format!("{TOKEN}{id}")
+}
+
+pub fn volume(pool: &PoolName, name: &VolumeName) -> String {
+    format!("{VOLUME}{pool}/{name}")
+}
+
+pub fn step(id: &uuid::Uuid) -> String {
+    format!("{STEP}{id}")
+}
+
+/// The last part of a key: the name in `/link/west`.
+pub fn last_part(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_key_survives_and_shares_its_entrys_head() {
+        let one: RecordKey = "service_intentions/backend/west/frontend".parse().unwrap();
+        let two: RecordKey = "service_intentions/backend/@/frontend".parse().unwrap();
+        assert_eq!(declared_record(&declared(&one)), Some(one.clone()));
+        assert_eq!(head(&one), "/head/service_intentions/backend");
+        assert_eq!(head(&one), head(&two));
+        assert_eq!(last_part("/link/west"), "west");
+    }
+}

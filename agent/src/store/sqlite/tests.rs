@@ -1,0 +1,1 @@
+//! SQLite-specific tests; what every store must do is in `conformance`.
