@@ -1,1 +1,10 @@
 //! How diagnostics, plans and records look to people and to programs.
+
+pub mod diagnostic;
+
+/// Whether text for people carries ANSI colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    Always,
+    Never,
+}
