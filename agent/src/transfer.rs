@@ -1,1 +1,1 @@
-//! Moving volumes between clusters.
+//! Moving volumes between clusters, and between a cluster and the command line's machine.
