@@ -8,10 +8,12 @@
 
 mod follow;
 mod imports;
+mod intentions;
 mod sharded;
 mod view;
 
 pub use follow::{Catalog, CatalogError};
 pub use imports::{Freshness, ImportedLink, ImportedService, Imports, ImportsView};
+pub use intentions::IntentionParts;
 pub use sharded::Sharded;
 pub use view::CatalogView;

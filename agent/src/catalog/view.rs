@@ -5,9 +5,10 @@ use std::sync::Arc;
 use schema::kind::exported_services::Export;
 use schema::kind::service::Service;
 use schema::name::{LinkName, ServiceName};
-use schema::record::ServiceMatch;
+use schema::record::{RecordKey, ServiceMatch};
 
 use super::Sharded;
+use super::intentions::IntentionParts;
 use crate::store::Revision;
 
 /// Every service, export and intention declared in this cluster, as of `revision`. Never changes.
@@ -16,6 +17,7 @@ pub struct CatalogView {
     pub revision: Revision,
     pub services: Sharded<ServiceName, Arc<Service>>,
     pub exports: Sharded<ServiceMatch, Arc<Export>>,
+    pub intentions: IntentionParts,
 }
 
 impl CatalogView {
@@ -55,5 +57,18 @@ impl CatalogView {
 
     fn consumes(&self, service: &ServiceMatch, link: &LinkName) -> bool {
         self.exports.get(service).is_some_and(|export| export.consumers.contains(link))
+    }
+
+    pub(super) fn remove(&mut self, key: &RecordKey) {
+        match key {
+            RecordKey::Service(name) => {
+                self.services.remove(name);
+            }
+            RecordKey::Export(service) => {
+                self.exports.remove(service);
+            }
+            RecordKey::Intention { .. } => self.intentions.remove(key),
+            _ => {}
+        }
     }
 }

@@ -1,0 +1,66 @@
+//! The intentions, cut so that a change copies few of them.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+use schema::access::{self, Decision, Explanation, Intentions, Source};
+use schema::kind::service_intentions::IntentionSource;
+use schema::name::ServiceName;
+use schema::record::{RecordKey, ServiceMatch};
+
+/// Parts that destinations fall into.
+const PARTS: usize = 64;
+
+/// Every intention. A part has all that decides about its destinations: theirs, and those for `*`, which are in
+/// each part. Cloning is cheap; a write copies the parts that it touches.
+#[derive(Debug, Clone)]
+pub struct IntentionParts {
+    parts: Arc<[Arc<Intentions>]>,
+}
+
+impl Default for IntentionParts {
+    fn default() -> Self {
+        let empty = Arc::new(Intentions::default());
+        Self { parts: std::iter::repeat_n(empty, PARTS).collect() }
+    }
+}
+
+impl IntentionParts {
+    /// Whether `source` may connect to `destination`.
+    pub fn decide(&self, source: &Source, destination: &ServiceName) -> Decision {
+        access::decide(source, destination, &self.parts[part_of(destination)])
+    }
+
+    pub fn explain(&self, source: &Source, destination: &ServiceName) -> Explanation {
+        access::explain(source, destination, &self.parts[part_of(destination)])
+    }
+
+    pub(super) fn insert(&mut self, key: &RecordKey, rule: &IntentionSource) {
+        self.each_part(key, |part| part.insert(key, rule.clone()));
+    }
+
+    pub(super) fn remove(&mut self, key: &RecordKey) {
+        self.each_part(key, |part| part.remove(key));
+    }
+
+    fn each_part(&mut self, key: &RecordKey, mut write: impl FnMut(&mut Intentions)) {
+        let parts = Arc::make_mut(&mut self.parts);
+        match key {
+            RecordKey::Intention { destination: ServiceMatch::Named(name), .. } => {
+                write(Arc::make_mut(&mut parts[part_of(name)]));
+            }
+            RecordKey::Intention { destination: ServiceMatch::Any, .. } => {
+                parts.iter_mut().for_each(|part| write(Arc::make_mut(part)));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn part_of(destination: &ServiceName) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(destination);
+    // The remainder is below PARTS, so the cast loses nothing.
+    #[allow(clippy::cast_possible_truncation)]
+    let part = (hash % PARTS as u64) as usize;
+    part
+}
