@@ -187,6 +187,11 @@ impl Intentions {
         }
     }
 
+    /// The sources that have a rule of their own for every destination.
+    pub(crate) fn sources_for_any(&self, peer: Option<&LinkName>) -> impl Iterator<Item = &ServiceName> {
+        self.any_destination.side(peer).into_iter().flat_map(|side| side.named.keys())
+    }
+
     fn rules(&self, destination: &ServiceMatch) -> Option<&Rules> {
         match destination {
             ServiceMatch::Any => Some(&self.any_destination),
@@ -284,3 +289,6 @@ pub fn precedence(destination: &ServiceMatch, source: &ServiceMatch) -> u8 {
         (ServiceMatch::Any, ServiceMatch::Any) => 5,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,3 +228,6 @@ impl Plan {
         self.changes.is_empty() && self.exchanges.is_empty() && self.owners_before.is_none()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,79 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::access::{Source, decide};
+use crate::kind::service_intentions::{Action as Say, IntentionSource};
+use crate::plan::tests::{desired, live};
+use crate::plan::{Data, plan};
+use crate::record::LiveRecord;
+
+/// Rules over few names, so that they meet: two services and `*`, each side, this cluster and one peer.
+fn rules() -> impl Strategy<Value = Vec<(RecordKey, Record)>> {
+    let name = prop::sample::select(vec!["*", "a", "b"]);
+    let peer = prop::sample::select(vec!["@", "west"]);
+    let rule = (name.clone(), peer, name, any::<bool>(), prop::bool::weighted(0.1));
+    prop::collection::vec(rule, 0..8).prop_map(|rules| {
+        rules
+            .into_iter()
+            .map(|(to, peer, from, allow, has_permissions)| {
+                let key = format!("service_intentions/{to}/{peer}/{from}").parse().unwrap();
+                let action = if allow { Say::Allow } else { Say::Deny };
+                let rule = IntentionSource { action, description: String::new(), has_permissions };
+                (key, Record::ServiceIntentions(rule))
+            })
+            .collect()
+    })
+}
+
+fn covers(effect: &Effect, source: &Source, destination: &str) -> bool {
+    let matches = |pattern: &ServiceMatch, name: &str| match pattern {
+        ServiceMatch::Any => true,
+        ServiceMatch::Named(named) => named.as_str() == name,
+    };
+    effect.peer == source.peer
+        && matches(&effect.source, source.service.as_str())
+        && matches(&effect.destination, destination)
+}
+
+proptest! {
+    /// A pair whose answer changes is told of, directly or through a pattern; `c` is the service no rule names.
+    #[test]
+    fn tells_of_every_pair_that_changes(before in rules(), after in rules()) {
+        let held = live(before.iter().cloned().map(|(key, record)| {
+            (key, LiveRecord { owner: Some("shop".parse().unwrap()), modify_revision: 1, record })
+        }));
+        let wanted = desired("shop", after.iter().cloned());
+        let told = effects(&held, &plan(&wanted, &held, Data::Keep).unwrap());
+        let old = Intentions::from_records(held.records.iter().map(|(key, live)| (key, &live.record)));
+        let new = Intentions::from_records(wanted.records.iter().map(|(key, declared)| (key, &declared.record)));
+        for peer in [None, Some("west")] {
+            for from in ["a", "b", "c"] {
+                for to in ["a", "b", "c"] {
+                    let source = Source {
+                        peer: peer.map(|peer| peer.parse().unwrap()),
+                        service: from.parse().unwrap(),
+                    };
+                    let destination = to.parse().unwrap();
+                    let now = decide(&source, &destination, &new).verdict;
+                    if decide(&source, &destination, &old).verdict != now {
+                        prop_assert!(
+                            told.iter().any(|effect| effect.becomes == now && covers(effect, &source, to)),
+                            "{source} -> {to} becomes {now:?}, told: {told:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn reads_as_a_sentence() {
+    let effect = Effect {
+        destination: "backend".parse().unwrap(),
+        peer: Some("west".parse().unwrap()),
+        source: "frontend".parse().unwrap(),
+        becomes: Verdict::Allowed,
+    };
+    assert_eq!(effect.to_string(), "frontend@west → backend becomes allowed");
+}

@@ -1,0 +1,235 @@
+//! A record, or an entry of several, as the block that declares it: in HCL for people, as an object for programs.
+
+use std::collections::BTreeMap;
+
+use hcl::format::{Format, Formatter};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::kind::auth_group::AuthGroup;
+use crate::kind::cluster_link::ClusterLink;
+use crate::kind::service::{Check, Probe, Service, Upstream};
+use crate::kind::service_intentions::IntentionSource;
+use crate::record::{Record, RecordKey};
+
+/// The block that declares this record alone.
+pub fn hcl(key: &RecordKey, record: &Record) -> String {
+    let mut text = format!("{} \"{}\" {{\n", key.kind(), key.entry_name());
+    let attributes = attributes(&BTreeMap::from([(key, record)]));
+    let width = attributes.keys().map(String::len).max().unwrap_or_default();
+    for (name, value) in &attributes {
+        let lines = lines(value);
+        text.push_str(&format!("  {name:width$} = {}\n", lines.join("\n  ")));
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// What a block with these records would say, by attribute, in the order in which people write them. Attributes that
+/// say nothing (an empty description) are left out.
+pub fn attributes(parts: &BTreeMap<&RecordKey, &Record>) -> Map<String, Value> {
+    let mut attributes = Map::new();
+    for (key, record) in parts {
+        match record {
+            Record::AuthGroup(group) => auth_group(&mut attributes, group),
+            Record::ClusterLink(link) => cluster_link(&mut attributes, link),
+            Record::Service(service) => describe_service(&mut attributes, service),
+            Record::ExportedServices(export) => {
+                let RecordKey::Export(service) = key else { continue };
+                let consumers: Vec<Value> =
+                    export.consumers.iter().map(|peer| json!({ "peer": peer })).collect();
+                push(&mut attributes, "services", json!({ "name": service, "consumers": consumers }));
+            }
+            Record::ServiceIntentions(rule) => {
+                let RecordKey::Intention { peer, source, .. } = key else { continue };
+                let mut row = Map::new();
+                set(&mut row, "name", source);
+                set(&mut row, "peer", peer);
+                intention(&mut row, rule);
+                push(&mut attributes, "sources", Value::Object(row));
+            }
+            Record::Volume(volume) => set(&mut attributes, "description", &volume.description),
+            Record::Transfer(transfer) => {
+                set(&mut attributes, "source", transfer.source.to_string());
+                set(&mut attributes, "target", transfer.target.to_string());
+                set(&mut attributes, "mode", transfer.mode);
+            }
+        }
+    }
+    attributes
+}
+
+fn auth_group(attributes: &mut Map<String, Value>, group: &AuthGroup) {
+    set(attributes, "description", &group.description);
+    set(attributes, "permissions", &group.permissions);
+}
+
+fn cluster_link(attributes: &mut Map<String, Value>, link: &ClusterLink) {
+    set(attributes, "description", &link.description);
+    set(attributes, "type", link.kind);
+    set(attributes, "cluster", &link.cluster);
+    set(attributes, "auth_groups", &link.auth_groups);
+}
+
+fn describe_service(attributes: &mut Map<String, Value>, service: &Service) {
+    set(attributes, "port", service.port);
+    set(attributes, "address", &service.address);
+    set(attributes, "tags", &service.tags);
+    set(attributes, "meta", &service.meta);
+    set(attributes, "checks", service.checks.iter().map(check).collect::<Vec<_>>());
+    set(attributes, "upstreams", service.upstreams.iter().map(upstream).collect::<Vec<_>>());
+}
+
+fn check(check: &Check) -> Value {
+    let (kind, target) = match &check.probe {
+        Probe::Tcp(target) => ("tcp", target),
+        Probe::Http(target) => ("http", target),
+    };
+    json!({ kind: target, "interval": duration(check.interval_ms), "timeout": duration(check.timeout_ms) })
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    let mut row = Map::new();
+    set(&mut row, "destination_name", &upstream.destination_name);
+    set(&mut row, "destination_peer", &upstream.destination_peer);
+    set(&mut row, "local_bind_address", &upstream.local_bind_address);
+    set(&mut row, "local_bind_port", upstream.local_bind_port);
+    Value::Object(row)
+}
+
+fn intention(row: &mut Map<String, Value>, rule: &IntentionSource) {
+    // Permissions take the action's place in a declaration; their content is not kept yet.
+    if rule.has_permissions {
+        set(row, "permissions", "not enforced yet, denied");
+    } else {
+        set(row, "action", rule.action);
+    }
+    set(row, "description", &rule.description);
+}
+
+fn duration(milliseconds: u64) -> String {
+    if milliseconds.is_multiple_of(1000) {
+        format!("{}s", milliseconds / 1000)
+    } else {
+        format!("{milliseconds}ms")
+    }
+}
+
+/// Sets an attribute, unless it says nothing. Our words serialise without fail; one that did not would be left out.
+fn set(attributes: &mut Map<String, Value>, name: &str, value: impl Serialize) {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    let says_nothing = match &value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    };
+    if !says_nothing {
+        attributes.insert(name.to_owned(), value);
+    }
+}
+
+fn push(attributes: &mut Map<String, Value>, name: &str, row: Value) {
+    if let Value::Array(rows) = attributes.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+        rows.push(row);
+    }
+}
+
+/// A value in HCL: one line, or for a list or an object of any size a line for each element, between brackets.
+pub(crate) fn lines(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(_) | Value::Object(_) => {
+            let (open, close) = brackets(value);
+            let elements = elements(value);
+            if let [only] = &elements[..] {
+                let space = if open == "{" { " " } else { "" };
+                return vec![format!("{open}{space}{only}{space}{close}")];
+            }
+            let mut lines = vec![open.to_owned()];
+            lines.extend(elements.into_iter().map(|element| format!("  {element},")));
+            lines.push(close.to_owned());
+            lines
+        }
+        scalar => vec![inline(scalar)],
+    }
+}
+
+/// `[` and `]`, or `{` and `}`.
+pub(crate) fn brackets(value: &Value) -> (&'static str, &'static str) {
+    if value.is_object() { ("{", "}") } else { ("[", "]") }
+}
+
+/// The elements of a list, or the fields of an object, each on one line without its comma.
+pub(crate) fn elements(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().map(inline).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| format!("{} = {}", inline_key(key), inline(value))).collect()
+        }
+        scalar => vec![inline(scalar)],
+    }
+}
+
+/// A value on one line. hcl-rs escapes what a terminal or a template would take for its own.
+pub(crate) fn inline(value: &Value) -> String {
+    let mut formatter = Formatter::builder().compact(true).prefer_ident_keys(true).build_vec();
+    hcl::to_expression(value)
+        .and_then(|expression| expression.format_string(&mut formatter))
+        // Only a number beyond 64 bits or an odd key could fail, and the schema has neither; JSON is close enough then.
+        .unwrap_or_else(|_| value.to_string())
+}
+
+/// A key as HCL wants it: bare if it is an identifier, else quoted.
+fn inline_key(key: &str) -> String {
+    let bare = key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if bare { key.to_owned() } else { inline(&Value::String(key.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::service_intentions::Action;
+
+    #[test]
+    fn a_record_reads_as_its_declaration() {
+        let key = "service/backend".parse().unwrap();
+        let service = Service {
+            port: Some(9090),
+            checks: vec![Check {
+                probe: Probe::Tcp("127.0.0.1:9090".to_owned()),
+                interval_ms: 10_000,
+                timeout_ms: 1_500,
+            }],
+            meta: BTreeMap::from([
+                ("a".to_owned(), "${x}".to_owned()),
+                ("b c".to_owned(), "\u{1b}[1m".to_owned()),
+            ]),
+            ..Service::default()
+        };
+        assert_eq!(
+            hcl(&key, &Record::Service(service)),
+            r#"service "backend" {
+  port   = 9090
+  meta   = {
+    a = "$${x}",
+    "b c" = "\u001b[1m",
+  }
+  checks = [{ tcp = "127.0.0.1:9090", interval = "10s", timeout = "1500ms" }]
+}
+"#
+        );
+    }
+
+    #[test]
+    fn a_part_reads_as_the_entry_that_holds_it() {
+        let key = "service_intentions/backend/west/frontend".parse().unwrap();
+        let rule =
+            IntentionSource { action: Action::Allow, description: String::new(), has_permissions: false };
+        assert_eq!(
+            hcl(&key, &Record::ServiceIntentions(rule)),
+            "service_intentions \"backend\" {\n  sources = [{ name = \"frontend\", peer = \"west\", action = \"allow\" }]\n}\n"
+        );
+    }
+}
