@@ -1,6 +1,8 @@
 //! Request and response types: everything that crosses a process boundary, and nothing that acts.
 
+pub mod cluster_link;
 pub mod control;
 pub mod link;
 pub mod lxd;
+pub mod sync;
 pub mod token;
