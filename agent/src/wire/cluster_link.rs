@@ -6,7 +6,6 @@ use schema::name::LinkName;
 use schema::plan::LinkState;
 use serde::{Deserialize, Serialize};
 
-use crate::trust::Fingerprint;
 use crate::wire::sync::PeerView;
 
 /// The truth about one link: this half, and what the peer last said of its own.
@@ -19,8 +18,9 @@ pub struct LinkReport {
     /// Why the state is not ACTIVE, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// SHA-256 of the peer's pinned certificate, as hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer_fingerprint: Option<Fingerprint>,
+    pub peer_fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
     /// Who opens the connection; `None` while the trust is not made.
@@ -49,9 +49,9 @@ pub enum Dials {
 /// Body of `POST /control/v1/links/{name}/token`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct MintRequest {
-    /// The only certificate that may redeem the token.
+    /// SHA-256 of the only certificate that may redeem the token, as hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound_to: Option<Fingerprint>,
+    pub bound_to: Option<String>,
 }
 
 /// Answer of `POST /control/v1/links/{name}/token`: the one place where the token is ever seen.
