@@ -50,7 +50,8 @@ pub struct SqliteStore {
     // `None` only while dropping.
     writes: Option<mpsc::Sender<writer::Job>>,
     reads: Option<mpsc::Sender<reader::Job>>,
-    threads: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
     #[cfg(test)]
     _scratch: Option<tempfile::TempDir>,
 }
@@ -68,23 +69,24 @@ impl SqliteStore {
         let reader_connections =
             (0..READERS).map(|_| file::reader(path)).collect::<Result<Vec<_>, StoreError>>()?;
         let path: Arc<Path> = path.into();
-        let mut threads = Vec::with_capacity(1 + READERS);
+        let mut readers = Vec::with_capacity(READERS);
 
         let (reads, read_jobs) = mpsc::channel();
         let read_jobs = Arc::new(Mutex::new(read_jobs));
         for connection in reader_connections {
             let (jobs, path) = (Arc::clone(&read_jobs), Arc::clone(&path));
-            threads.push(spawn("store-read", &path.clone(), move || reader::run(&connection, &path, &jobs))?);
+            readers.push(spawn("store-read", &path.clone(), move || reader::run(&connection, &path, &jobs))?);
         }
         let (writes, write_jobs) = mpsc::channel();
         let writer = writer::Writer::new(opened, Arc::clone(&path), retention)?;
-        threads.push(spawn("store-write", &path, move || writer.run(&write_jobs))?);
+        let writer = spawn("store-write", &path, move || writer.run(&write_jobs))?;
 
         Ok(Self {
             epoch,
             writes: Some(writes),
             reads: Some(reads),
-            threads,
+            readers,
+            writer: Some(writer),
             #[cfg(test)]
             _scratch: None,
         })
@@ -147,11 +149,15 @@ impl Store for SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.writes = None;
+        // Readers first: the last connection to close folds the WAL into the file, which takes one that writes.
         self.reads = None;
-        for thread in self.threads.drain(..) {
+        for reader in self.readers.drain(..) {
             // A thread that panicked has already said so; there is nothing left to undo.
-            let _ = thread.join();
+            let _ = reader.join();
+        }
+        self.writes = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
         }
     }
 }
