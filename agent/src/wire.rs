@@ -4,5 +4,6 @@ pub mod cluster_link;
 pub mod control;
 pub mod link;
 pub mod lxd;
+pub mod status;
 pub mod sync;
 pub mod token;

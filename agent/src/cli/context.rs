@@ -1,22 +1,33 @@
 //! What every noun is given: where the agent is, and where results go.
+//!
+//! In this order: `--socket`, `--remote`, `COMITY_SOCKET`, the default remote. `local` is the socket that
+//! `COMITY_SOCKET` names, or else the one of an agent installed on this machine.
 
 use std::path::{Path, PathBuf};
 
+use http::Method;
 use schema::name::RemoteName;
 
 use super::failure::CliError;
 use super::output::{Format, Output};
-use super::remotes::Remotes;
+use super::remotes::{Folder, LOCAL, Remotes};
+use crate::client::{Client, NO_BODY};
+use crate::trust::certificate::fingerprint;
+use crate::wire::status::Status;
+
+/// Where an installed agent has its socket.
+const SYSTEM_SOCKET: &str = "/var/lib/comity/unix.socket";
 
 /// The agent that was asked for, and the output.
 #[derive(Debug)]
 pub struct Context {
     pub output: Output,
-    pub remotes: Remotes,
+    pub folder: Folder,
+    local: PathBuf,
     chosen: Chosen,
 }
 
-/// What the global flags said about the agent to talk to.
+/// What was said about the agent to talk to.
 #[derive(Debug)]
 enum Chosen {
     Socket(PathBuf),
@@ -31,21 +42,78 @@ impl Context {
         format: Format,
         quiet: bool,
     ) -> Result<Self, CliError> {
-        let chosen = match (socket, remote) {
-            (Some(socket), _) => Chosen::Socket(socket),
-            (None, Some(remote)) => Chosen::Remote(name("--remote", &remote)?),
-            (None, None) => Chosen::Default,
+        let named = std::env::var_os("COMITY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let chosen = match (socket, remote, &named) {
+            (Some(socket), _, _) => Chosen::Socket(socket),
+            (None, Some(remote), _) => Chosen::Remote(name("--remote", &remote)?),
+            (None, None, Some(socket)) => Chosen::Socket(socket.clone()),
+            (None, None, None) => Chosen::Default,
         };
-        Ok(Self { output: Output::new(format, quiet), remotes: Remotes::locate()?, chosen })
+        let local = named.unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET));
+        Ok(Self { output: Output::new(format, quiet), folder: Folder::locate(), local, chosen })
     }
 
-    /// `--socket`, if it was given.
-    pub fn socket(&self) -> Option<&Path> {
-        match &self.chosen {
-            Chosen::Socket(path) => Some(path),
-            Chosen::Remote(_) | Chosen::Default => None,
+    /// The agent to talk to. Without a name: the one that the flags, the environment or the default say. With one
+    /// (from an operand such as `east:default/orders`, or a manifest's `cluster`): the remote of that name, or the
+    /// agent behind the socket, if that is what its cluster is called.
+    pub async fn client(&self, remote: Option<&RemoteName>) -> Result<Client, CliError> {
+        let Some(wanted) = remote else {
+            return match &self.chosen {
+                Chosen::Socket(path) => Ok(Client::unix(path)),
+                Chosen::Remote(name) => self.remote(&self.folder.load()?, name),
+                Chosen::Default => self.default(),
+            };
+        };
+        let remotes = self.folder.load()?;
+        let socket = match &self.chosen {
+            Chosen::Socket(path) => path,
+            Chosen::Remote(_) | Chosen::Default => &self.local,
+        };
+        let known = wanted.as_str() == LOCAL || remotes.get(wanted).is_ok();
+        // A socket given by hand goes before a remote: it was meant for this command.
+        if (!known || matches!(self.chosen, Chosen::Socket(_))) && is_called(socket, wanted).await {
+            return Ok(Client::unix(socket));
+        }
+        self.remote(&remotes, wanted)
+    }
+
+    /// The client of a remote that is known.
+    pub fn remote(&self, remotes: &Remotes, name: &RemoteName) -> Result<Client, CliError> {
+        if name.as_str() == LOCAL {
+            return Ok(Client::unix(&self.local));
+        }
+        let remote = remotes.get(name).map_err(|error| {
+            CliError::failed(&error).code("unknown-remote").hint(format!(
+                "`comity remote list` shows those that there are; `comity remote add {name} TOKEN` adds one."
+            ))
+        })?;
+        let pin = fingerprint(&self.folder.certificate(name)?);
+        Ok(Client::pinned(name.as_str(), remote.addresses.clone(), pin, Some(self.folder.client()?)))
+    }
+
+    /// `local`'s address as lists show it.
+    pub fn local_url(&self) -> String {
+        format!("unix://{}", self.local.display())
+    }
+
+    fn default(&self) -> Result<Client, CliError> {
+        let remotes = self.folder.load()?;
+        match remotes.chosen() {
+            Some(name) => self.remote(&remotes, name),
+            None if remotes.is_empty() && !self.local.exists() => {
+                Err(CliError::failed(format!("there is no agent at {} and no remote is known", self.local.display()))
+                    .code("no-agent")
+                    .hint("`comity remote add NAME TOKEN` adds a remote, with a token from `comity trust add` there. For an agent on this machine, give its DATA_DIR/unix.socket with --socket or COMITY_SOCKET."))
+            }
+            None => Ok(Client::unix(&self.local)),
         }
     }
+}
+
+/// Whether the agent behind `socket` answers and its cluster has this name.
+async fn is_called(socket: &Path, name: &RemoteName) -> bool {
+    let asked = Client::unix(socket).request::<Status>(Method::GET, "/control/v1/status", NO_BODY).await;
+    asked.is_ok_and(|status| status.name.as_str() == name.as_str())
 }
 
 /// Parses a name given on the command line. A token pasted in its place is not repeated by the message.

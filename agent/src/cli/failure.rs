@@ -6,6 +6,8 @@ use std::io::Write as _;
 use serde_json::json;
 
 use super::output::{Format, Output};
+use super::remotes::FolderError;
+use crate::client::ClientError;
 
 /// The exit codes; there are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,37 @@ impl CliError {
     pub fn code(mut self, code: impl Display) -> Self {
         self.code = code.to_string();
         self
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        let (code, hint) = match error {
+            ClientError::Unreachable { .. } => {
+                ("not-reachable".to_owned(), Some("Is the agent running? `comity agent` starts it; `comity status --wait 10s` waits for it.".to_owned()))
+            }
+            ClientError::Mismatch { .. } => (
+                "wrong-certificate".to_owned(),
+                Some("Somebody else may be answering in its place. If the agent was set up anew, remove the remote and add it with a new token.".to_owned()),
+            ),
+            ClientError::Timeout { .. } => ("timeout".to_owned(), None),
+            ClientError::Broken { .. } => ("broken-connection".to_owned(), None),
+            ClientError::Refused { code, hint, .. } => (code, hint),
+            ClientError::Unexpected { .. } => ("unexpected-answer".to_owned(), None),
+        };
+        Self { message, hint, code, exit: ExitCode::Failed }
+    }
+}
+
+impl From<FolderError> for CliError {
+    fn from(error: FolderError) -> Self {
+        let failed = CliError::failed(&error);
+        match error {
+            FolderError::NoHome => failed.code("no-home").hint("Name a folder in COMITY_CONFIG_DIR."),
+            FolderError::Remotes(_) => failed.code("remotes"),
+            _ => failed.code("config"),
+        }
     }
 }
 

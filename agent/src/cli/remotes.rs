@@ -1,18 +1,236 @@
-//! The clusters that this command line knows: `config.toml` and the certificates beside it.
+//! The clusters that this command line knows (LXD: remotes): which there are and which is the default.
+//!
+//! Pure: what is on disk is `folder`'s business. `local`, the agent of this machine by its unix socket, is always
+//! there and never changed. Messages are LXD's where LXD has one.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
-use super::failure::CliError;
+use schema::name::RemoteName;
+use serde::{Deserialize, Serialize};
 
-/// The folder that the command line keeps its state in.
-#[derive(Debug, Clone)]
+pub mod folder;
+
+pub use folder::{Folder, FolderError};
+
+/// The remote that is always there.
+pub const LOCAL: &str = "local";
+
+/// The port of an agent, where an address names none.
+pub const DEFAULT_PORT: u16 = 8443;
+
+/// What `config.toml` holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Remotes {
-    folder: PathBuf,
+    /// `None`, before a remote was added or chosen: `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    default: Option<RemoteName>,
+    #[serde(default)]
+    remotes: BTreeMap<RemoteName, Remote>,
+}
+
+/// A cluster reached over the network. Its certificate is in `servercerts/NAME.crt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remote {
+    /// `host:port`; raced when it is called.
+    pub addresses: Vec<String>,
+}
+
+/// Why the list of remotes cannot be changed so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemotesError {
+    #[error("Remote {0} does not exist")]
+    Unknown(RemoteName),
+    #[error("Remote {name} exists as <{url}>")]
+    ExistsAs { name: RemoteName, url: String },
+    #[error("Remote {0} already exists")]
+    Exists(RemoteName),
+    #[error("Remote {0} is static and cannot be modified")]
+    Static(RemoteName),
+    #[error("Cannot remove the default remote")]
+    RemovesDefault,
+}
+
+/// A remote as `remote list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    pub name: String,
+    pub url: String,
+    pub protocol: &'static str,
+    pub auth_type: &'static str,
+    pub public: bool,
+    #[serde(rename = "static")]
+    pub fixed: bool,
+    pub current: bool,
+}
+
+impl Remote {
+    /// As lists show it: the first address.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.addresses.first().map_or("", String::as_str))
+    }
 }
 
 impl Remotes {
-    /// `$COMITY_CONFIG_DIR`, or `comity` in the XDG configuration folder.
-    pub fn locate() -> Result<Self, CliError> {
-        Ok(Self { folder: PathBuf::new() })
+    /// The remote that is talked to unless another is asked for; `None` for `local`.
+    pub fn chosen(&self) -> Option<&RemoteName> {
+        self.default.as_ref().filter(|name| name.as_str() != LOCAL)
+    }
+
+    /// The name of the default remote.
+    pub fn default_name(&self) -> &str {
+        self.default.as_ref().map_or(LOCAL, RemoteName::as_str)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.remotes.is_empty()
+    }
+
+    pub fn get(&self, name: &RemoteName) -> Result<&Remote, RemotesError> {
+        self.remotes.get(name).ok_or_else(|| RemotesError::Unknown(name.clone()))
+    }
+
+    /// Fails, if `name` is taken.
+    pub fn vacant(&self, name: &RemoteName, local_url: &str) -> Result<(), RemotesError> {
+        let url = match self.remotes.get(name) {
+            _ if name.as_str() == LOCAL => local_url.to_owned(),
+            Some(remote) => remote.url(),
+            None => return Ok(()),
+        };
+        Err(RemotesError::ExistsAs { name: name.clone(), url })
+    }
+
+    /// Adds a remote. The first becomes the default.
+    pub fn add(&mut self, name: RemoteName, remote: Remote, local_url: &str) -> Result<(), RemotesError> {
+        self.vacant(&name, local_url)?;
+        self.default.get_or_insert_with(|| name.clone());
+        self.remotes.insert(name, remote);
+        Ok(())
+    }
+
+    pub fn rename(&mut self, from: &RemoteName, to: RemoteName) -> Result<(), RemotesError> {
+        changeable(from)?;
+        self.get(from)?;
+        if to.as_str() == LOCAL || self.remotes.contains_key(&to) {
+            return Err(RemotesError::Exists(to));
+        }
+        if self.default.as_ref() == Some(from) {
+            self.default = Some(to.clone());
+        }
+        if let Some(remote) = self.remotes.remove(from) {
+            self.remotes.insert(to, remote);
+        }
+        Ok(())
+    }
+
+    pub fn remove(&mut self, name: &RemoteName) -> Result<(), RemotesError> {
+        changeable(name)?;
+        self.get(name)?;
+        if self.default.as_ref() == Some(name) && self.remotes.len() > 1 {
+            return Err(RemotesError::RemovesDefault);
+        }
+        self.remotes.remove(name);
+        if self.default.as_ref() == Some(name) {
+            // Nothing is left to choose from but `local`.
+            self.default = None;
+        }
+        Ok(())
+    }
+
+    pub fn switch(&mut self, name: RemoteName) -> Result<(), RemotesError> {
+        if name.as_str() != LOCAL {
+            self.get(&name)?;
+        }
+        self.default = Some(name);
+        Ok(())
+    }
+
+    /// Every remote in order of name, `local` among them.
+    pub fn list(&self, local_url: &str) -> Vec<Listed> {
+        let current = self.default_name();
+        let local = Listed {
+            name: LOCAL.to_owned(),
+            url: local_url.to_owned(),
+            protocol: "comity",
+            auth_type: "file access",
+            public: false,
+            fixed: true,
+            current: current == LOCAL,
+        };
+        let known = self.remotes.iter().map(|(name, remote)| Listed {
+            name: name.to_string(),
+            url: remote.url(),
+            protocol: "comity",
+            auth_type: "tls",
+            public: false,
+            fixed: false,
+            current: name.as_str() == current,
+        });
+        let mut all: Vec<Listed> = known.chain([local]).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+}
+
+fn changeable(name: &RemoteName) -> Result<(), RemotesError> {
+    if name.as_str() == LOCAL { Err(RemotesError::Static(name.clone())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOCKET: &str = "unix:///var/lib/comity/unix.socket";
+
+    fn name(text: &str) -> RemoteName {
+        text.parse().unwrap()
+    }
+
+    fn remote(address: &str) -> Remote {
+        Remote { addresses: vec![address.to_owned()] }
+    }
+
+    #[test]
+    fn the_first_remote_becomes_the_default_and_names_are_taken_once() {
+        let mut remotes = Remotes::default();
+        assert_eq!(remotes.default_name(), "local");
+        remotes.add(name("east"), remote("10.0.0.1:8443"), SOCKET).unwrap();
+        remotes.add(name("west"), remote("10.0.0.2:8443"), SOCKET).unwrap();
+        assert_eq!(remotes.default_name(), "east");
+        let taken = remotes.add(name("east"), remote("10.0.0.3:8443"), SOCKET).unwrap_err();
+        assert_eq!(taken.to_string(), "Remote east exists as <https://10.0.0.1:8443>");
+        let fixed = remotes.add(name("local"), remote("10.0.0.3:8443"), SOCKET).unwrap_err();
+        assert_eq!(fixed.to_string(), format!("Remote local exists as <{SOCKET}>"));
+    }
+
+    #[test]
+    fn the_default_follows_a_rename_and_is_not_removed_while_there_is_a_choice() {
+        let mut remotes = Remotes::default();
+        remotes.add(name("east"), remote("a:1"), SOCKET).unwrap();
+        remotes.add(name("west"), remote("b:1"), SOCKET).unwrap();
+        remotes.rename(&name("east"), name("orient")).unwrap();
+        assert_eq!(remotes.default_name(), "orient");
+        assert_eq!(remotes.rename(&name("west"), name("orient")), Err(RemotesError::Exists(name("orient"))));
+        assert_eq!(remotes.remove(&name("orient")), Err(RemotesError::RemovesDefault));
+        remotes.switch(name("west")).unwrap();
+        remotes.remove(&name("orient")).unwrap();
+        remotes.remove(&name("west")).unwrap();
+        assert_eq!(remotes.default_name(), "local");
+        assert_eq!(remotes.remove(&name("local")), Err(RemotesError::Static(name("local"))));
+        assert_eq!(remotes.switch(name("west")), Err(RemotesError::Unknown(name("west"))));
+    }
+
+    #[test]
+    fn its_file_is_plain_and_a_key_too_many_is_refused() {
+        let mut remotes = Remotes::default();
+        remotes.add(name("eu.east-1"), remote("10.0.0.1:8443"), SOCKET).unwrap();
+        let text = toml::to_string(&remotes).unwrap();
+        assert_eq!(
+            text,
+            "default = \"eu.east-1\"\n\n[remotes.\"eu.east-1\"]\naddresses = [\"10.0.0.1:8443\"]\n"
+        );
+        assert_eq!(toml::from_str::<Remotes>(&text).unwrap(), remotes);
+        assert!(toml::from_str::<Remotes>("[remotes.east]\naddress = \"x\"").is_err());
     }
 }

@@ -1,0 +1,36 @@
+//! `GET /control/v1/status`: who this agent is, where it is reached, and how it is doing.
+
+use schema::name::{ClusterName, LinkName};
+use schema::plan::LinkState;
+use serde::{Deserialize, Serialize};
+
+use super::control::WatchStatus;
+
+/// The whole answer. It is given only once everything is in place, so that an answer means *ready*.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub name: ClusterName,
+    pub version: String,
+    /// SHA-256 of the cluster certificate.
+    pub fingerprint: String,
+    /// Where it is reached, `host:port`.
+    pub addresses: Vec<String>,
+    /// Names the store; revisions of two epochs cannot be compared.
+    pub epoch: String,
+    pub revision: u64,
+    #[serde(default)]
+    pub links: Vec<LinkSummary>,
+    /// The folder that `--watch` keeps applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchStatus>,
+}
+
+/// A link and its state, as `comity link list` tells it at length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSummary {
+    pub name: LinkName,
+    pub state: LinkState,
+    /// Why it is not active, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
