@@ -1,6 +1,7 @@
 //! How diagnostics, plans and records look to people and to programs.
 
 pub mod diagnostic;
+pub mod plan;
 pub mod record;
 
 /// Whether text for people carries ANSI colour.

@@ -22,13 +22,6 @@ pub struct EntryChange<'a> {
     pub after: BTreeMap<&'a RecordKey, &'a Record>,
 }
 
-impl EntryChange<'_> {
-    /// `KIND.NAME`.
-    pub fn address(&self) -> String {
-        format!("{}.{}", self.kind, self.name)
-    }
-}
-
 /// How many entries a plan adds, changes, destroys and forgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -39,17 +32,14 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub fn of(entries: &[EntryChange<'_>]) -> Self {
-        let mut counts = Counts::default();
-        for entry in entries {
-            match entry.action {
-                Action::Create => counts.add += 1,
-                Action::Update => counts.change += 1,
-                Action::Delete => counts.destroy += 1,
-                Action::Forget => counts.forget += 1,
-            }
+    /// Counts one entry.
+    pub fn add(&mut self, action: Action) {
+        match action {
+            Action::Create => self.add += 1,
+            Action::Update => self.change += 1,
+            Action::Delete => self.destroy += 1,
+            Action::Forget => self.forget += 1,
         }
-        counts
     }
 }
 
