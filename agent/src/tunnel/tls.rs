@@ -1,1 +1,214 @@
 //! TLS 1.3 for every connection: what a server shows and asks for, and how a client pins.
+//!
+//! A certificate is known by its hash and nothing else: no names, no roots. So a verifier either pins (clients) or
+//! takes any well-formed certificate (servers, which look the hash up again for each request), and always has the
+//! handshake's signature checked: without that, showing a certificate would prove nothing. Nothing is resumed, in
+//! either role: a resumed session would pass the verifier by, and outlive a revocation.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::trust::Fingerprint;
+use crate::trust::certificate::{self, KeyPair, fingerprint};
+
+/// The protocols of API connections.
+pub const ALPN_API: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Whether a server insists on a client certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificate {
+    Requested,
+    Required,
+}
+
+/// A server showed another certificate than the pinned one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("certificate does not match: expected {expected}, got {got}")]
+pub struct PinMismatch {
+    pub expected: Fingerprint,
+    pub got: Fingerprint,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
+}
+
+/// What a listener shows for one set of protocols.
+pub fn server_config(
+    identity: &KeyPair,
+    alpn: &[&[u8]],
+    client_certificate: ClientCertificate,
+) -> Result<Arc<ServerConfig>, certificate::CertificateError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(AnyClient { client_certificate }))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified()?)));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// A client that takes the pinned certificate only, and shows `identity` if it is asked.
+pub fn client_config_pinned(
+    pin: Fingerprint,
+    identity: Option<&KeyPair>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, certificate::CertificateError> {
+    client_config(Expected::Pinned(pin), identity, alpn)
+}
+
+/// A client that takes any certificate, to learn which one a server shows. Nothing secret is to be sent over it.
+pub fn client_config_unpinned(alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, certificate::CertificateError> {
+    client_config(Expected::Any, None, alpn)
+}
+
+fn client_config(
+    expected: Expected,
+    identity: Option<&KeyPair>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, certificate::CertificateError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(expected));
+    let mut config = match identity {
+        Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified()?))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// The name that clients give rustls: never sent, never looked at.
+pub fn server_name() -> ServerName<'static> {
+    ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// The mismatch that made a handshake fail, if that is what did.
+pub fn pin_mismatch(error: &io::Error) -> Option<PinMismatch> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
+            cause.downcast_ref::<PinMismatch>().copied()
+        }
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+enum Expected {
+    Pinned(Fingerprint),
+    Any,
+}
+
+impl ServerCertVerifier for Expected {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let got = fingerprint(end_entity);
+        match self {
+            Expected::Pinned(expected) if *expected != got => {
+                let mismatch = PinMismatch { expected: *expected, got };
+                Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(mismatch)))))
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+struct AnyClient {
+    client_certificate: ClientCertificate,
+}
+
+impl fmt::Debug for AnyClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnyClient({:?})", self.client_certificate)
+    }
+}
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        self.client_certificate == ClientCertificate::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match x509_parser::parse_x509_certificate(end_entity) {
+            Ok((rest, _)) if rest.is_empty() => Ok(ClientCertVerified::assertion()),
+            _ => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,167 @@
+use std::sync::Mutex;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::wire::link::StreamHeader;
+
+/// Echoes `Api` streams, refuses `Sync` ones, and keeps `Service` ones open until the test lets go.
+#[derive(Default)]
+struct Echo {
+    sessions: Mutex<Vec<Session>>,
+}
+
+impl Router for Echo {
+    fn route(&self, _session: &Session, incoming: Incoming) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            match incoming.header {
+                StreamHeader::Api => {
+                    let (mut reader, mut writer) = tokio::io::split(incoming.accept().await.unwrap());
+                    // A broken stream shows at the other end.
+                    if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
+                        let _ = writer.shutdown().await;
+                    }
+                }
+                StreamHeader::Sync { .. } => incoming.refuse(Refusal::Denied, "not for you").await,
+                _ => {
+                    let mut stream = incoming.accept().await.unwrap();
+                    let _ = stream.read_u8().await;
+                }
+            }
+        })
+    }
+
+    fn arrived(&self, session: &Session) {
+        self.sessions.lock().unwrap().push(session.clone());
+    }
+}
+
+struct Pair {
+    tasks: Tasks,
+    dialled: Session,
+    accepted: Session,
+    address: String,
+    server: Arc<KeyPair>,
+    client: Arc<KeyPair>,
+}
+
+async fn listen(server: Arc<KeyPair>, router: Arc<Echo>, tasks: Tasks) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
+    let group = tasks.clone();
+    tasks.spawn("listener", async move {
+        loop {
+            let tcp = tokio::select! {
+                accepted = listener.accept() => accepted.unwrap().0,
+                () = group.ending().cancelled_owned() => break,
+            };
+            // A handshake that fails is the dialler's to report.
+            let Ok(stream) = TlsAcceptor::from(config.clone()).accept(tcp).await else { continue };
+            let peer = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+            let peer = crate::trust::certificate::fingerprint(&peer);
+            serve(stream, peer, router.clone(), &group).await.unwrap();
+        }
+    });
+    address
+}
+
+async fn pair() -> Pair {
+    let tasks = Tasks::new();
+    let server = Arc::new(KeyPair::generate("east", &[]).unwrap());
+    let client = Arc::new(KeyPair::generate("west", &[]).unwrap());
+    let router = Arc::new(Echo::default());
+    let address = listen(server.clone(), router.clone(), tasks.clone()).await;
+    let dialled =
+        dial(&[address.clone()], server.fingerprint, &client, router.clone(), &tasks).await.unwrap();
+    // The greeting is sent before the session is registered.
+    while router.sessions.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let accepted = router.sessions.lock().unwrap()[0].clone();
+    Pair { tasks, dialled, accepted, address, server, client }
+}
+
+async fn echo(session: Session, content: Vec<u8>) {
+    let (mut reader, mut writer) = tokio::io::split(session.open(&StreamHeader::Api).await.unwrap());
+    let send = async {
+        writer.write_all(&content).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let mut back = Vec::new();
+    let (_, read) = tokio::join!(send, reader.read_to_end(&mut back));
+    read.unwrap();
+    assert!(back == content, "{} of {} bytes came back alike", back.len(), content.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_go_both_ways_at_once_and_carry_the_end_of_each_direction() {
+    let pair = pair().await;
+    assert_eq!(
+        (pair.dialled.peer(), pair.accepted.peer()),
+        (pair.server.fingerprint, pair.client.fingerprint)
+    );
+    let streams = (0..100).map(|n| {
+        let session = if n % 2 == 0 { &pair.dialled } else { &pair.accepted };
+        tokio::spawn(echo(session.clone(), vec![u8::try_from(n).unwrap(); 10_000 + n]))
+    });
+    for stream in streams.collect::<Vec<_>>() {
+        stream.await.unwrap();
+    }
+    let large: Vec<u8> = (0..8_000_000_u32).map(|n| n.to_le_bytes()[(n % 3) as usize]).collect();
+    tokio::join!(echo(pair.dialled.clone(), large.clone()), echo(pair.accepted.clone(), large));
+    assert_eq!(pair.tasks.drain(std::time::Duration::from_secs(10)).await, crate::task::Drained::Clean);
+}
+
+#[tokio::test]
+async fn a_refused_stream_says_why_and_leaves_the_session_up() {
+    let pair = pair().await;
+    match pair.dialled.open(&StreamHeader::Sync { cursor: None }).await {
+        Err(OpenError::Refused { code: Refusal::Denied, message }) => assert_eq!(message, "not for you"),
+        other => panic!("{:?}", other.map(|_| "accepted")),
+    }
+    echo(pair.dialled.clone(), b"still up".to_vec()).await;
+}
+
+#[tokio::test]
+async fn closing_a_session_ends_its_streams_with_an_error_at_both_ends() {
+    let pair = pair().await;
+    let header = StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap() };
+    let mut stream = pair.dialled.open(&header).await.unwrap();
+    pair.accepted.close("revoked");
+    assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(pair.accepted.closed().await, Closed::Here("revoked".to_owned()));
+    pair.dialled.closed().await;
+    assert!(matches!(pair.dialled.open(&header).await, Err(OpenError::Closed)));
+}
+
+#[tokio::test]
+async fn another_certificate_than_the_pinned_one_is_told_with_both_fingerprints() {
+    let pair = pair().await;
+    let wrong = pair.client.fingerprint;
+    let router = Arc::new(Echo::default());
+    let error = dial(&[pair.address.clone()], wrong, &pair.client, router, &pair.tasks).await.unwrap_err();
+    assert_eq!(error.mismatch(), Some((wrong, pair.server.fingerprint)));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_trusted_hears_so() {
+    let tasks = Tasks::new();
+    let server = Arc::new(KeyPair::generate("east", &[]).unwrap());
+    let client = KeyPair::generate("west", &[]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
+    let refusing = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let stream = TlsAcceptor::from(config).accept(tcp).await.unwrap();
+        refuse(stream, Refusal::Denied, "no link with this certificate").await.unwrap();
+    };
+    let addresses = [address];
+    let dialling = dial(&addresses, server.fingerprint, &client, Arc::new(Echo::default()), &tasks);
+    let ((), dialled) = tokio::join!(refusing, dialling);
+    let message = dialled.unwrap_err().to_string();
+    assert!(message.contains("no link with this certificate"), "{message}");
+}
