@@ -52,8 +52,9 @@ pub struct SqliteStore {
     reads: Option<mpsc::Sender<reader::Job>>,
     readers: Vec<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
+    /// Goes with the store.
     #[cfg(test)]
-    _scratch: Option<tempfile::TempDir>,
+    scratch: Option<tempfile::TempDir>,
 }
 
 impl SqliteStore {
@@ -88,7 +89,7 @@ impl SqliteStore {
             readers,
             writer: Some(writer),
             #[cfg(test)]
-            _scratch: None,
+            scratch: None,
         })
     }
 
@@ -103,7 +104,7 @@ impl SqliteStore {
     pub fn scratch_with(retention: Retention) -> Arc<dyn Store> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut store = Self::open_with(&folder.path().join("store.db"), retention).expect("a scratch store");
-        store._scratch = Some(folder);
+        store.scratch = Some(folder);
         Arc::new(store)
     }
 

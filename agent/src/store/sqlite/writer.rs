@@ -85,10 +85,9 @@ impl Writer {
             if let Err(error) = self.opened.mark.note(revision) {
                 tracing::warn!(%error, "the store's mark could not be written");
             }
-            if revision.0.is_multiple_of(COMPACT_EVERY) || self.log_events > self.retention.events {
-                if let Err(error) = self.compact() {
-                    tracing::warn!(%error, "old history could not be dropped; it is tried again");
-                }
+            let due = revision.0.is_multiple_of(COMPACT_EVERY) || self.log_events > self.retention.events;
+            if due && let Err(error) = self.compact() {
+                tracing::warn!(%error, "old history could not be dropped; it is tried again");
             }
         }
         Ok((revision, events))
