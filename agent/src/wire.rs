@@ -4,6 +4,7 @@ pub mod cluster_link;
 pub mod control;
 pub mod link;
 pub mod lxd;
+pub mod service;
 pub mod status;
 pub mod sync;
 pub mod token;

@@ -1,0 +1,110 @@
+//! Connections that a peer opens to services of this cluster.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use schema::access::Source;
+use schema::name::LinkName;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::admission::{Request, Standing, link_of};
+use super::instance::reach;
+use super::relay::{relay, reset};
+use super::traffic::Pair;
+use super::{Mesh, drained};
+use crate::tunnel::{Incoming, Session};
+use crate::wire::link::{Refusal, StreamHeader};
+
+/// Connections that one link may have open here, so that one peer cannot take every socket there is.
+const MAX_FROM_LINK: usize = 4096;
+
+/// All that a peer is told of a refusal: what is declared here is not its business.
+const DENIED: &str = "denied";
+
+/// What each link has left of its connections.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    by_link: Mutex<BTreeMap<LinkName, Arc<Semaphore>>>,
+}
+
+impl Limits {
+    /// A place for one connection of `link`, unless it has them all.
+    fn take(&self, link: &LinkName) -> Option<OwnedSemaphorePermit> {
+        let mut by_link = self.by_link.lock().unwrap_or_else(PoisonError::into_inner);
+        let places =
+            by_link.entry(link.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_FROM_LINK))).clone();
+        places.try_acquire_owned().ok()
+    }
+}
+
+/// Serves one stream to its end.
+pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
+    let StreamHeader::Service { destination, source } = incoming.header.clone() else {
+        incoming.refuse(Refusal::Malformed, "not a service stream").await;
+        return;
+    };
+    let peer = session.peer();
+    let Some(link) = link_of(&mesh.parts.identities, peer) else {
+        tracing::warn!(%peer, %source, %destination, reason = "the certificate belongs to no link", "connection denied");
+        incoming.refuse(Refusal::Denied, DENIED).await;
+        return;
+    };
+    let request = Request { source: Source { peer: Some(link.clone()), service: source }, destination };
+    let counters = mesh.traffic.of(Pair {
+        source: request.source.clone(),
+        destination: request.destination.clone(),
+        destination_peer: None,
+    });
+    let (source, destination) = (&request.source, &request.destination);
+
+    let (standing, admitted) = match Standing::decide(&mesh.parts, &request, Some(peer)) {
+        Ok(decided) => decided,
+        Err(reason) => {
+            counters.denied();
+            tracing::warn!(%source, %destination, %reason, "connection denied");
+            incoming.refuse(Refusal::Denied, DENIED).await;
+            return;
+        }
+    };
+    let Some(_place) = mesh.inbound.take(&link) else {
+        counters.failed();
+        tracing::warn!(%source, %destination, limit = MAX_FROM_LINK, "connection refused: the link has too many open");
+        incoming.refuse(Refusal::Unavailable, "too many connections").await;
+        return;
+    };
+    let mut socket = match reach(&mesh.parts.health, destination, &admitted).await {
+        Ok(socket) => socket,
+        Err(reason) => {
+            counters.failed();
+            tracing::warn!(%source, %destination, %reason, "connection allowed, but there is no healthy instance");
+            incoming.refuse(Refusal::Unavailable, "no healthy instance").await;
+            return;
+        }
+    };
+    let mut stream = match incoming.accept().await {
+        Ok(stream) => stream,
+        Err(error) => {
+            counters.failed();
+            tracing::debug!(%source, %destination, %error, "the peer went away before its connection was made");
+            return;
+        }
+    };
+    let rule = admitted.reason.rule().map(tracing::field::display);
+    tracing::info!(%source, %destination, rule, "connection allowed");
+    let _open = counters.open();
+    tokio::select! {
+        // First, so that not a byte passes after the permit has fallen.
+        biased;
+        reason = standing.fallen() => {
+            reset(&socket);
+            tracing::warn!(%source, %destination, %reason, "connection cut");
+        }
+        () = drained(&mesh.parts.tasks) => reset(&socket),
+        ended = relay(&mut socket, &mut stream, &counters.received, &counters.sent) => {
+            if let Err(error) = ended {
+                reset(&socket);
+                tracing::debug!(%source, %destination, %error, "connection broke");
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One upstream's local port, and the connections that are made to it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schema::access::Source;
+use schema::name::LinkName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::admission::{Request, Standing};
+use super::instance::reach;
+use super::outbound::Route;
+use super::relay::{relay, reset};
+use super::traffic::{Counters, Pair};
+use super::{Mesh, drained};
+use crate::tunnel::{OpenError, Session, TunnelStream};
+use crate::wire::link::{Refusal, StreamHeader};
+use crate::wire::service::PortState;
+
+/// Connections that one upstream's port may have open; more wait in the socket's queue.
+const MAX_OPEN: usize = 1024;
+
+/// First and longest wait before a port that is in use is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Wait after an accept that failed for want of something (file descriptors), which only time brings back.
+const STARVED: Duration = Duration::from_millis(100);
+
+/// Time that a new connection waits for its link to come up: a peer that restarts is back within this.
+const LINK_GRACE: Duration = Duration::from_secs(1);
+
+/// Listens until `route`'s sender is gone or the agent drains.
+pub(super) async fn listen(mesh: Arc<Mesh>, address: SocketAddr, mut route: watch::Receiver<Arc<Route>>) {
+    let ending = mesh.parts.tasks.ending();
+    let bound = tokio::select! {
+        () = ending.cancelled() => return,
+        () = gone(route.clone()) => return,
+        bound = bind(&mesh, address, &route) => bound,
+    };
+    let places = Arc::new(Semaphore::new(MAX_OPEN));
+    loop {
+        let accept = async {
+            // The semaphore is never closed, so that the place is always there in the end.
+            let place = places.clone().acquire_owned().await.ok();
+            (place, bound.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = ending.cancelled() => return,
+            changed = route.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            accepted = accept => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let (mesh, route) = (mesh.clone(), route.clone());
+                mesh.parts.tasks.clone().spawn("connection", async move {
+                    connect(&mesh, socket, route).await;
+                    drop(place);
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%address, %error, "an upstream's port takes no connections for now");
+                tokio::time::sleep(STARVED).await;
+            }
+        }
+    }
+}
+
+/// Resolves when the listener is to stop.
+async fn gone(mut route: watch::Receiver<Arc<Route>>) {
+    while route.changed().await.is_ok() {}
+}
+
+async fn bind(mesh: &Mesh, address: SocketAddr, route: &watch::Receiver<Arc<Route>>) -> TcpListener {
+    let mut wait = RETRY.0;
+    let mut told = None;
+    loop {
+        let error = match TcpListener::bind(address).await {
+            Ok(bound) => {
+                let route = route.borrow().clone();
+                tracing::info!(%address, service = %route.owner, destination = %route.destination, "upstream listens");
+                mesh.upstreams.set(address, PortState::Listening);
+                return bound;
+            }
+            Err(error) => error,
+        };
+        if told != Some(error.kind()) {
+            told = Some(error.kind());
+            tracing::warn!(%address, service = %route.borrow().owner, %error, "an upstream's port cannot be opened; trying on");
+            mesh.upstreams.set(address, PortState::Waiting { reason: error.to_string() });
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY.1);
+    }
+}
+
+/// Carries one connection to its end, or until the route is another.
+async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver<Arc<Route>>) {
+    let route = routes.borrow_and_update().clone();
+    let counters = mesh.traffic.of(Pair {
+        source: Source { peer: None, service: route.owner.clone() },
+        destination: route.destination.clone(),
+        destination_peer: route.peer.clone(),
+    });
+    // Small writes of the far end must not wait for the app's acknowledgement.
+    let _ = socket.set_nodelay(true);
+    let ended = tokio::select! {
+        biased;
+        _ = routes.changed() => Err(Failed::Rerouted),
+        () = drained(&mesh.parts.tasks) => Err(Failed::Draining),
+        ended = async {
+            match &route.peer {
+                Some(link) => abroad(mesh, &mut socket, &route, link, &counters).await,
+                None => at_home(mesh, &mut socket, &route, &counters).await,
+            }
+        } => ended,
+    };
+    let Err(failed) = ended else { return };
+    reset(&socket);
+    let (source, destination) = (&route.owner, &route.destination);
+    let link = route.peer.as_ref().map(tracing::field::display);
+    match &failed {
+        Failed::Denied(reason) => {
+            counters.denied();
+            tracing::warn!(%source, %destination, link, reason, "connection denied");
+        }
+        Failed::Unavailable(reason) => {
+            counters.failed();
+            tracing::warn!(%source, %destination, link, reason, "connection failed");
+        }
+        Failed::Cut(reason) => tracing::warn!(%source, %destination, link, reason, "connection cut"),
+        Failed::Rerouted => {
+            tracing::info!(%source, %destination, link, "connection cut: its upstream was changed")
+        }
+        Failed::Broke(error) => tracing::debug!(%source, %destination, link, %error, "connection broke"),
+        Failed::Draining => {}
+    }
+}
+
+/// Why a connection did not end by itself.
+enum Failed {
+    /// Never made: not allowed.
+    Denied(String),
+    /// Never made: allowed, as far as is known.
+    Unavailable(String),
+    /// The permit fell.
+    Cut(String),
+    /// The upstream leads elsewhere now, or is gone.
+    Rerouted,
+    Broke(io::Error),
+    Draining,
+}
+
+async fn abroad(
+    mesh: &Mesh,
+    socket: &mut TcpStream,
+    route: &Route,
+    link: &LinkName,
+    counters: &Arc<Counters>,
+) -> Result<(), Failed> {
+    let header =
+        StreamHeader::Service { destination: route.destination.clone(), source: route.owner.clone() };
+    let mut stream = open(mesh, link, &header).await?;
+    let _open = counters.open();
+    relay(socket, &mut stream, &counters.sent, &counters.received).await.map_err(Failed::Broke)
+}
+
+/// Opens a stream over the link's session; a session that turns out to be closed is replaced by the next, once.
+async fn open(mesh: &Mesh, link: &LinkName, header: &StreamHeader) -> Result<TunnelStream, Failed> {
+    let mut tried: Option<Session> = None;
+    loop {
+        let session = session(mesh, link, tried.as_ref())
+            .await
+            .ok_or_else(|| Failed::Unavailable(format!("there is no connection to {link}")))?;
+        match session.open(header).await {
+            Ok(stream) => return Ok(stream),
+            Err(OpenError::Closed) if tried.is_none() => tried = Some(session),
+            Err(OpenError::Refused { code: Refusal::Denied, message }) => {
+                return Err(Failed::Denied(format!("{link} says: {message}")));
+            }
+            Err(error) => return Err(Failed::Unavailable(error.to_string())),
+        }
+    }
+}
+
+/// The link's session, other than `stale`; waits a little for one to come up.
+async fn session(mesh: &Mesh, link: &LinkName, stale: Option<&Session>) -> Option<Session> {
+    let sessions = &mesh.parts.sessions;
+    let mut changed = sessions.subscribe();
+    let come = async {
+        loop {
+            changed.mark_unchanged();
+            let current =
+                sessions.get(link).filter(|session| !stale.is_some_and(|stale| session.same(stale)));
+            if current.is_some() || changed.changed().await.is_err() {
+                return current;
+            }
+        }
+    };
+    tokio::time::timeout(LINK_GRACE, come).await.ok().flatten()
+}
+
+/// A destination of this cluster: the same question as a peer's connection meets, and the same watch on the answer.
+async fn at_home(
+    mesh: &Mesh,
+    socket: &mut TcpStream,
+    route: &Route,
+    counters: &Arc<Counters>,
+) -> Result<(), Failed> {
+    let request = Request {
+        source: Source { peer: None, service: route.owner.clone() },
+        destination: route.destination.clone(),
+    };
+    let (standing, admitted) = Standing::decide(&mesh.parts, &request, None)
+        .map_err(|refused| Failed::Denied(refused.to_string()))?;
+    let mut instance = reach(&mesh.parts.health, &route.destination, &admitted)
+        .await
+        .map_err(|unreachable| Failed::Unavailable(unreachable.to_string()))?;
+    let rule = admitted.reason.rule().map(tracing::field::display);
+    tracing::info!(source = %route.owner, destination = %route.destination, rule, "connection allowed");
+    let _open = counters.open();
+    let ended = tokio::select! {
+        biased;
+        refused = standing.fallen() => Err(Failed::Cut(refused.to_string())),
+        ended = relay(socket, &mut instance, &counters.sent, &counters.received) => ended.map_err(Failed::Broke),
+    };
+    if ended.is_err() {
+        reset(&instance);
+    }
+    ended
+}

@@ -1,0 +1,144 @@
+//! `/control/v1/services` and `explain`: what is offered, what is imported, what passes, and why.
+
+use schema::access::Explanation;
+use schema::name::{LinkName, ManifestName, ServiceName};
+use serde::{Deserialize, Serialize};
+
+/// A row of `GET services`: a service of this cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    pub service: ServiceName,
+    /// `address:port` of the instance; `None` for a service that only calls others.
+    pub instance: Option<String>,
+    pub status: Health,
+    pub upstreams: Vec<UpstreamRow>,
+}
+
+/// Health as this surface tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    Passing,
+    Critical,
+    /// The link is down: nothing current is known.
+    Stale,
+}
+
+impl Health {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Passing => "passing",
+            Health::Critical => "critical",
+            Health::Stale => "stale",
+        }
+    }
+}
+
+/// A row of `GET services/exported`: a declared service and the links that are offered it. Wildcards are resolved,
+/// so that both ends of a link speak of the same services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedRow {
+    pub service: ServiceName,
+    pub peers: Vec<LinkName>,
+}
+
+/// A row of `GET services/imported`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedRow {
+    pub service: ServiceName,
+    pub peer: LinkName,
+    pub status: Health,
+    pub instances: u32,
+    pub healthy: u32,
+}
+
+/// An upstream and the state of its local port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamRow {
+    /// The service that calls.
+    pub service: ServiceName,
+    pub destination: ServiceName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<LinkName>,
+    /// The local `address:port`, as declared.
+    pub local: String,
+    pub port: PortState,
+}
+
+/// Whether connections to an upstream's local port are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum PortState {
+    Listening,
+    /// Not now, for this reason; tried again.
+    Waiting {
+        reason: String,
+    },
+    /// Not before the declaration changes.
+    Refused {
+        reason: String,
+    },
+}
+
+/// What passed between one source and one destination since the agent started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRow {
+    pub source: ServiceName,
+    /// The link that the source is behind; `None` for a service of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_peer: Option<LinkName>,
+    pub destination: ServiceName,
+    /// The link that the destination is behind; `None` for a service of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_peer: Option<LinkName>,
+    /// Connections made.
+    pub connections: u64,
+    /// Those of them that are open.
+    pub open: u64,
+    /// Connections refused, here or by the peer.
+    pub denied: u64,
+    /// Connections that were allowed and failed: no healthy instance, link down.
+    pub failed: u64,
+    /// Bytes from source to destination.
+    pub sent: u64,
+    /// Bytes from destination to source.
+    pub received: u64,
+}
+
+/// The mesh's part of `GET status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshStatus {
+    pub upstreams: Vec<UpstreamRow>,
+    pub traffic: Vec<TrafficRow>,
+}
+
+/// Answer of `GET explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainAnswer {
+    /// Whether a connection would be made: the intention allows it, and a peer is offered the service.
+    pub allowed: bool,
+    pub explanation: Explanation,
+    /// Where the deciding intention was declared; absent where none matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<DeclaredBy>,
+    pub offer: Offer,
+}
+
+/// Who declared a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredBy {
+    /// `None` for what was made by hand.
+    pub manifest: Option<ManifestName>,
+}
+
+/// Whether the source can see the destination at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Offer {
+    /// Both are of this cluster.
+    Local,
+    Exported,
+    NotExported,
+    /// The destination is not declared here.
+    Undeclared,
+}
