@@ -1,1 +1,174 @@
-//! The one composition root: build, spawn, wait, drain.
+//! The one composition root: build, announce, spawn, wait, drain.
+//!
+//! Every floor is built here, from the ground up, and given what it needs; none looks for another by itself.
+
+pub mod logging;
+pub mod network;
+pub mod options;
+mod place;
+mod signals;
+
+use schema::name::ClusterName;
+use serde::{Deserialize, Serialize};
+
+use crate::store::sqlite::SqliteStore;
+use crate::store::value::{self, ValueError};
+use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
+use crate::task::{Drained, Tasks};
+use crate::trust::certificate::{CertificateError, KeyPair};
+use crate::trust::identity::Identities;
+pub use options::{Options, Settings};
+use place::{Place, PlaceError};
+use signals::{Asked, Signals};
+
+/// How a running agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything under way was finished.
+    Drained,
+    /// Some of it was cut off: at the deadline, or by a second signal.
+    Cut,
+}
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Listen(#[from] network::ListenError),
+    #[error("this data folder is new, and its cluster has no name yet")]
+    Nameless,
+    #[error("this data folder belongs to cluster {own}, not to {asked}")]
+    OtherName { own: ClusterName, asked: ClusterName },
+    #[error("signals cannot be waited for: {0}")]
+    Signals(std::io::Error),
+}
+
+impl DaemonError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            DaemonError::Place(PlaceError::InUse { .. }) => {
+                Some("Each agent needs a folder of its own: give another --data-dir, or stop that agent.")
+            }
+            DaemonError::Place(PlaceError::Foreign { .. }) => {
+                Some("Run the agent as that user, or give a --data-dir of its own.")
+            }
+            DaemonError::Place(PlaceError::Io { .. }) => {
+                Some("Give a folder that this user may write with --data-dir.")
+            }
+            DaemonError::Listen(network::ListenError::InUse(_)) => {
+                Some("`ss -ltnp` shows which; stop it, or give another address with --listen.")
+            }
+            DaemonError::Listen(network::ListenError::Forbidden(_)) => {
+                Some("Ports below 1024 need a privilege: give a higher one with --listen.")
+            }
+            DaemonError::Listen(_) => {
+                Some("`ip address` shows this machine's; give one of them with --listen.")
+            }
+            DaemonError::Nameless => Some("Give one with --name. It cannot be changed later."),
+            DaemonError::OtherName { .. } => {
+                Some("Leave --name out, or give another --data-dir for the other cluster.")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What `/cluster` holds: written once, at the first start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ClusterRecord {
+    name: ClusterName,
+}
+
+/// Runs an agent until it is told to end.
+pub async fn run(options: Options) -> Result<Ended, DaemonError> {
+    let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
+    let place = Place::take(&options.data_dir)?;
+    let store = SqliteStore::open(&place.store())?;
+    let name = settle_name(&*store, options.name.clone()).await?;
+    let identity = KeyPair::load_or_create(place.path(), "cluster", name.as_str(), &[name.to_string()])?;
+    let listener = network::bind(options.listen)?;
+    let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let addresses = match bound {
+        Some(bound) if options.advertise.is_empty() => network::reachable(bound),
+        _ => options.advertise.clone(),
+    };
+
+    let tasks = Tasks::new();
+    let _identities = Identities::start(store.clone(), &tasks).await?;
+
+    tracing::info!(
+        name = %name,
+        fingerprint = %identity.fingerprint,
+        listening = bound.map(tracing::field::display),
+        addresses = addresses.join(" "),
+        socket = %place.socket().display(),
+        "ready"
+    );
+    let asked = signals.asked().await;
+    Ok(drain(&tasks, &mut signals, asked, &options).await)
+}
+
+/// Lets what is under way finish, until the deadline or a second signal.
+async fn drain(tasks: &Tasks, signals: &mut Signals, asked: Asked, options: &Options) -> Ended {
+    tracing::info!(signal = asked.name(), deadline = ?options.drain_timeout, "ending");
+    tokio::select! {
+        drained = tasks.drain(options.drain_timeout) => match drained {
+            Drained::Clean => {
+                tracing::info!("ended");
+                Ended::Drained
+            }
+            Drained::Deadline(tasks) => {
+                tracing::warn!(tasks, "ended at the deadline; some work was cut off");
+                Ended::Cut
+            }
+        },
+        again = signals.asked() => {
+            tracing::warn!(signal = again.name(), "told to end again; not waiting any longer");
+            Ended::Cut
+        }
+    }
+}
+
+/// The cluster's name: what the store says, or `asked` at the first start.
+async fn settle_name(store: &dyn Store, asked: Option<ClusterName>) -> Result<ClusterName, DaemonError> {
+    if let Some(entry) = store.get(keys::CLUSTER).await? {
+        let own = value::decode::<ClusterRecord>(&entry)?.name;
+        return match asked {
+            Some(asked) if asked != own => Err(DaemonError::OtherName { own, asked }),
+            _ => Ok(own),
+        };
+    }
+    let name = asked.ok_or(DaemonError::Nameless)?;
+    let key = keys::CLUSTER.to_owned();
+    let put = Op::Put { key: key.clone(), value: value::encode(&ClusterRecord { name: name.clone() }) };
+    let guard = Guard { key, modify_revision: Revision(0) };
+    store.commit(Txn { guards: vec![guard], ops: vec![put] }).await?;
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cluster_is_named_once() {
+        let store = SqliteStore::scratch();
+        let (east, west): (ClusterName, ClusterName) = ("east".parse().unwrap(), "west".parse().unwrap());
+        assert!(matches!(settle_name(&*store, None).await, Err(DaemonError::Nameless)));
+        assert_eq!(settle_name(&*store, Some(east.clone())).await.unwrap(), east);
+        assert_eq!(settle_name(&*store, None).await.unwrap(), east);
+        let refused = settle_name(&*store, Some(west)).await.unwrap_err();
+        assert_eq!(refused.to_string(), "this data folder belongs to cluster east, not to west");
+    }
+}

@@ -1,10 +1,87 @@
 //! `comity agent`: runs the agent in this process.
 
-use super::{CliError, ExitCode};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::daemon::logging::{self, LogFormat};
+use crate::daemon::options::{self, Listen, OptionsError};
+use crate::daemon::{self, DaemonError, Ended, Settings};
+
+use super::{CliError, ExitCode, context};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// What the cluster is called; needed at the first start and fixed by it.
+    #[arg(long)]
+    name: Option<String>,
+    /// The folder for keys, store and volumes [default: /var/lib/comity].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen: IP:PORT, :PORT for every address, or none [default: :8443].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Listen>,
+    /// Where others reach this agent, HOST:PORT; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Vec<String>,
+    /// Read settings from a file, HCL or TOML, with the names of these flags as keys; flags go before it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Keep this folder of declarations applied.
+    #[arg(long, value_name = "DIR")]
+    watch: Option<PathBuf>,
+    /// Threads that do the work [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    worker_threads: Option<usize>,
+    /// How log lines look on standard error [default: text].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// How long work under way may take to finish at the end [default: 10s].
+    #[arg(long, value_name = "TIME", value_parser = options::duration)]
+    drain_timeout: Option<Duration>,
+}
 
-pub fn run(_args: Args) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("`comity agent` is not there yet"))
+pub fn run(args: Args) -> Result<ExitCode, CliError> {
+    let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+    let flags = Settings {
+        name: args.name.map(|name| context::name("--name", &name)).transpose()?,
+        data_dir: args.data_dir,
+        listen: args.listen,
+        advertise: Some(args.advertise).filter(|given| !given.is_empty()),
+        watch: args.watch,
+        worker_threads: args.worker_threads,
+        log_format: args.log_format,
+        drain_timeout: args.drain_timeout,
+    };
+    let options = flags.over(file).finish()?;
+    logging::start(options.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.worker_threads)
+        .thread_name("comity")
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("the runtime could not be started: {error}")))?;
+    let ended = runtime.block_on(daemon::run(options));
+    // What the drain could not end must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(match ended? {
+        Ended::Drained => ExitCode::Done,
+        Ended::Cut => ExitCode::Failed,
+    })
+}
+
+impl From<OptionsError> for CliError {
+    fn from(error: OptionsError) -> Self {
+        CliError::failed(error).code("agent-config")
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        let hint = error.hint();
+        let failed = CliError::failed(error).code("agent-start");
+        match hint {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    }
 }

@@ -19,6 +19,8 @@ pub const IDENTITY: &str = "/identity/";
 pub const TOKEN: &str = "/token/";
 /// Volumes that exist here.
 pub const VOLUME: &str = "/volume/";
+/// The cluster itself: its name.
+pub const CLUSTER: &str = "/cluster";
 /// Follow-up steps still to be done.
 pub const STEP: &str = "/step/";
 

@@ -1,0 +1,111 @@
+//! The network listener, and where others are told to reach it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::options::Listen;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Why the agent cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("{0} is in use by another program")]
+    InUse(SocketAddr),
+    #[error("no permission to listen on {0}")]
+    Forbidden(SocketAddr),
+    #[error("{0} is no address of this machine")]
+    NotHere(SocketAddr),
+    #[error("cannot listen on {address}: {source}")]
+    Io { address: SocketAddr, source: io::Error },
+}
+
+/// Binds the first of the addresses that this machine can have. Every other fault than a family that is not there is
+/// final: listening elsewhere than asked would surprise.
+pub fn bind(listen: Listen) -> Result<Option<TcpListener>, ListenError> {
+    let mut last = None;
+    for address in listen.addresses() {
+        match open(address) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(source) => {
+                let no_family = source.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+                    || source.kind() == io::ErrorKind::AddrNotAvailable;
+                let error = match source.kind() {
+                    io::ErrorKind::AddrInUse => ListenError::InUse(address),
+                    io::ErrorKind::PermissionDenied => ListenError::Forbidden(address),
+                    io::ErrorKind::AddrNotAvailable => ListenError::NotHere(address),
+                    _ => ListenError::Io { address, source },
+                };
+                if !no_family {
+                    return Err(error);
+                }
+                last = Some(error);
+            }
+        }
+    }
+    last.map_or(Ok(None), Err)
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 too, whatever this machine's default is.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Where others reach a listener that is bound to `bound`: there, or, where that is every address, at those by which
+/// this machine reaches the rest of the world. No packet is sent to find out.
+pub fn reachable(bound: SocketAddr) -> Vec<String> {
+    if !bound.ip().is_unspecified() {
+        return vec![bound.to_string()];
+    }
+    let mut found = Vec::new();
+    // Addresses set aside for documentation: nobody's, but routed like any other.
+    for (from, to) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
+        let probe = UdpSocket::bind(from).and_then(|socket| {
+            socket.connect(to)?;
+            socket.local_addr()
+        });
+        match probe.map(|address| address.ip()) {
+            Ok(ip) if !ip.is_unspecified() && !ip.is_loopback() => {
+                found.push(SocketAddr::from((ip, bound.port())).to_string());
+            }
+            _ => {}
+        }
+    }
+    if found.is_empty() {
+        found.push(SocketAddr::from((IpAddr::from([127, 0, 0, 1]), bound.port())).to_string());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_and_a_bound_address_is_told_as_it_is() {
+        let first = bind(Listen::At("127.0.0.1:0".parse().unwrap())).unwrap().unwrap();
+        let address = first.local_addr().unwrap();
+        assert!(matches!(bind(Listen::At(address)), Err(ListenError::InUse(taken)) if taken == address));
+        assert_eq!(reachable(address), [address.to_string()]);
+        assert!(bind(Listen::Nowhere).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_wildcard_is_told_as_an_address_that_can_be_dialled() {
+        for address in reachable("[::]:8443".parse().unwrap()) {
+            let address: SocketAddr = address.parse().unwrap();
+            assert!(!address.ip().is_unspecified() && address.port() == 8443);
+        }
+    }
+}
