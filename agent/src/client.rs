@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 
+mod control;
+
 /// A body that is streamed, either way.
 pub type Body = BoxBody<Bytes, std::io::Error>;
 

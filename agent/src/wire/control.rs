@@ -14,7 +14,7 @@ pub const MAX_APPLY_BODY: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyRequest {
     pub plan: Plan,
-    /// Also destroy the data of volumes that the plan forgets.
+    /// Consent to the plan's deletions of volumes with their data; without it such a plan is refused.
     #[serde(default)]
     pub destroy_data: bool,
 }
