@@ -1,17 +1,33 @@
 //! Who is known: identities by the fingerprint of their certificate, and the policy that groups add up to.
+//!
+//! One task for each of three prefixes (identities, groups, links' groups) follows the store, so a question costs one
+//! lookup in memory and the answer is never older than the last commit that was told. What cannot be read is nobody:
+//! a damaged identity is untrusted, a damaged group gives no right.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use schema::kind::auth_group::Permission;
 use schema::name::{GroupName, LinkName};
+use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::certificate::{check_validity, fingerprint};
 use super::{Access, Caller, Fingerprint};
-use crate::store::{Revision, Store, StoreError};
+use crate::store::value::{Declared, decode};
+use crate::store::{Entry, Event, Revision, Snapshot, Store, StoreError, Watch, keys};
 use crate::task::Tasks;
+
+const GROUPS: &str = "/declared/auth_group/";
+const LINKS: &str = "/declared/cluster_link/";
+/// How long a broken watch is left before it is begun again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long an answer waits for a commit to be seen. It is seen within a millisecond or the store is in trouble.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What `/identity/FINGERPRINT` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +35,9 @@ pub struct IdentityRecord {
     pub kind: IdentityKind,
     /// As lists show it; a link's identity has the link's name.
     pub name: String,
+    /// For a link's identity the groups that count are those of the link's declaration, where there is one.
     pub access: Access,
-    /// PEM, so that a list can show it and a listener can compare it.
+    /// PEM, so that a list can show it.
     pub certificate_pem: String,
 }
 
@@ -43,32 +60,85 @@ pub struct Policy {
 
 /// The identities and groups of the store, followed.
 pub struct Identities {
+    view: RwLock<View>,
     changed: watch::Sender<u64>,
+    seen: watch::Sender<Revision>,
+}
+
+#[derive(Default)]
+struct View {
+    identities: BTreeMap<Fingerprint, IdentityRecord>,
+    link_groups: BTreeMap<LinkName, Vec<GroupName>>,
+    policy: Arc<Policy>,
 }
 
 impl Identities {
     /// Reads what there is, then follows it until `tasks` end.
     pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Arc<Self>, StoreError> {
-        let _ = (store.range("/identity/").await?, tasks);
-        Ok(Arc::new(Self { changed: watch::channel(0).0 }))
+        let identities = Arc::new(Self {
+            view: RwLock::default(),
+            changed: watch::Sender::default(),
+            seen: watch::Sender::default(),
+        });
+        for prefix in [keys::IDENTITY, GROUPS, LINKS] {
+            let watch = identities.read(&*store, prefix).await?;
+            let follow = Arc::clone(&identities).follow(store.clone(), prefix, watch);
+            let ending = tasks.ending();
+            tasks.spawn("identities", async move {
+                ending.run_until_cancelled(follow).await;
+            });
+        }
+        Ok(identities)
     }
 
-    /// Who shows this certificate. One that is unknown or out of date is nobody's.
+    /// Who shows this certificate. One that is unknown or out of its time is nobody's.
     pub fn caller(&self, certificate: Option<&CertificateDer<'_>>) -> Caller {
-        Caller::Anonymous { certificate: certificate.map(|der| super::certificate::fingerprint(der)) }
+        let Some(der) = certificate else {
+            return Caller::Anonymous { certificate: None };
+        };
+        let shown = fingerprint(der);
+        match check_validity(der, Timestamp::now()) {
+            Ok(()) => self.caller_by_fingerprint(shown),
+            Err(reason) => {
+                tracing::info!(fingerprint = %shown, %reason, "a client certificate is not taken");
+                Caller::Anonymous { certificate: Some(shown) }
+            }
+        }
     }
 
     /// Who a fingerprint belongs to now, for a connection whose certificate was looked at when it was made.
     pub fn caller_by_fingerprint(&self, fingerprint: Fingerprint) -> Caller {
-        Caller::Anonymous { certificate: Some(fingerprint) }
+        let view = self.view();
+        let Some(identity) = view.identities.get(&fingerprint) else {
+            return Caller::Anonymous { certificate: Some(fingerprint) };
+        };
+        match &identity.kind {
+            IdentityKind::Client => {
+                Caller::Client { fingerprint, name: identity.name.clone(), access: identity.access.clone() }
+            }
+            IdentityKind::ClusterLink { link } => {
+                let groups = match (view.link_groups.get(link), &identity.access) {
+                    (Some(declared), _) => declared.clone(),
+                    (None, Access::Groups(groups)) => groups.clone(),
+                    // A link is never unrestricted: what is not written down is not granted.
+                    (None, Access::Unrestricted) => Vec::new(),
+                };
+                Caller::Peer { link: link.clone(), fingerprint, groups }
+            }
+        }
     }
 
-    pub fn get(&self, _fingerprint: &Fingerprint) -> Option<IdentityRecord> {
-        None
+    pub fn get(&self, fingerprint: &Fingerprint) -> Option<IdentityRecord> {
+        self.view().identities.get(fingerprint).cloned()
+    }
+
+    /// Every identity, by fingerprint.
+    pub fn all(&self) -> BTreeMap<Fingerprint, IdentityRecord> {
+        self.view().identities.clone()
     }
 
     pub fn policy(&self) -> Arc<Policy> {
-        Arc::default()
+        self.view().policy.clone()
     }
 
     /// Rises with every change of identities, links' groups or groups.
@@ -76,6 +146,188 @@ impl Identities {
         self.changed.subscribe()
     }
 
-    /// Waits until what `revision` did to identities is seen here: after a commit, before the answer.
-    pub async fn seen(&self, _revision: Revision) {}
+    /// Waits until what `revision` did to identities is seen here: after a commit that changed some, before the answer.
+    pub async fn seen(&self, revision: Revision) {
+        let mut seen = self.seen.subscribe();
+        let wait = seen.wait_for(|seen| *seen >= revision);
+        if tokio::time::timeout(SEEN_WITHIN, wait).await.is_err() {
+            tracing::warn!(%revision, "a change of identities has not been seen yet");
+        }
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, View> {
+        // Writers leave the view whole between statements, so a panic in one leaves nothing half done.
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in everything under `prefix`, and watches it from there.
+    async fn read(&self, store: &dyn Store, prefix: &str) -> Result<Watch, StoreError> {
+        let snapshot = store.range(prefix).await?;
+        let watch = store.watch(prefix, snapshot.revision).await?;
+        self.replace(prefix, &snapshot);
+        Ok(watch)
+    }
+
+    async fn follow(self: Arc<Self>, store: Arc<dyn Store>, prefix: &'static str, mut watch: Watch) {
+        loop {
+            while let Some(Ok(batch)) = watch.recv().await {
+                self.update(prefix, batch.revision, |view| {
+                    batch.events.iter().for_each(|event| view.take(event))
+                });
+            }
+            // Too far behind, or the store failed: begin again from what there is now.
+            watch = loop {
+                tokio::time::sleep(RETRY).await;
+                match self.read(&*store, prefix).await {
+                    Ok(watch) => break watch,
+                    Err(StoreError::Closed) => return,
+                    Err(error) => {
+                        tracing::error!(%error, prefix, "identities cannot be followed; trying again")
+                    }
+                }
+            };
+        }
+    }
+
+    fn replace(&self, prefix: &str, snapshot: &Snapshot) {
+        self.update(prefix, snapshot.revision, |view| {
+            match prefix {
+                GROUPS => view.policy = Arc::default(),
+                LINKS => view.link_groups.clear(),
+                _ => view.identities.clear(),
+            }
+            snapshot.entries.iter().for_each(|entry| view.put(entry));
+        });
+    }
+
+    fn update(&self, prefix: &str, revision: Revision, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_modify(|generation| *generation += 1);
+        if prefix == keys::IDENTITY {
+            self.seen.send_replace(revision);
+        }
+    }
+}
+
+impl View {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Put(entry) => self.put(entry),
+            Event::Delete { key } => self.delete(key),
+        }
+    }
+
+    fn put(&mut self, entry: &Entry) {
+        let taken = match keys::declared_record(&entry.key) {
+            Some(key) => decode(entry).map(|declared: Declared| match (key, declared.record) {
+                (RecordKey::AuthGroup(name), Record::AuthGroup(group)) => {
+                    Arc::make_mut(&mut self.policy).groups.insert(name, group.permissions);
+                }
+                (RecordKey::ClusterLink(name), Record::ClusterLink(link)) => {
+                    self.link_groups.insert(name, link.auth_groups);
+                }
+                _ => {}
+            }),
+            None => decode(entry).map(|identity: IdentityRecord| {
+                if let Ok(fingerprint) = keys::last_part(&entry.key).parse() {
+                    self.identities.insert(fingerprint, identity);
+                }
+            }),
+        };
+        if let Err(error) = taken {
+            tracing::error!(%error, "what cannot be read gives no right");
+            self.delete(&entry.key);
+        }
+    }
+
+    fn delete(&mut self, key: &str) {
+        match keys::declared_record(key) {
+            Some(RecordKey::AuthGroup(name)) => {
+                Arc::make_mut(&mut self.policy).groups.remove(&name);
+            }
+            Some(RecordKey::ClusterLink(name)) => {
+                self.link_groups.remove(&name);
+            }
+            Some(_) => {}
+            None => {
+                if let Ok(fingerprint) = keys::last_part(key).parse::<Fingerprint>() {
+                    self.identities.remove(&fingerprint);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration as Days, OffsetDateTime};
+
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::value::encode;
+    use crate::store::{Op, Txn};
+    use crate::trust::certificate::KeyPair;
+
+    fn identity(kind: IdentityKind, pair: &KeyPair) -> Op {
+        let record = IdentityRecord {
+            kind,
+            name: "laptop".to_owned(),
+            access: Access::Groups(vec!["old".parse().unwrap()]),
+            certificate_pem: pair.pem.clone(),
+        };
+        Op::Put { key: keys::identity(&pair.fingerprint.to_string()), value: encode(&record) }
+    }
+
+    async fn commit(store: &dyn Store, op: Op) -> Revision {
+        store.commit(Txn { guards: Vec::new(), ops: vec![op] }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_is_known_follows_the_store() {
+        let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
+        let identities = Identities::start(store.clone(), &tasks).await.unwrap();
+        let pair = KeyPair::generate("laptop", &[]).unwrap();
+        assert!(!identities.caller(Some(&pair.certificate)).is_trusted());
+
+        let link: LinkName = "west".parse().unwrap();
+        let revision =
+            commit(&*store, identity(IdentityKind::ClusterLink { link: link.clone() }, &pair)).await;
+        identities.seen(revision).await;
+        let groups = |identities: &Identities| match identities.caller(Some(&pair.certificate)) {
+            Caller::Peer { groups, .. } => {
+                groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            }
+            other => other.to_string(),
+        };
+        assert_eq!(groups(&identities), "old");
+
+        // The declaration's groups are the ones that count.
+        let mut changed = identities.changed();
+        let mut declared = schema::kind::cluster_link::ClusterLink::default();
+        declared.auth_groups = vec!["new".parse().unwrap()];
+        let record = Declared { owner: None, record: Record::ClusterLink(declared) };
+        let key = keys::declared(&RecordKey::ClusterLink(link));
+        commit(&*store, Op::Put { key, value: encode(&record) }).await;
+        changed.changed().await.unwrap();
+        assert_eq!(groups(&identities), "new");
+
+        let gone = Op::Delete { key: keys::identity(&pair.fingerprint.to_string()) };
+        identities.seen(commit(&*store, gone).await).await;
+        assert_eq!(groups(&identities), "anonymous");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_out_of_its_time_and_a_damaged_identity_are_nobodys() {
+        let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
+        let now = OffsetDateTime::now_utc();
+        let expired = KeyPair::generate_valid("old", &[], now - Days::days(2), now - Days::days(1)).unwrap();
+        let damaged = KeyPair::generate("damaged", &[]).unwrap();
+        commit(&*store, identity(IdentityKind::Client, &expired)).await;
+        let key = keys::identity(&damaged.fingerprint.to_string());
+        commit(&*store, Op::Put { key, value: b"{\"v\":1".to_vec() }).await;
+        let identities = Identities::start(store, &tasks).await.unwrap();
+        assert!(identities.get(&expired.fingerprint).is_some());
+        assert!(!identities.caller(Some(&expired.certificate)).is_trusted());
+        assert!(!identities.caller(Some(&damaged.certificate)).is_trusted());
+    }
 }
