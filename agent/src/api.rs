@@ -5,6 +5,9 @@ use std::sync::Arc;
 use schema::name::ClusterName;
 
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
+use crate::catalog::{Catalog, Imports};
+use crate::health::Health;
+use crate::mesh::Mesh;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::trust::Caller;
@@ -26,6 +29,10 @@ pub struct ApiState {
     pub store: Arc<dyn Store>,
     pub identities: Arc<Identities>,
     pub sessions: Arc<Sessions>,
+    pub catalog: Arc<Catalog>,
+    pub imports: Arc<Imports>,
+    pub health: Arc<Health>,
+    pub mesh: Arc<Mesh>,
     pub tasks: Tasks,
 }
 

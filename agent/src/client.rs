@@ -14,6 +14,7 @@ use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 
 mod control;
+mod service;
 
 /// A body that is streamed, either way.
 pub type Body = BoxBody<Bytes, std::io::Error>;

@@ -4,7 +4,10 @@ use axum::Router;
 
 use super::ApiState;
 
+mod explain;
+mod service;
+
 /// Every route under `/control/v1`.
 pub fn router() -> Router<ApiState> {
-    Router::new()
+    Router::new().merge(explain::router()).merge(service::router())
 }

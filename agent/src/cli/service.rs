@@ -1,10 +1,102 @@
-//! `comity service`.
+//! `comity service`: what is here, what is offered to peers, what they offer.
 
-use super::{CliError, Context, ExitCode};
+use clap::Subcommand;
+
+use super::{CliError, Context, ExitCode, Format, Table};
+use crate::wire::service::{PortState, ServiceRow};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub async fn run(_args: Args, _context: &Context) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("`comity service` is not there yet"))
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the services of this cluster, with their health and upstreams.
+    List,
+    /// List the services that are offered to peers.
+    #[command(alias = "exported-services")]
+    Exported,
+    /// List the services that peers offer.
+    #[command(alias = "imported-services")]
+    Imported,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
+    let client = context.client(None).await?;
+    let output = &context.output;
+    match args.command {
+        Command::List => {
+            let rows = client.services().await?;
+            match output.format() {
+                Format::Json => output.json(&rows),
+                Format::Text if rows.is_empty() => output.line("No services found"),
+                Format::Text => {
+                    let mut table = Table::new(["SERVICE", "INSTANCE", "STATUS", "UPSTREAMS"]);
+                    for row in rows {
+                        let instance = row.instance.clone().unwrap_or_else(|| "-".to_owned());
+                        table.row([
+                            row.service.to_string(),
+                            instance,
+                            row.status.as_str().to_owned(),
+                            upstreams(&row),
+                        ]);
+                    }
+                    output.table(&table);
+                }
+            }
+        }
+        Command::Exported => {
+            let rows = client.exported_services().await?;
+            match output.format() {
+                Format::Json => output.json(&rows),
+                Format::Text if rows.is_empty() => output.line("No exported services found"),
+                Format::Text => {
+                    let mut table = Table::new(["SERVICE", "CONSUMER PEERS"]);
+                    for row in rows {
+                        let peers: Vec<&str> = row.peers.iter().map(|peer| peer.as_str()).collect();
+                        table.row([row.service.to_string(), peers.join(", ")]);
+                    }
+                    output.table(&table);
+                }
+            }
+        }
+        Command::Imported => {
+            let rows = client.imported_services().await?;
+            match output.format() {
+                Format::Json => output.json(&rows),
+                Format::Text if rows.is_empty() => output.line("No imported services found"),
+                Format::Text => {
+                    let mut table = Table::new(["SERVICE", "PEER", "STATUS"]);
+                    for row in rows {
+                        table.row([
+                            row.service.to_string(),
+                            row.peer.to_string(),
+                            row.status.as_str().to_owned(),
+                        ]);
+                    }
+                    output.table(&table);
+                }
+            }
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+/// One upstream a line, with what is the matter where a port takes no connections.
+fn upstreams(row: &ServiceRow) -> String {
+    let lines: Vec<String> = row
+        .upstreams
+        .iter()
+        .map(|upstream| {
+            let peer = upstream.peer.as_ref().map(|peer| format!("@{peer}")).unwrap_or_default();
+            let trouble = match &upstream.port {
+                PortState::Listening => String::new(),
+                PortState::Waiting { reason } | PortState::Refused { reason } => format!(" ({reason})"),
+            };
+            format!("{} → {}{peer}{trouble}", upstream.local, upstream.destination)
+        })
+        .collect();
+    lines.join("\n")
 }

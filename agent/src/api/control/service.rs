@@ -1,0 +1,132 @@
+//! `/control/v1/services`: what is here, what peers are offered, what they offer.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use schema::name::{LinkName, ServiceName};
+
+use crate::api::ApiState;
+use crate::authorize::{Entitlement, Entity};
+use crate::catalog::{CatalogView, Freshness};
+use crate::health::Status;
+use crate::trust::Caller;
+use crate::wire::service::{ExportedRow, Health, ImportedRow, ServiceRow, UpstreamRow};
+
+pub fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/services", get(list))
+        .route("/services/exported", get(exported))
+        .route("/services/imported", get(imported))
+}
+
+/// Lists show what the caller may see and say nothing of the rest.
+fn sees(state: &ApiState, caller: &Caller, entity: Entity) -> bool {
+    state.permit(caller, Entitlement::CanView, entity).is_ok()
+}
+
+async fn list(State(state): State<ApiState>, Extension(caller): Extension<Caller>) -> Json<Vec<ServiceRow>> {
+    let view = state.catalog.view();
+    let mut upstreams = BTreeMap::<ServiceName, Vec<UpstreamRow>>::new();
+    for row in state.mesh.upstreams() {
+        upstreams.entry(row.service.clone()).or_default().push(row);
+    }
+    let rows = view
+        .services
+        .sorted()
+        .into_iter()
+        .filter(|(name, _)| sees(&state, &caller, Entity::Service((*name).clone())));
+    let rows = rows.map(|(name, service)| ServiceRow {
+        service: name.clone(),
+        instance: service.port.map(|port| match service.address.as_str() {
+            "" => format!("127.0.0.1:{port}"),
+            // An IPv6 address needs its brackets beside a port.
+            address if address.contains(':') => format!("[{address}]:{port}"),
+            address => format!("{address}:{port}"),
+        }),
+        status: match state.health.status(name) {
+            Status::Passing => Health::Passing,
+            Status::Critical => Health::Critical,
+        },
+        upstreams: upstreams.remove(name).unwrap_or_default(),
+    });
+    Json(rows.collect())
+}
+
+async fn exported(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<ExportedRow>> {
+    let view = state.catalog.view();
+    let mut rows = by_service(&view);
+    rows.retain(|row| sees(&state, &caller, Entity::Service(row.service.clone())));
+    Json(rows)
+}
+
+/// Each exported service with its consumers, resolved as the peers see it.
+fn by_service(view: &CatalogView) -> Vec<ExportedRow> {
+    let links: std::collections::BTreeSet<&LinkName> =
+        view.exports.iter().flat_map(|(_, export)| &export.consumers).collect();
+    let mut peers = BTreeMap::<ServiceName, Vec<LinkName>>::new();
+    for link in links {
+        for service in view.exported_to(link) {
+            peers.entry(service).or_default().push(link.clone());
+        }
+    }
+    peers.into_iter().map(|(service, peers)| ExportedRow { service, peers }).collect()
+}
+
+async fn imported(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<ImportedRow>> {
+    let mut rows = Vec::new();
+    for (link, imported) in state.imports.view().iter() {
+        if !sees(&state, &caller, Entity::ClusterLink(link.clone())) {
+            continue;
+        }
+        rows.extend(imported.services.iter().map(|(service, known)| ImportedRow {
+            service: service.clone(),
+            peer: link.clone(),
+            status: match (imported.freshness, known.healthy) {
+                (Freshness::Stale, _) => Health::Stale,
+                (Freshness::Current, 0) => Health::Critical,
+                (Freshness::Current, _) => Health::Passing,
+            },
+            instances: known.instances,
+            healthy: known.healthy,
+        }));
+    }
+    rows.sort_unstable_by(|a, b| (&a.service, &a.peer).cmp(&(&b.service, &b.peer)));
+    Json(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::kind::exported_services::Export;
+    use schema::kind::service::Service;
+    use std::sync::Arc;
+
+    #[test]
+    fn exports_are_listed_as_the_peers_see_them() {
+        let mut view = CatalogView::default();
+        for name in ["backend", "web"] {
+            let service = Service { port: Some(1), ..Service::default() };
+            view.services.insert(name.parse().unwrap(), Arc::new(service));
+        }
+        for (service, consumer) in [("*", "west"), ("web", "south"), ("absent", "south")] {
+            let export = Export { consumers: vec![consumer.parse().unwrap()] };
+            view.exports.insert(service.parse().unwrap(), Arc::new(export));
+        }
+        let rows: Vec<String> = by_service(&view)
+            .into_iter()
+            .map(|row| {
+                let peers: Vec<_> = row.peers.iter().map(LinkName::as_str).collect();
+                format!("{}: {}", row.service, peers.join(" "))
+            })
+            .collect();
+        assert_eq!(rows, ["backend: west", "web: south west"]);
+    }
+}
