@@ -1,1 +1,197 @@
+//! The mesh on real sockets: an app, an upstream's port, an instance, and the store that declares them.
 
+use std::time::Duration;
+
+use schema::kind::service::{Service, Upstream};
+use schema::kind::service_intentions::{Action, IntentionSource};
+use schema::record::{Record, RecordKey};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::store::sqlite::SqliteStore;
+use crate::store::value::{Declared, encode};
+use crate::store::{Op, Store, Txn, keys};
+use crate::wire::service::PortState;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn put(key: &str, record: Record) -> Op {
+    let key: RecordKey = key.parse().unwrap();
+    Op::Put { key: keys::declared(&key), value: encode(&Declared { owner: None, record }) }
+}
+
+fn intention(action: Action) -> Record {
+    Record::ServiceIntentions(IntentionSource { action, description: String::new(), has_permissions: false })
+}
+
+fn instance(port: u16) -> Record {
+    Record::Service(Service { port: Some(port), ..Service::default() })
+}
+
+fn caller(upstreams: &[(&str, u16)]) -> Record {
+    let upstreams = upstreams.iter().map(|(destination, port)| Upstream {
+        destination_name: destination.parse().unwrap(),
+        destination_peer: None,
+        local_bind_address: String::new(),
+        local_bind_port: *port,
+    });
+    Record::Service(Service { upstreams: upstreams.collect(), ..Service::default() })
+}
+
+/// Answers with what it got, in capitals, once all of it is there: nothing comes back unless the half-close does.
+async fn shouter() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut text = String::new();
+                if socket.read_to_string(&mut text).await.is_ok() {
+                    let _ = socket.write_all(text.to_uppercase().as_bytes()).await;
+                }
+            });
+        }
+    });
+    port
+}
+
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// One agent's mesh over a store of its own.
+struct Side {
+    store: Arc<dyn Store>,
+    mesh: Arc<Mesh>,
+    tasks: Tasks,
+}
+
+impl Side {
+    async fn start() -> Self {
+        let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
+        let catalog = Catalog::start(store.clone(), &tasks).await.unwrap();
+        let health = Health::start(catalog.clone(), &tasks);
+        let identities = Identities::start(store.clone(), &tasks).await.unwrap();
+        let sessions = Arc::new(Sessions::default());
+        let mesh = Mesh::new(MeshParts { catalog, health, sessions, identities, tasks: tasks.clone() });
+        tasks.spawn("mesh", mesh.clone().run());
+        Self { store, mesh, tasks }
+    }
+
+    async fn declare(&self, ops: Vec<Op>) {
+        self.store.commit(Txn { guards: Vec::new(), ops }).await.unwrap();
+    }
+
+    /// Waits until the upstreams' ports are in these states, in order.
+    async fn ports(&self, wanted: impl Fn(&[PortState]) -> bool) {
+        until(|| {
+            let states: Vec<_> = self.mesh.upstreams().into_iter().map(|row| row.port).collect();
+            wanted(&states)
+        })
+        .await;
+    }
+
+    async fn drain(self) {
+        assert_eq!(self.tasks.drain(LIMIT).await, crate::task::Drained::Clean);
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let polled = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, polled).await.expect("the condition never held");
+}
+
+fn listening(states: &[PortState]) -> bool {
+    states == [PortState::Listening]
+}
+
+/// What comes back for `text`, or the error that came instead.
+async fn shout(port: u16, text: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
+    socket.write_all(text.as_bytes()).await?;
+    socket.shutdown().await?;
+    let mut answer = String::new();
+    tokio::time::timeout(LIMIT, socket.read_to_string(&mut answer)).await.expect("no answer in time")?;
+    Ok(answer)
+}
+
+/// An open connection ends within this without a byte.
+async fn is_cut(mut socket: TcpStream) {
+    let ended = tokio::time::timeout(Duration::from_secs(1), socket.read(&mut [0; 16])).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "still open: {ended:?}");
+}
+
+#[tokio::test]
+async fn a_service_of_this_cluster_is_reached_as_long_as_an_intention_allows_it() {
+    let side = Side::start().await;
+    let (backend, local) = (shouter().await, free_port().await);
+    side.declare(vec![
+        put("service/backend", instance(backend)),
+        put("service/frontend", caller(&[("backend", local)])),
+    ])
+    .await;
+    side.ports(listening).await;
+    assert_eq!(shout(local, "hello").await.unwrap_or_default(), "", "denied unless allowed");
+
+    side.declare(vec![put("service_intentions/backend/@/frontend", intention(Action::Allow))]).await;
+    let seen = side.mesh.parts.catalog.subscribe().wait_for(|view| view.revision.0 == 2).await.is_ok();
+    assert!(seen);
+    assert_eq!(shout(local, "hello").await.unwrap(), "HELLO");
+    let large = "x".repeat(1 << 20);
+    assert_eq!(shout(local, &large).await.unwrap().len(), large.len());
+
+    let open = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
+    until(|| side.mesh.status().traffic.iter().any(|row| row.open == 1)).await;
+    side.declare(vec![put("service_intentions/backend/@/frontend", intention(Action::Deny))]).await;
+    is_cut(open).await;
+    assert_eq!(shout(local, "hello").await.unwrap_or_default(), "");
+
+    let traffic = side.mesh.status().traffic;
+    let [row] = &traffic[..] else { panic!("{traffic:?}") };
+    assert_eq!((row.connections, row.denied, row.open, row.failed), (3, 2, 0, 0));
+    assert_eq!((row.sent, row.received), (5 + (1 << 20), 5 + (1 << 20)));
+    side.drain().await;
+}
+
+#[tokio::test]
+async fn ports_follow_the_catalog_and_wait_for_one_that_is_in_use() {
+    let side = Side::start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (first, second) = (taken.local_addr().unwrap().port(), free_port().await);
+    let backend = shouter().await;
+    side.declare(vec![
+        put("service/backend", instance(backend)),
+        put("service/frontend", caller(&[("backend", first)])),
+        put("service_intentions/*/@/*", intention(Action::Allow)),
+    ])
+    .await;
+    side.ports(|states| matches!(states, [PortState::Waiting { reason }] if reason.contains("in use"))).await;
+    drop(taken);
+    side.ports(listening).await;
+    assert_eq!(shout(first, "one").await.unwrap(), "ONE");
+
+    // Another port: the old one closes, and what was open on it with it.
+    let open = TcpStream::connect(("127.0.0.1", first)).await.unwrap();
+    until(|| side.mesh.status().traffic.iter().any(|row| row.open == 1)).await;
+    side.declare(vec![put("service/frontend", caller(&[("backend", second)]))]).await;
+    is_cut(open).await;
+    side.ports(listening).await;
+    assert_eq!(shout(second, "two").await.unwrap(), "TWO");
+    tokio::time::timeout(LIMIT, async { while TcpStream::connect(("127.0.0.1", first)).await.is_ok() {} })
+        .await
+        .expect("the old port is still open");
+
+    // The same port leads elsewhere: it stays bound and the next connection goes there.
+    side.declare(vec![put("service/frontend", caller(&[("absent", second)]))]).await;
+    until(|| side.mesh.upstreams().iter().any(|row| row.destination.as_str() == "absent")).await;
+    assert_eq!(shout(second, "three").await.unwrap_or_default(), "");
+
+    side.declare(vec![Op::Delete { key: keys::declared(&"service/frontend".parse().unwrap()) }]).await;
+    until(|| side.mesh.upstreams().is_empty()).await;
+    side.drain().await;
+}
