@@ -1,5 +1,7 @@
 //! Typed calls to an agent, over its unix socket or over TLS with a pinned certificate.
 
+pub mod link;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,8 +4,17 @@
 //! Everything follows the store. Whoever commits a change of `/link/…` (this module for exchanges, `apply` for
 //! removals) need tell nobody: one task watches the prefix and starts, restarts or ends what each half asks for.
 
+mod exchange;
+mod export;
+mod farewell;
+mod follow;
+mod frame;
 pub mod half;
+mod import;
+mod keeper;
+mod ledger;
 mod seal;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,21 +23,20 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use schema::name::{ClusterName, LinkName};
 use schema::plan::LiveLink;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use crate::authorize::Permit;
 use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
-use crate::store::{CommitError, Op, Store, StoreError};
+use crate::store::{CommitError, Guard, Store, StoreError, Txn, keys};
 use crate::task::Tasks;
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 use crate::trust::identity::Identities;
 use crate::tunnel::{Incoming, Router, Session, Sessions};
 use crate::wire::cluster_link::LinkReport;
-use crate::wire::link::StreamHeader;
+use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::token::{TokenError, TrustToken};
-use half::{ActivateError, Attempt};
+use half::{ActivateError, Attempt, Half};
 
 /// What a `Peering` works with.
 pub struct PeeringParts {
@@ -49,7 +57,9 @@ pub struct PeeringParts {
 /// The links of this cluster.
 pub struct Peering {
     parts: PeeringParts,
-    changed: watch::Sender<u64>,
+    statuses: status::Statuses,
+    keepers: follow::Keepers,
+    strangers: Semaphore,
 }
 
 /// A redemption as it arrives at the issuer.
@@ -86,13 +96,17 @@ pub enum PeeringError {
     #[error("cluster link {link} is already made, with certificate {peer}")]
     AlreadyLinked { link: LinkName, peer: Fingerprint },
     #[error("the cluster that the token is from is already linked here, as {0}")]
-    LinkedElsewhere(String),
+    LinkedElsewhere(LinkName),
     #[error("a cluster link already exists between these clusters")]
     PeerKnown,
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("this token is for {0:?}, not for a cluster link")]
-    OtherKind(String),
+    #[error("this token is not for a cluster link, but for a client")]
+    OtherKind,
+    #[error("the token's certificate fingerprint is not one: part of the token may be missing")]
+    BadFingerprint,
+    #[error("the token is another cluster's, not this one's")]
+    ForeignToken,
     #[error("this token is this cluster's own: a link to itself cannot be made")]
     Itself,
     #[error("no link here has such a token: it was never issued, or a newer one has replaced it")]
@@ -109,6 +123,8 @@ pub enum PeeringError {
     RefusedByPeer(String),
     #[error("{0}")]
     Unreachable(String),
+    #[error("the agent is ending")]
+    Ending,
     #[error("another exchange has been begun for link {0}; try again")]
     Superseded(LinkName),
     #[error(transparent)]
@@ -121,79 +137,91 @@ pub enum PeeringError {
 
 impl Peering {
     pub fn new(parts: PeeringParts) -> Arc<Self> {
-        Arc::new(Self { parts, changed: watch::Sender::default() })
+        Arc::new(Self {
+            parts,
+            statuses: status::Statuses::default(),
+            keepers: follow::Keepers::default(),
+            strangers: Semaphore::new(farewell::STRANGERS),
+        })
     }
 
     /// Reads the links and keeps them until the tasks end. `router` serves what arrives on sessions dialled here.
     pub async fn run(self: &Arc<Self>, router: Arc<dyn Router>) -> Result<(), PeeringError> {
-        let _ = router;
-        self.parts.store.range("/link/").await?;
+        let (revision, links) = ledger::all(&*self.parts.store).await?;
+        self.settle(&router, &links);
+        self.resume_farewells(&router).await?;
+        for (link, held) in links {
+            if let Half::Redeeming(redeeming) = held.half {
+                self.resume(link, redeeming);
+            }
+        }
+        self.parts.tasks.spawn("links", Arc::clone(self).follow(router, revision));
         Ok(())
     }
 
     /// Rises whenever the state of a link may have changed.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// Issues a token for `link`, which must be declared. An older one that was not redeemed dies.
-    pub async fn mint(
-        &self,
-        permit: &Permit,
-        link: &LinkName,
-        bound_to: Option<Fingerprint>,
-    ) -> Result<Minted, PeeringError> {
-        let _ = (permit, bound_to);
-        Err(PeeringError::NotFound(link.clone()))
-    }
-
-    /// Redeems a peer's token for `link`, which must be declared. On failure nothing of the exchange stays.
-    pub async fn redeem(
-        self: &Arc<Self>,
-        permit: &Permit,
-        link: &LinkName,
-        token: &str,
-    ) -> Result<LinkReport, PeeringError> {
-        let _ = (permit, token);
-        Err(PeeringError::NotFound(link.clone()))
-    }
-
-    /// The issuer's side of a redemption: needs no permit but the token. Gives the link's name here.
-    pub async fn activate(&self, request: ActivateRequest) -> Result<LinkName, PeeringError> {
-        let _ = request;
-        Err(PeeringError::UnknownToken)
+        self.statuses.subscribe()
     }
 
     /// What a plan needs to know of every link, declared or left over.
     pub async fn live_links(&self) -> Result<BTreeMap<LinkName, LiveLink>, PeeringError> {
-        Ok(BTreeMap::new())
+        Ok(self
+            .reports()
+            .await?
+            .into_iter()
+            .map(|report| (report.name.clone(), status::live(report)))
+            .collect())
     }
 
     /// The truth about every link.
     pub async fn reports(&self) -> Result<Vec<LinkReport>, PeeringError> {
-        Ok(Vec::new())
+        let now = Timestamp::now();
+        let declared = ledger::all_declared(&*self.parts.store).await?;
+        let (_, mut halves) = ledger::all(&*self.parts.store).await?;
+        for link in declared.keys() {
+            halves.entry(link.clone()).or_default();
+        }
+        Ok(halves
+            .into_iter()
+            .map(|(link, held)| {
+                let status = self.statuses.get(&link);
+                status::report(&link, declared.get(&link), &held.half, status, now)
+            })
+            .collect())
     }
 
     pub async fn report(&self, link: &LinkName) -> Result<LinkReport, PeeringError> {
-        Err(PeeringError::NotFound(link.clone()))
+        let (declared, _) = ledger::declared(&*self.parts.store, link).await?;
+        let held = ledger::read(&*self.parts.store, link).await?;
+        Ok(status::report(link, Some(&declared), &held.half, self.statuses.get(link), Timestamp::now()))
     }
 
     /// What deletes a link's trust: to be put into the very commit that deletes its declaration. The rest (telling
-    /// the peer, cutting the connection, withdrawing what was imported) follows from the commit by itself.
-    pub async fn removal(&self, link: &LinkName) -> Result<crate::store::Txn, PeeringError> {
-        let _ = link;
-        Ok(crate::store::Txn { guards: Vec::new(), ops: Vec::<Op>::new() })
+    /// the peer, cutting the connection, withdrawing what was imported) follows from the commit by itself. Where its
+    /// guard fails the link was active meanwhile: ask again.
+    pub async fn removal(&self, link: &LinkName) -> Result<Txn, PeeringError> {
+        let held = ledger::read(&*self.parts.store, link).await?;
+        if held.revision.0 == 0 {
+            let guard = Guard { key: keys::link(link), modify_revision: held.revision };
+            return Ok(Txn { guards: vec![guard], ops: Vec::new() });
+        }
+        Ok(ledger::remove(link, &held, Timestamp::now()))
     }
 
-    /// Takes in a connection that a peer has made. One that nobody knows is closed.
-    pub fn adopt(self: &Arc<Self>, session: Session) {
-        session.close("not a linked cluster");
-    }
-
-    /// Serves a stream of peering's own kind ([`StreamHeader::Sync`] and what ends a link) to its end.
+    /// Serves a stream of peering's own kinds ([`StreamHeader::Sync`] and [`StreamHeader::Farewell`]) to its end.
     pub fn serve(self: &Arc<Self>, session: &Session, incoming: Incoming) -> BoxFuture<'static, ()> {
-        let _ = session;
-        debug_assert!(matches!(incoming.header, StreamHeader::Sync { .. }));
-        Box::pin(incoming.refuse(crate::wire::link::Refusal::Unavailable, "not ready"))
+        let (peering, session) = (Arc::clone(self), session.clone());
+        match incoming.header {
+            StreamHeader::Sync { .. } => Box::pin(peering.export(session, incoming)),
+            StreamHeader::Farewell => Box::pin(peering.note_farewell(session, incoming)),
+            StreamHeader::Service { .. } | StreamHeader::Api => {
+                Box::pin(incoming.refuse(Refusal::Malformed, "not a stream of the link itself"))
+            }
+        }
+    }
+
+    fn is_active(&self, link: &LinkName) -> bool {
+        self.statuses.get(link).connection == status::Connection::Up
     }
 }

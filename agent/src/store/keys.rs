@@ -15,6 +15,8 @@ pub const MANIFEST: &str = "/manifest/";
 pub const LINK: &str = "/link/";
 /// Identities, by certificate fingerprint.
 pub const IDENTITY: &str = "/identity/";
+/// Peers that are still to be told that their link was deleted here, by certificate fingerprint.
+pub const TOMBSTONE: &str = "/tombstone/";
 /// Trust tokens, as digests.
 pub const TOKEN: &str = "/token/";
 /// Volumes that exist here.
@@ -49,6 +51,11 @@ pub fn link(name: &LinkName) -> String {
 /// `fingerprint` is 64 hexadecimal digits.
 pub fn identity(fingerprint: &str) -> String {
     format!("{IDENTITY}{fingerprint}")
+}
+
+/// `fingerprint` is 64 hexadecimal digits.
+pub fn tombstone(fingerprint: &str) -> String {
+    format!("{TOMBSTONE}{fingerprint}")
 }
 
 pub fn token(id: &str) -> String {

@@ -1,5 +1,7 @@
 //! Links over HTTP: our own reports and token calls on `/control/v1/links`.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schema::kind::cluster_link::LinkType;
 use schema::name::LinkName;
@@ -76,5 +78,73 @@ impl std::fmt::Debug for MintResponse {
 impl std::fmt::Debug for RedeemRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedeemRequest").finish_non_exhaustive()
+    }
+}
+
+/// The key under which LXD keeps a link's addresses in its `config`, joined by commas.
+pub const VOLATILE_ADDRESSES: &str = "volatile.addresses";
+
+/// Body of `POST /1.0/cluster/links` (LXD's keys): which of them are there decides what is asked for.
+#[derive(Clone, Serialize, Deserialize, Default)]
+pub struct LinkPost {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
+    #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trust_token: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auth_groups: Vec<String>,
+    /// PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster_certificate: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remote_address: String,
+    /// Ours: names the redemption, so that the same one can be asked for again after a crash.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attempt_id: String,
+}
+
+/// What the answer to an activation tells: ours, LXD's is empty.
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
+pub struct Activated {
+    /// The issuer's certificate, PEM.
+    #[serde(default)]
+    pub cluster_certificate: String,
+}
+
+/// A link as LXD shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LxdLink {
+    pub name: String,
+    pub description: String,
+    #[serde(rename = "type")]
+    pub kind: LinkType,
+    pub config: BTreeMap<String, String>,
+    pub used_by: Vec<String>,
+}
+
+/// `GET /1.0/cluster/links/{name}/state`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LxdLinkState {
+    pub cluster_link_members: Vec<LxdLinkMember>,
+}
+
+/// One address of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LxdLinkMember {
+    pub server_name: String,
+    pub address: String,
+    /// `Active`, `Unauthenticated` or `Unreachable`.
+    pub status: String,
+}
+
+impl std::fmt::Debug for LinkPost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkPost").field("name", &self.name).field("type", &self.kind).finish_non_exhaustive()
     }
 }

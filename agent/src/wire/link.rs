@@ -14,6 +14,8 @@ pub enum StreamHeader {
     Sync { cursor: Option<u64> },
     /// A service connection. The source service is the opener's cluster's word.
     Service { destination: ServiceName, source: ServiceName },
+    /// The opener has deleted the link; accepting means that this was noted. Nothing follows on the stream.
+    Farewell,
     /// An HTTP/1.1 connection to the API, with the pinned peer as caller.
     Api,
 }

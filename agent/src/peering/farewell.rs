@@ -1,0 +1,184 @@
+//! Telling a peer that its link was deleted here.
+//!
+//! The commit that deletes the link leaves a tombstone; whoever can speak with the peer first tells it and takes the
+//! tombstone away: over the session that still stands, on one that the peer makes later, or on one dialled for the
+//! purpose where dialling was our part. Until then a peer that was away finds the link FAILING, afterwards TERMINATED.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::keeper::Backoff;
+use super::ledger::{self, Tombstone};
+use super::{Peering, PeeringError};
+use crate::store::value;
+use crate::store::{Op, Txn, keys};
+use crate::trust::Fingerprint;
+use crate::tunnel::{Incoming, Router, Session, dial};
+use crate::wire::cluster_link::Dials;
+use crate::wire::link::{Refusal, StreamHeader};
+
+/// How long the peer may take to note a deletion.
+const LIMIT: Duration = Duration::from_secs(2);
+/// A peer that was away for longer is not looked for any more.
+const TOMBSTONE_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How long a stranger may stay: time enough to say farewell, not to be a burden.
+const STRANGER_LIMIT: Duration = Duration::from_secs(5);
+/// How many strangers are heard at once.
+pub(super) const STRANGERS: usize = 32;
+
+/// The end of a link's keeper: tells the peer if the link was deleted, then closes the session.
+pub(super) async fn part(
+    peering: &Arc<Peering>,
+    peer: &Fingerprint,
+    session: Option<Session>,
+    router: &Arc<dyn Router>,
+) {
+    let tombstone = match ledger::tombstone(&*peering.parts.store, peer).await {
+        Ok(tombstone) => tombstone,
+        Err(error) => {
+            tracing::error!(%error, "a tombstone could not be read");
+            None
+        }
+    };
+    let Some((tombstone, _)) = tombstone else {
+        if let Some(session) = session {
+            session.close("the link ended");
+        }
+        return;
+    };
+    if let Some(session) = session
+        && tell(peering, &session).await
+    {
+        return;
+    }
+    seek(peering, *peer, &tombstone, router);
+}
+
+/// Goes on looking for a peer that is to be told, where dialling is our part.
+pub(super) fn seek(
+    peering: &Arc<Peering>,
+    peer: Fingerprint,
+    tombstone: &Tombstone,
+    router: &Arc<dyn Router>,
+) {
+    if tombstone.dials != Dials::Here || tombstone.addresses.is_empty() {
+        return;
+    }
+    let (peering, router, addresses) = (Arc::clone(peering), Arc::clone(router), tombstone.addresses.clone());
+    let tasks = peering.parts.tasks.clone();
+    tasks.spawn("farewell", async move {
+        let ending = peering.parts.tasks.ending();
+        let search = async {
+            let mut backoff = Backoff::default();
+            // The tombstone goes when the peer was told, or is linked anew.
+            while let Ok(Some(_)) = ledger::tombstone(&*peering.parts.store, &peer).await {
+                // Ten times as patient as with a link that is wanted.
+                tokio::time::sleep(backoff.pause() * 10).await;
+                let parts = &peering.parts;
+                let dialled = dial(&addresses, peer, &parts.identity, Arc::clone(&router), &parts.tasks);
+                if let Ok(session) = dialled.await {
+                    tell(&peering, &session).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = ending.cancelled() => {}
+            () = search => {}
+        }
+    });
+}
+
+/// Tells the peer over `session` and closes it; true if the peer has noted it.
+async fn tell(peering: &Arc<Peering>, session: &Session) -> bool {
+    let told = match tokio::time::timeout(LIMIT, session.open(&StreamHeader::Farewell)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the peer could not be told that the link was deleted");
+            false
+        }
+        Err(_) => false,
+    };
+    session.close("the link was deleted");
+    if told && let Err(error) = bury(peering, &session.peer()).await {
+        tracing::error!(%error, "a tombstone could not be removed");
+    }
+    told
+}
+
+/// The peer knows: the tombstone goes, unless it is another one by now.
+async fn bury(peering: &Peering, peer: &Fingerprint) -> Result<(), PeeringError> {
+    if let Some((_, guard)) = ledger::tombstone(&*peering.parts.store, peer).await? {
+        let key = guard.key.clone();
+        peering.commit(Txn { guards: vec![guard], ops: vec![Op::Delete { key }] }).await?;
+    }
+    Ok(())
+}
+
+impl Peering {
+    /// The peer says that it has deleted the link.
+    pub(super) async fn note_farewell(self: Arc<Self>, session: Session, incoming: Incoming) {
+        let peer = session.peer();
+        match self.terminate(&peer).await {
+            Ok(()) => {
+                // Nothing follows; dropping the stream is its end.
+                let _ = incoming.accept().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a peer's deletion could not be noted");
+                incoming.refuse(Refusal::Unavailable, "the deletion could not be noted").await;
+            }
+        }
+    }
+
+    async fn terminate(&self, peer: &Fingerprint) -> Result<(), PeeringError> {
+        while let Some(link) = ledger::link_of(&*self.parts.store, peer).await? {
+            let before = ledger::read(&*self.parts.store, &link).await?;
+            let Some(after) = before.half.clone().terminated(peer, Timestamp::now()) else { break };
+            if self.commit(ledger::replace(&link, &before, &after)).await?.is_some() {
+                tracing::warn!(%link, %peer, "the peer has deleted the link");
+            }
+        }
+        // Both sides deleted it: the peer need not be told.
+        bury(self, peer).await
+    }
+
+    /// A connection from somebody who is not linked: perhaps one that is to be told so.
+    pub(super) async fn receive_stranger(self: Arc<Self>, session: Session) {
+        match ledger::tombstone(&*self.parts.store, &session.peer()).await {
+            Ok(Some(_)) => {
+                tell(&self, &session).await;
+            }
+            Ok(None) => {
+                // It may be here to say that it has deleted a link that is deleted here as well.
+                if let Ok(_place) = self.strangers.try_acquire() {
+                    let _ = tokio::time::timeout(STRANGER_LIMIT, session.closed()).await;
+                }
+                session.close("there is no link with your cluster here");
+            }
+            Err(error) => {
+                tracing::error!(%error, "a tombstone could not be read");
+                session.close("the store cannot be read");
+            }
+        }
+    }
+
+    /// Looks again for peers that were to be told when this agent last ended.
+    pub(super) async fn resume_farewells(
+        self: &Arc<Self>,
+        router: &Arc<dyn Router>,
+    ) -> Result<(), PeeringError> {
+        let now = Timestamp::now();
+        for entry in self.parts.store.range(keys::TOMBSTONE).await?.entries {
+            let Ok(peer) = keys::last_part(&entry.key).parse::<Fingerprint>() else { continue };
+            let tombstone: Tombstone = value::decode(&entry)?;
+            if now.duration_since(tombstone.at) > TOMBSTONE_LIFE {
+                bury(self, &peer).await?;
+            } else {
+                seek(self, peer, &tombstone, router);
+            }
+        }
+        Ok(())
+    }
+}

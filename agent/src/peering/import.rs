@@ -1,0 +1,138 @@
+//! The receiving side of a Sync stream: what the peer exports to us, and that it is alive.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use schema::name::{LinkName, ServiceName};
+
+use super::status::Connection;
+use super::{Peering, PeeringError, frame, ledger};
+use crate::catalog::ImportedService;
+use crate::tunnel::{OpenError, Session};
+use crate::wire::link::StreamHeader;
+use crate::wire::sync::{MAX_SERVICES, Offered, SyncFrame};
+
+/// A peer that was silent for so long is not there.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Why nothing more is received.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiveError {
+    #[error("the peer does not answer a sync stream: {0}")]
+    Open(#[from] OpenError),
+    #[error("nothing has arrived for {} s", WINDOW.as_secs())]
+    Silent,
+    #[error(transparent)]
+    Frame(#[from] frame::FrameError),
+    #[error("the peer exports more than {MAX_SERVICES} services")]
+    TooMany,
+    #[error("the peer sent a snapshot's parts out of order")]
+    OutOfOrder,
+}
+
+/// What has been received of the peer's exports.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// A snapshot that is not whole yet.
+    building: Option<BTreeMap<ServiceName, ImportedService>>,
+}
+
+impl Peering {
+    /// Receives until the stream ends; `heard` tells whether anything came.
+    pub(super) async fn receive(&self, link: &LinkName, session: &Session, heard: &mut bool) -> ReceiveError {
+        match self.receive_frames(link, session, heard).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn receive_frames(
+        &self,
+        link: &LinkName,
+        session: &Session,
+        heard: &mut bool,
+    ) -> Result<std::convert::Infallible, ReceiveError> {
+        let open = session.open(&StreamHeader::Sync { cursor: None });
+        let mut stream = tokio::time::timeout(WINDOW, open).await.map_err(|_| ReceiveError::Silent)??;
+        let mut inbox = Inbox::default();
+        loop {
+            let next = frame::read(&mut stream);
+            let frame = tokio::time::timeout(WINDOW, next).await.map_err(|_| ReceiveError::Silent)??;
+            let first = !*heard;
+            *heard = true;
+            self.take(link, &mut inbox, frame)?;
+            if first {
+                self.confirm(link).await;
+            }
+        }
+    }
+
+    fn take(&self, link: &LinkName, inbox: &mut Inbox, frame: SyncFrame) -> Result<(), ReceiveError> {
+        let imports = &self.parts.imports;
+        let mut view = None;
+        match frame {
+            SyncFrame::Hello { view: theirs, .. } | SyncFrame::Heartbeat { view: theirs } => {
+                view = Some(theirs)
+            }
+            SyncFrame::Begin => inbox.building = Some(BTreeMap::new()),
+            SyncFrame::Items { services } => {
+                let building = inbox.building.as_mut().ok_or(ReceiveError::OutOfOrder)?;
+                building.extend(services.into_iter().map(imported));
+                if building.len() > MAX_SERVICES {
+                    return Err(ReceiveError::TooMany);
+                }
+            }
+            SyncFrame::End { .. } => {
+                let services = inbox.building.take().ok_or(ReceiveError::OutOfOrder)?;
+                imports.replace(link, services);
+                self.statuses.touch();
+            }
+            SyncFrame::Change { services, removed, .. } => {
+                if inbox.building.is_some() {
+                    return Err(ReceiveError::OutOfOrder);
+                }
+                for (name, service) in services.into_iter().map(imported) {
+                    imports.update(link, &name, Some(service));
+                }
+                for name in removed {
+                    imports.update(link, &name, None);
+                }
+                if imports.view().get(link).is_some_and(|known| known.services.len() > MAX_SERVICES) {
+                    return Err(ReceiveError::TooMany);
+                }
+                self.statuses.touch();
+            }
+        }
+        self.statuses.update(link, |status| {
+            status.connection = Connection::Up;
+            if view.is_some() {
+                status.peer = view;
+            }
+        });
+        Ok(())
+    }
+
+    /// Notes the first time that data arrived: from then on the token's redemption cannot be repeated.
+    async fn confirm(&self, link: &LinkName) {
+        if let Err(error) = self.try_confirm(link).await {
+            tracing::warn!(%link, %error, "the link's first data could not be noted");
+        }
+    }
+
+    async fn try_confirm(&self, link: &LinkName) -> Result<(), PeeringError> {
+        loop {
+            let before = ledger::read(&*self.parts.store, link).await?;
+            let Some(after) = before.half.clone().confirmed(Timestamp::now()) else { return Ok(()) };
+            if self.commit(ledger::replace(link, &before, &after)).await?.is_some() {
+                tracing::info!(%link, "the link is active for the first time");
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn imported(offered: Offered) -> (ServiceName, ImportedService) {
+    let healthy = offered.healthy.min(offered.instances);
+    (offered.name, ImportedService { instances: offered.instances, healthy })
+}

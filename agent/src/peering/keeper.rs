@@ -1,0 +1,195 @@
+//! One task for each established link: it has one session with the peer and gets another when that ends.
+//!
+//! The side that redeemed the token dials; the other takes what arrives, so only the issuer need be reachable. After
+//! odd crashes both may dial: then the connection that the lower certificate dialled is the one that stands, on both
+//! sides, because both compare the same two fingerprints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schema::name::LinkName;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::half::Peer;
+use super::status::Connection;
+use super::{Peering, farewell};
+use crate::tunnel::{Closed, Router, Session, dial};
+use crate::wire::cluster_link::Dials;
+
+/// What a keeper is to keep.
+pub(super) struct Kept {
+    pub link: LinkName,
+    pub peer: Peer,
+    pub dials: Dials,
+    pub router: Arc<dyn Router>,
+    /// Sessions that the peer has made.
+    pub incoming: mpsc::Receiver<Session>,
+    pub stop: CancellationToken,
+    /// The keeper of the same link before this one: its cleaning up must not undo our work.
+    pub previous: Option<CancellationToken>,
+    /// Cancelled when this keeper has cleaned up.
+    pub done: CancellationToken,
+}
+
+/// How the hold on a session ended.
+enum Held {
+    Stopped,
+    Replaced(Session),
+    Ended { reason: String, heard: bool },
+}
+
+/// Which side made a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Here,
+    ByPeer,
+}
+
+impl Peering {
+    pub(super) async fn keep(self: Arc<Self>, mut kept: Kept) {
+        if let Some(previous) = kept.previous.take() {
+            previous.cancelled().await;
+        }
+        self.statuses.forget(&kept.link);
+        let mut backoff = Backoff::default();
+        let mut next: Option<(Session, Made)> = None;
+        let last = loop {
+            let (session, made) = match next.take() {
+                Some(next) => next,
+                None => tokio::select! {
+                    biased;
+                    () = kept.stop.cancelled() => break None,
+                    Some(session) = kept.incoming.recv() => (session, Made::ByPeer),
+                    session = self.reach(&kept.link, &kept.peer, &kept.router, &mut backoff),
+                        if kept.dials == Dials::Here => (session, Made::Here),
+                },
+            };
+            match self.hold(&mut kept, &session, made).await {
+                Held::Stopped => break Some(session),
+                Held::Replaced(newer) => {
+                    session.close("a newer connection has replaced this one");
+                    next = Some((newer, Made::ByPeer));
+                }
+                Held::Ended { reason, heard } => {
+                    session.close(&reason);
+                    self.parts.sessions.remove(&kept.link, &session);
+                    self.parts.imports.mark_stale(&kept.link);
+                    tracing::info!(link = %kept.link, %reason, "the connection to the peer ended");
+                    self.statuses
+                        .update(&kept.link, |status| status.connection = Connection::Down { reason });
+                    if heard {
+                        backoff = Backoff::default();
+                    }
+                }
+            }
+        };
+        if let Some(session) = &last {
+            self.parts.sessions.remove(&kept.link, session);
+        }
+        self.parts.imports.withdraw(&kept.link);
+        self.statuses.forget(&kept.link);
+        kept.done.cancel();
+        farewell::part(&self, &kept.peer.fingerprint, last, &kept.router).await;
+    }
+
+    /// Dials until a session stands. Dropped when one arrives by itself.
+    async fn reach(
+        &self,
+        link: &LinkName,
+        peer: &Peer,
+        router: &Arc<dyn Router>,
+        backoff: &mut Backoff,
+    ) -> Session {
+        let parts = &self.parts;
+        loop {
+            tokio::time::sleep(backoff.pause()).await;
+            let dialled =
+                dial(&peer.addresses, peer.fingerprint, &parts.identity, Arc::clone(router), &parts.tasks);
+            match dialled.await {
+                Ok(session) => return session,
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.statuses.update(link, |status| status.connection = Connection::Down { reason });
+                }
+            }
+        }
+    }
+
+    async fn hold(self: &Arc<Self>, kept: &mut Kept, session: &Session, made: Made) -> Held {
+        let parts = &self.parts;
+        if let Some(older) = parts.sessions.put(kept.link.clone(), session.clone())
+            && !older.same(session)
+        {
+            older.close("a newer connection has replaced this one");
+        }
+        let link = kept.link.clone();
+        let mut heard = false;
+        let ended = {
+            let receive = self.receive(&link, session, &mut heard);
+            tokio::pin!(receive);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = kept.stop.cancelled() => return Held::Stopped,
+                    Some(newer) = kept.incoming.recv() => {
+                        if made == Made::Here && parts.identity.fingerprint < kept.peer.fingerprint {
+                            newer.close("the connection that stands is the other one");
+                        } else {
+                            return Held::Replaced(newer);
+                        }
+                    }
+                    closed = session.closed() => break why(closed),
+                    error = &mut receive => break error.to_string(),
+                }
+            }
+        };
+        Held::Ended { reason: ended, heard }
+    }
+}
+
+fn why(closed: Closed) -> String {
+    match closed {
+        Closed::Here(reason) => reason,
+        Closed::ByPeer => "the peer closed the connection".to_owned(),
+        Closed::Lost(reason) => format!("the connection to the peer broke: {reason}"),
+    }
+}
+
+/// Pauses between attempts: none before the first, then from 100 ms doubling to 3 s, each with jitter, so that
+/// a thousand links of a restarted peer do not call in step.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(3);
+
+    pub fn pause(&mut self) -> Duration {
+        let attempt = self.attempts;
+        self.attempts = self.attempts.saturating_add(1);
+        let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
+        let whole =
+            Self::FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(Self::MOST);
+        // Between half of it and the whole; one random byte is jitter enough.
+        let [random, ..] = uuid::Uuid::new_v4().into_bytes();
+        whole / 2 + whole * u32::from(random) / 512
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_with_none() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.pause(), Duration::ZERO);
+        let pauses: Vec<Duration> = (0..40).map(|_| backoff.pause()).collect();
+        assert!(pauses[0] >= Backoff::FIRST / 2 && pauses[0] <= Backoff::FIRST);
+        assert!(pauses.iter().all(|pause| *pause <= Backoff::MOST));
+        assert!(pauses[39] >= Backoff::MOST / 2);
+    }
+}

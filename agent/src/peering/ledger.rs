@@ -1,0 +1,154 @@
+//! Links' halves in the store, and what must change with them in the same commit.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schema::kind::cluster_link::ClusterLink;
+use schema::name::LinkName;
+use schema::record::{Record, RecordKey};
+use serde::{Deserialize, Serialize};
+
+use super::PeeringError;
+use super::half::{Half, Peer};
+use crate::store::value::{self, Declared};
+use crate::store::{Entry, Guard, Op, Revision, Store, Txn, keys};
+use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::{Access, Fingerprint};
+use crate::wire::cluster_link::Dials;
+
+/// A half as it was read. One that was never written is the default, at revision 0.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    pub half: Half,
+    pub revision: Revision,
+}
+
+/// A peer that is to be told that the link was deleted here: what `/tombstone/FINGERPRINT` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub link: LinkName,
+    pub at: Timestamp,
+    /// Who would open the connection to tell it.
+    pub dials: Dials,
+    pub addresses: Vec<String>,
+}
+
+pub async fn read(store: &dyn Store, link: &LinkName) -> Result<Held, PeeringError> {
+    store.get(&keys::link(link)).await?.map_or_else(|| Ok(Held::default()), |entry| held(&entry))
+}
+
+pub fn held(entry: &Entry) -> Result<Held, PeeringError> {
+    Ok(Held { half: value::decode(entry)?, revision: entry.modify_revision })
+}
+
+/// Every half that is written, as of one revision.
+pub async fn all(store: &dyn Store) -> Result<(Revision, BTreeMap<LinkName, Held>), PeeringError> {
+    let snapshot = store.range(keys::LINK).await?;
+    let mut links = BTreeMap::new();
+    for entry in &snapshot.entries {
+        // Keys under this prefix are made of names; another one is not ours to judge.
+        if let Ok(name) = keys::last_part(&entry.key).parse() {
+            links.insert(name, held(entry)?);
+        }
+    }
+    Ok((snapshot.revision, links))
+}
+
+/// The declaration of `link` and its guard.
+pub async fn declared(store: &dyn Store, link: &LinkName) -> Result<(ClusterLink, Guard), PeeringError> {
+    let key = keys::declared(&RecordKey::ClusterLink(link.clone()));
+    let Some(entry) = store.get(&key).await? else { return Err(PeeringError::NotFound(link.clone())) };
+    match value::decode::<Declared>(&entry)?.record {
+        Record::ClusterLink(declared) => {
+            Ok((declared, Guard { key, modify_revision: entry.modify_revision }))
+        }
+        _ => Err(PeeringError::NotFound(link.clone())),
+    }
+}
+
+/// Every declared link.
+pub async fn all_declared(store: &dyn Store) -> Result<BTreeMap<LinkName, ClusterLink>, PeeringError> {
+    let snapshot = store.range(&format!("{}cluster_link/", keys::DECLARED)).await?;
+    let mut links = BTreeMap::new();
+    for entry in &snapshot.entries {
+        let declared: Declared = value::decode(entry)?;
+        if let (Some(RecordKey::ClusterLink(name)), Record::ClusterLink(link)) =
+            (keys::declared_record(&entry.key), declared.record)
+        {
+            links.insert(name, link);
+        }
+    }
+    Ok(links)
+}
+
+/// The link whose peer shows this certificate.
+pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<LinkName>, PeeringError> {
+    let Some(entry) = store.get(&keys::identity(&peer.to_string())).await? else { return Ok(None) };
+    Ok(match value::decode::<IdentityRecord>(&entry)?.kind {
+        IdentityKind::ClusterLink { link } => Some(link),
+        IdentityKind::Client => None,
+    })
+}
+
+pub async fn tombstone(
+    store: &dyn Store,
+    peer: &Fingerprint,
+) -> Result<Option<(Tombstone, Guard)>, PeeringError> {
+    let key = keys::tombstone(&peer.to_string());
+    let Some(entry) = store.get(&key).await? else { return Ok(None) };
+    Ok(Some((value::decode(&entry)?, Guard { key, modify_revision: entry.modify_revision })))
+}
+
+/// Replaces a half, and with it the peer's identity: whoever is trusted is so by the very same commit.
+pub fn replace(link: &LinkName, before: &Held, after: &Half) -> Txn {
+    let key = keys::link(link);
+    let mut txn = Txn {
+        guards: vec![Guard { key: key.clone(), modify_revision: before.revision }],
+        ops: vec![Op::Put { key, value: value::encode(after) }],
+    };
+    let (old, new) = (before.half.peer(), after.peer());
+    if old.map(|peer| &peer.fingerprint) == new.map(|peer| &peer.fingerprint) {
+        return txn;
+    }
+    if let Some(old) = old {
+        txn.ops.push(Op::Delete { key: keys::identity(&old.fingerprint.to_string()) });
+    }
+    if let Some(new) = new {
+        let fingerprint = new.fingerprint.to_string();
+        let key = keys::identity(&fingerprint);
+        txn.guards.push(Guard { key: key.clone(), modify_revision: Revision(0) });
+        txn.ops.push(Op::Put { key, value: value::encode(&identity(link, new)) });
+        // A peer that is linked anew need not be told that an older link is gone.
+        txn.ops.push(Op::Delete { key: keys::tombstone(&fingerprint) });
+    }
+    txn
+}
+
+/// Ends a half because its declaration ends. A peer that was trusted gets a tombstone.
+pub fn remove(link: &LinkName, before: &Held, now: Timestamp) -> Txn {
+    let key = keys::link(link);
+    let mut txn = Txn {
+        guards: vec![Guard { key: key.clone(), modify_revision: before.revision }],
+        ops: vec![Op::Delete { key }],
+    };
+    if let Half::Established(established) = &before.half {
+        let Peer { fingerprint, addresses, .. } = &established.peer;
+        let fingerprint = fingerprint.to_string();
+        let tombstone =
+            Tombstone { link: link.clone(), at: now, dials: established.dials, addresses: addresses.clone() };
+        txn.ops.push(Op::Delete { key: keys::identity(&fingerprint) });
+        txn.ops.push(Op::Put { key: keys::tombstone(&fingerprint), value: value::encode(&tombstone) });
+    }
+    txn
+}
+
+/// The identity of a link's peer. Its groups are the declaration's, looked up when they are asked for, so that
+/// changing the declaration changes the peer's rights without writing this.
+fn identity(link: &LinkName, peer: &Peer) -> IdentityRecord {
+    IdentityRecord {
+        kind: IdentityKind::ClusterLink { link: link.clone() },
+        name: link.to_string(),
+        access: Access::Groups(Vec::new()),
+        certificate_pem: peer.certificate_pem.clone(),
+    }
+}

@@ -1,0 +1,170 @@
+//! What is known of a link's connection, and the state that follows from it. In memory only: after a restart nothing
+//! has been heard yet, and that is what is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use schema::kind::cluster_link::{ClusterLink, LinkType};
+use schema::name::LinkName;
+use schema::plan::{LinkState, LiveLink};
+use tokio::sync::watch;
+
+use super::half::{Half, Pending};
+use crate::wire::cluster_link::LinkReport;
+use crate::wire::sync::PeerView;
+
+/// The connection to a peer, as of now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Connection {
+    /// Nothing was heard, and nothing went wrong, since this agent started.
+    #[default]
+    Waiting,
+    /// Data arrived within the heartbeat window, and the session stands.
+    Up,
+    Down {
+        reason: String,
+    },
+}
+
+/// One link's status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    pub connection: Connection,
+    /// The peer's last word about its own half.
+    pub peer: Option<PeerView>,
+}
+
+/// Every link's status, and a number that rises with each change.
+#[derive(Debug, Default)]
+pub struct Statuses {
+    by_link: Mutex<BTreeMap<LinkName, Status>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Statuses {
+    pub fn get(&self, link: &LinkName) -> Status {
+        self.lock().get(link).cloned().unwrap_or_default()
+    }
+
+    /// Changes a link's status; tells whether that changed anything.
+    pub fn update(&self, link: &LinkName, change: impl FnOnce(&mut Status)) -> bool {
+        let mut statuses = self.lock();
+        let status = statuses.entry(link.clone()).or_default();
+        let before = status.clone();
+        change(status);
+        let differs = *status != before;
+        drop(statuses);
+        if differs {
+            self.touch();
+        }
+        differs
+    }
+
+    pub fn forget(&self, link: &LinkName) {
+        self.lock().remove(link);
+        self.touch();
+    }
+
+    /// Tells whoever follows to look again.
+    pub fn touch(&self) {
+        self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LinkName, Status>> {
+        // The map is whole between statements, so a panic elsewhere leaves nothing half done.
+        self.by_link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A link's state and, where it is not ACTIVE, why.
+pub fn state(half: &Half, connection: &Connection, now: Timestamp) -> (LinkState, Option<String>) {
+    match half {
+        Half::Pending(Pending { token: None }) => (
+            LinkState::Pending,
+            Some(connection.reason().unwrap_or("no token has been exchanged yet").to_owned()),
+        ),
+        Half::Pending(Pending { token: Some(token) }) if token.expires_at <= now => {
+            (LinkState::Pending, Some(format!("the token expired at {}; mint another", token.expires_at)))
+        }
+        Half::Pending(Pending { token: Some(_) }) => {
+            (LinkState::Pending, Some("the token has not been redeemed yet".to_owned()))
+        }
+        Half::Redeeming(_) => {
+            let trouble = connection.reason().map_or(String::new(), |reason| format!(": {reason}"));
+            (LinkState::Pending, Some(format!("the peer's token is being redeemed{trouble}")))
+        }
+        Half::Terminated(terminated) => {
+            (LinkState::Terminated, Some(format!("deleted by the peer at {:.0}", terminated.at)))
+        }
+        Half::Established(established) => match (connection, established.first_active) {
+            (Connection::Up, _) => (LinkState::Active, None),
+            (Connection::Waiting, _) => {
+                (LinkState::Establishing, Some("nothing has arrived from the peer yet".to_owned()))
+            }
+            (Connection::Down { reason }, None) => (LinkState::Establishing, Some(reason.clone())),
+            (Connection::Down { reason }, Some(_)) => (LinkState::Failing, Some(reason.clone())),
+        },
+    }
+}
+
+impl Connection {
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Connection::Down { reason } => Some(reason),
+            Connection::Waiting | Connection::Up => None,
+        }
+    }
+}
+
+/// The whole truth about one link.
+pub fn report(
+    name: &LinkName,
+    declared: Option<&ClusterLink>,
+    half: &Half,
+    status: Status,
+    now: Timestamp,
+) -> LinkReport {
+    let (state, reason) = state(half, &status.connection, now);
+    let mut report = LinkReport {
+        name: name.clone(),
+        kind: declared.map_or(LinkType::default(), |link| link.kind),
+        state,
+        reason,
+        peer_fingerprint: None,
+        addresses: Vec::new(),
+        dials: None,
+        first_active: None,
+        token_expires_at: None,
+        peer: None,
+    };
+    match half {
+        Half::Pending(pending) => {
+            report.token_expires_at = pending.token.as_ref().map(|token| token.expires_at);
+        }
+        Half::Redeeming(redeeming) => report.addresses.clone_from(&redeeming.addresses),
+        Half::Established(established) => {
+            report.peer_fingerprint = Some(established.peer.fingerprint.to_string());
+            report.addresses.clone_from(&established.peer.addresses);
+            report.dials = Some(established.dials);
+            report.first_active = established.first_active;
+            report.peer = status.peer;
+        }
+        Half::Terminated(_) => {}
+    }
+    report
+}
+
+/// As much of it as a plan needs.
+pub fn live(report: LinkReport) -> LiveLink {
+    LiveLink {
+        kind: report.kind,
+        state: report.state,
+        peer_fingerprint: report.peer_fingerprint,
+        reason: report.reason,
+    }
+}
