@@ -9,8 +9,16 @@
 //! through a symlink, because a tree belongs to whoever may write to the volume, and the agent may be root.
 
 pub mod beneath;
+pub mod build;
 pub mod chunk;
+pub mod encoding;
+pub mod finish;
 pub mod manifest;
 pub mod pool;
+pub mod scan;
+pub mod verify;
+
+#[cfg(test)]
+mod tests;
 
 pub use pool::{PoolError, Pools};

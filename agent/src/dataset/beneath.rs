@@ -33,6 +33,11 @@ impl Root {
         Ok(Self { fd, last: None })
     }
 
+    /// The same root, to have two of its directories at hand at once.
+    pub fn reopen(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, last: None })
+    }
+
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

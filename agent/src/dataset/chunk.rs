@@ -94,11 +94,11 @@ impl Cutter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A fixed stream of bytes without pattern (xorshift).
-    fn noise(len: usize) -> Vec<u8> {
+    pub fn noise(len: usize) -> Vec<u8> {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {

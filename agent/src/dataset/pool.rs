@@ -1,11 +1,9 @@
 //! Pools, the volumes in them, and the staging areas beside them.
 //!
 //! ```text
-//! DATA/pools/POOL/custom/VOLUME/            the tree
-//! DATA/pools/POOL/.staging/VOLUME/tree/     a tree being built; switched in by one rename
-//! DATA/pools/POOL/.staging/VOLUME/journal   which of its chunks are on disk, for resuming
-//! DATA/pools/POOL/.staging/VOLUME/previous/ what an interrupted attempt left: a source of chunks for the next
-//! DATA/pools/POOL/.removed/UUID/            trees on their way out
+//! DATA/pools/POOL/custom/VOLUME/       the tree
+//! DATA/pools/POOL/.staging/VOLUME/N/   attempts to build another in its place (see `build`)
+//! DATA/pools/POOL/.removed/UUID/       trees on their way out
 //! ```
 //!
 //! No name can begin with a dot, so neither area is ever listed as a volume. Staging is beside the volumes, not
@@ -210,7 +208,7 @@ impl Pools {
             remove_tree(&bin)?;
         }
         for staging in entries_of(&base.join(".staging"))? {
-            let old = fs::metadata(staging.join("journal"))
+            let old = fs::metadata(&staging)
                 .and_then(|meta| meta.modified())
                 .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STAGING_KEPT));
             if old || staging.join("switching").exists() {
@@ -247,31 +245,31 @@ impl Held {
         self.pools.tree(&self.pool, &self.volume).ok()
     }
 
-    /// Makes everything in staging durable, then puts `staging/tree` in the volume's place in one step and
+    /// Makes everything in staging durable, then puts `new`, a tree there, in the volume's place in one step and
     /// removes what was there. A crash before the step leaves the old tree, after it the new one.
-    pub fn switch_in(&self) -> Result<(), PoolError> {
+    pub fn switch_in(&self, new: &Path) -> Result<(), PoolError> {
         let staging = self.staging()?;
-        let (new, custom) = (staging.join("tree"), self.pools.pool(&self.pool)?.join("custom"));
+        let custom = self.pools.pool(&self.pool)?.join("custom");
         let tree = custom.join(self.volume.as_str());
         let marker = staging.join("switching");
         fs::write(&marker, b"").map_err(|e| PoolError::io(&marker, "written", e))?;
         let handle = fs::File::open(&staging).map_err(|e| PoolError::io(&staging, "opened", e))?;
         rustix::fs::syncfs(&handle).map_err(|e| PoolError::io(&staging, "made durable", e))?;
 
-        let mode = loosen(&new)?;
+        let mode = loosen(new)?;
         if tree.exists() {
             loosen(&tree)?;
-            match renameat_with(CWD, &new, CWD, &tree, RenameFlags::EXCHANGE) {
+            match renameat_with(CWD, new, CWD, &tree, RenameFlags::EXCHANGE) {
                 Ok(()) => {}
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     let aside = staging.join("aside");
                     fs::rename(&tree, &aside).map_err(|e| PoolError::io(&tree, "set aside", e))?;
-                    fs::rename(&new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
+                    fs::rename(new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
                 }
                 Err(e) => return Err(PoolError::io(&tree, "switched in", e)),
             }
         } else {
-            fs::rename(&new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
+            fs::rename(new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
         }
         if let Some(mode) = mode {
             set_mode(&tree, mode)?;
