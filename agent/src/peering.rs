@@ -8,7 +8,6 @@ mod exchange;
 mod export;
 mod farewell;
 mod follow;
-mod frame;
 pub mod half;
 mod import;
 mod keeper;
@@ -21,6 +20,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 use schema::name::{ClusterName, LinkName};
 use schema::plan::LiveLink;
 use tokio::sync::{Semaphore, watch};
@@ -68,8 +68,8 @@ pub struct ActivateRequest {
     /// The token's text.
     pub token: String,
     pub attempt: Option<Attempt>,
-    /// The certificate whose key the TLS handshake proved, DER.
-    pub presented: Vec<u8>,
+    /// The certificate whose key the TLS handshake proved.
+    pub presented: CertificateDer<'static>,
     /// The certificate that the body names, PEM; must be the same where it is given.
     pub cluster_certificate: Option<String>,
     /// Where the redeemer says that it listens.

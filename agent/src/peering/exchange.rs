@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use schema::kind::cluster_link::LinkType;
 use schema::name::LinkName;
 use tokio::sync::oneshot;
@@ -109,15 +107,13 @@ impl Peering {
             return Err(PeeringError::Itself);
         }
         if let Some(named) = &request.cluster_certificate {
-            let named = CertificateDer::from_pem_slice(named.as_bytes())
-                .map_err(|_| PeeringError::WrongCertificate)?;
-            if named.as_ref() != request.presented {
+            if certificate::from_pem(named).as_ref() != Some(&request.presented) {
                 return Err(PeeringError::WrongCertificate);
             }
         }
         let peer = Peer {
             fingerprint,
-            certificate_pem: pem(&request.presented),
+            certificate_pem: certificate::to_pem(&request.presented),
             addresses: plausible(request.addresses),
         };
         for _ in 0..TRIES {
@@ -320,8 +316,8 @@ impl Peering {
             }
         };
         // What the issuer says of itself is kept only if it is the certificate that was pinned.
-        let ours = CertificateDer::from_pem_slice(activated.cluster_certificate.as_bytes())
-            .is_ok_and(|der| certificate::fingerprint(&der) == redeeming.pinned);
+        let ours = certificate::from_pem(&activated.cluster_certificate)
+            .is_some_and(|der| certificate::fingerprint(&der) == redeeming.pinned);
         Ok(if ours { activated.cluster_certificate } else { String::new() })
     }
 
@@ -387,19 +383,4 @@ fn plausible(addresses: Vec<String>) -> Vec<String> {
             && address.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
     };
     addresses.into_iter().filter(dialable).take(MAX_ADDRESSES).collect()
-}
-
-fn pem(der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        // Base64 is ASCII, so any length is a boundary.
-        let (line, more) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = more;
-    }
-    pem + "-----END CERTIFICATE-----\n"
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use schema::name::{LinkName, ServiceName};
 
-use super::{Peering, frame, ledger, status};
+use super::{Peering, ledger, status};
 use crate::health;
-use crate::tunnel::{Incoming, Session, TunnelStream};
+use crate::tunnel::{Incoming, Session, TunnelStream, frame};
 use crate::wire::link::Refusal;
 use crate::wire::sync::{MAX_BATCH, Offered, PeerView, SyncFrame};
 

@@ -1,30 +1,29 @@
 //! The receiving side of a Sync stream: what the peer exports to us, and that it is alive.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::io;
 
 use jiff::Timestamp;
 use schema::name::{LinkName, ServiceName};
 
 use super::status::Connection;
-use super::{Peering, PeeringError, frame, ledger};
+use super::{Peering, PeeringError, ledger};
 use crate::catalog::ImportedService;
+use crate::tunnel::frame::{self, FRAME_TIMEOUT};
 use crate::tunnel::{OpenError, Session};
 use crate::wire::link::StreamHeader;
 use crate::wire::sync::{MAX_SERVICES, Offered, SyncFrame};
-
-/// A peer that was silent for so long is not there.
-const WINDOW: Duration = Duration::from_secs(10);
 
 /// Why nothing more is received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceiveError {
     #[error("the peer does not answer a sync stream: {0}")]
     Open(#[from] OpenError),
-    #[error("nothing has arrived for {} s", WINDOW.as_secs())]
+    /// The heartbeat window is the time that any frame may take.
+    #[error("nothing has arrived for {} s", FRAME_TIMEOUT.as_secs())]
     Silent,
-    #[error(transparent)]
-    Frame(#[from] frame::FrameError),
+    #[error("the sync stream from the peer ended: {0}")]
+    Stream(io::Error),
     #[error("the peer exports more than {MAX_SERVICES} services")]
     TooMany,
     #[error("the peer sent a snapshot's parts out of order")]
@@ -53,12 +52,13 @@ impl Peering {
         session: &Session,
         heard: &mut bool,
     ) -> Result<std::convert::Infallible, ReceiveError> {
-        let open = session.open(&StreamHeader::Sync { cursor: None });
-        let mut stream = tokio::time::timeout(WINDOW, open).await.map_err(|_| ReceiveError::Silent)??;
+        let mut stream = session.open(&StreamHeader::Sync { cursor: None }).await?;
         let mut inbox = Inbox::default();
         loop {
-            let next = frame::read(&mut stream);
-            let frame = tokio::time::timeout(WINDOW, next).await.map_err(|_| ReceiveError::Silent)??;
+            let frame = frame::read(&mut stream).await.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => ReceiveError::Silent,
+                _ => ReceiveError::Stream(error),
+            })?;
             let first = !*heard;
             *heard = true;
             self.take(link, &mut inbox, frame)?;
