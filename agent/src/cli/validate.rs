@@ -1,10 +1,71 @@
-//! `comity validate`.
+//! `comity validate`: every fault of every file, without asking any cluster.
 
-use super::{CliError, Context, ExitCode};
+use std::path::PathBuf;
+
+use schema::config::{self, Loaded};
+use schema::diagnostic::{Diagnostic, Severity, Sources, has_errors};
+use schema::render::{Colour, diagnostic};
+
+use super::{CliError, Context, ExitCode, Format, Output};
+use crate::files::{self, DiskInputs};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Declaration files, or folders of them.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
 
-pub async fn run(_args: Args, _context: &Context) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("`comity validate` is not there yet"))
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
+    let (loaded, files) = load(&args.paths);
+    let mut diagnostics = loaded.diagnostics;
+    if !has_errors(&diagnostics) {
+        let whole = Loaded { diagnostics: Vec::new(), ..loaded };
+        diagnostics.extend(config::dangling(&whole, |_| None));
+        if context.output.format() == Format::Text && !has_errors(&diagnostics) {
+            warn(&diagnostics, &whole.sources);
+            let declarations: usize = whole.desired.iter().map(|desired| desired.records.len()).sum();
+            context.output.line(format!(
+                "Success! {} in {} {} valid.",
+                counted(declarations, "declaration"),
+                counted(files, "file"),
+                if declarations == 1 { "is" } else { "are" }
+            ));
+            return Ok(ExitCode::Done);
+        }
+        return Ok(report(&diagnostics, &whole.sources, &context.output));
+    }
+    Ok(report(&diagnostics, &loaded.sources, &context.output))
+}
+
+/// Everything that `paths` declare and all that is wrong with it, and how many files there are.
+pub fn load(paths: &[PathBuf]) -> (Loaded, usize) {
+    let (files, unreadable) = files::read(paths);
+    let mut loaded = config::load(&files, &DiskInputs::of_command());
+    loaded.diagnostics.splice(0..0, unreadable);
+    (loaded, files.len())
+}
+
+/// All diagnostics: to people on standard error, to programs on standard output.
+pub fn report(diagnostics: &[Diagnostic], sources: &Sources, output: &Output) -> ExitCode {
+    match output.format() {
+        Format::Text => {
+            warn(diagnostics, sources);
+            let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+            if errors > 0 {
+                anstream::eprintln!("Error: {}; nothing was changed", counted(errors, "fault"));
+            }
+        }
+        Format::Json => output.json(&diagnostic::json(diagnostics, sources)),
+    }
+    if has_errors(diagnostics) { ExitCode::Failed } else { ExitCode::Done }
+}
+
+/// Diagnostics as text, whatever `--quiet` says. anstream drops the colours that nobody would see.
+pub fn warn(diagnostics: &[Diagnostic], sources: &Sources) {
+    anstream::eprint!("{}", diagnostic::text(diagnostics, sources, Colour::Always));
+}
+
+pub fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

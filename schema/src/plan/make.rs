@@ -32,7 +32,7 @@ pub fn plan(desired: &Desired, live: &Live, data: Data) -> Result<Plan, Vec<Conf
             (None, Some((key, have))) => removals.extend(remove(owner, key, have, data)),
             (Some((key, wanted)), Some((_, have))) => match update(owner, key, wanted, have) {
                 Ok(change) => changes.extend(change),
-                Err(conflict) => conflicts.push(conflict),
+                Err(conflict) => conflicts.push(*conflict),
             },
             (None, None) => {}
         }
@@ -76,16 +76,16 @@ fn update(
     key: &RecordKey,
     wanted: &Declared,
     have: &LiveRecord,
-) -> Result<Option<Change>, Conflict> {
+) -> Result<Option<Change>, Box<Conflict>> {
     let ownership = match &have.owner {
         Some(holder) if holder == owner => Ownership::Kept,
         Some(holder) => {
-            return Err(Conflict {
+            return Err(Box::new(Conflict {
                 key: key.clone(),
                 claimant: owner.clone(),
                 holder: holder.clone(),
                 location: wanted.location.clone(),
-            });
+            }));
         }
         None => Ownership::Adopted,
     };

@@ -71,7 +71,9 @@ impl<'a> Section<'a> {
 
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        self.items.iter().for_each(|item| counts.add(item.action));
+        for item in &self.items {
+            counts.add(item.action);
+        }
         counts
     }
 }
@@ -79,7 +81,9 @@ impl<'a> Section<'a> {
 /// The counts of all sections.
 pub fn counts(sections: &[Section<'_>]) -> Counts {
     let mut total = Counts::default();
-    sections.iter().for_each(|section| total += section.counts());
+    for section in sections {
+        total += section.counts();
+    }
     total
 }
 
@@ -156,7 +160,7 @@ fn summary(sections: &[Section<'_>], paint: &Painter) -> String {
     let mut text = format!("\n{label} {add} to add, {change} to change, {destroy} to destroy{forget}.\n");
     let links: usize = sections.iter().map(|section| section.plan.exchanges.len()).sum();
     if links > 0 {
-        let halves = if links == 1 { "half of a link" } else { "halves of links" };
+        let halves = if links == 1 { "cluster link" } else { "cluster links" };
         push(&mut text, format_args!("Trust is to be made for {links} {halves}.\n"));
     }
     text

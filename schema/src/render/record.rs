@@ -1,6 +1,7 @@
 //! A record, or an entry of several, as the block that declares it: in HCL for people, as an object for programs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use hcl::format::{Format, Formatter};
 use serde::Serialize;
@@ -19,7 +20,8 @@ pub fn hcl(key: &RecordKey, record: &Record) -> String {
     let width = attributes.keys().map(String::len).max().unwrap_or_default();
     for (name, value) in &attributes {
         let lines = lines(value);
-        text.push_str(&format!("  {name:width$} = {}\n", lines.join("\n  ")));
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "  {name:width$} = {}", lines.join("\n  "));
     }
     text.push_str("}\n");
     text
