@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schema::kind::exported_services::Export;
 use schema::kind::service::{Service, Upstream};
 use schema::kind::service_intentions::{Action, IntentionSource};
 use schema::record::{Record, RecordKey};
@@ -12,6 +13,10 @@ use super::*;
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::{Declared, encode};
 use crate::store::{Op, Store, Txn, keys};
+use crate::trust::Access;
+use crate::trust::certificate::KeyPair;
+use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::tunnel::{ALPN_LINK, tls};
 use crate::wire::service::PortState;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -194,4 +199,105 @@ async fn ports_follow_the_catalog_and_wait_for_one_that_is_in_use() {
     side.declare(vec![Op::Delete { key: keys::declared(&"service/frontend".parse().unwrap()) }]).await;
     until(|| side.mesh.upstreams().is_empty()).await;
     side.drain().await;
+}
+
+/// Gives every stream to a mesh.
+struct ToMesh(Arc<Mesh>);
+
+impl crate::tunnel::Router for ToMesh {
+    fn route(&self, session: &Session, incoming: Incoming) -> futures::future::BoxFuture<'static, ()> {
+        Box::pin(self.0.clone().serve(session.clone(), incoming))
+    }
+}
+
+/// East is dialled by west, which it knows by the link `west`.
+async fn linked() -> (Side, Side, Arc<KeyPair>) {
+    let (east, west) = (Side::start().await, Side::start().await);
+    let server = Arc::new(KeyPair::generate("east", &[]).unwrap());
+    let client = Arc::new(KeyPair::generate("west", &[]).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
+    let (router, tasks, peer) = (Arc::new(ToMesh(east.mesh.clone())), east.tasks.clone(), client.fingerprint);
+    tokio::spawn(async move {
+        let socket = listener.accept().await.unwrap().0;
+        let stream = tokio_rustls::TlsAcceptor::from(config).accept(socket).await.unwrap();
+        crate::tunnel::serve(stream, peer, router, &tasks).await.unwrap();
+    });
+    let router = Arc::new(ToMesh(west.mesh.clone()));
+    let session =
+        crate::tunnel::dial(&[address], server.fingerprint, &client, router, &west.tasks).await.unwrap();
+    west.mesh.parts.sessions.put("east".parse().unwrap(), session);
+    (east, west, client)
+}
+
+fn identity(pair: &KeyPair) -> Op {
+    let record = IdentityRecord {
+        kind: IdentityKind::ClusterLink { link: "west".parse().unwrap() },
+        name: "west".to_owned(),
+        access: Access::Groups(Vec::new()),
+        certificate_pem: crate::trust::certificate::to_pem(&pair.certificate),
+    };
+    Op::Put { key: keys::identity(&pair.fingerprint.to_string()), value: encode(&record) }
+}
+
+#[tokio::test]
+async fn a_peer_reaches_what_is_exported_to_it_and_allowed_until_either_ends() {
+    let (east, west, client) = linked().await;
+    let (backend, local) = (shouter().await, free_port().await);
+    let mut frontend = caller(&[("backend", local)]);
+    if let Record::Service(service) = &mut frontend {
+        service.upstreams[0].destination_peer = Some("east".parse().unwrap());
+    }
+    west.declare(vec![put("service/frontend", frontend)]).await;
+    west.ports(listening).await;
+    let allow = || put("service_intentions/backend/west/frontend", intention(Action::Allow));
+    let export = || {
+        put(
+            "exported_services/default/backend",
+            Record::ExportedServices(Export { consumers: vec!["west".parse().unwrap()] }),
+        )
+    };
+    let remove = |key: &str| Op::Delete { key: keys::declared(&key.parse().unwrap()) };
+    let deny = || put("service_intentions/backend/west/frontend", intention(Action::Deny));
+
+    // All but one of the three that it takes is not enough, whichever is missing.
+    east.declare(vec![put("service/backend", instance(backend)), allow(), identity(&client)]).await;
+    until(|| east.mesh.parts.identities.get(&client.fingerprint).is_some()).await;
+    assert_eq!(shout(local, "hello").await.unwrap_or_default(), "");
+    east.declare(vec![export()]).await;
+    until(|| !east.mesh.parts.catalog.view().exports.is_empty()).await;
+    assert_eq!(shout(local, "hello").await.unwrap(), "HELLO");
+    let large = "x".repeat(3 << 20);
+    assert_eq!(shout(local, &large).await.unwrap().len(), large.len());
+
+    // Each way to lose the permit cuts an open connection and refuses the next; giving it back lets the next through.
+    let identity_key = keys::identity(&client.fingerprint.to_string());
+    let ways: [(Op, Op); 4] = [
+        (deny(), allow()),
+        (remove("exported_services/default/backend"), export()),
+        (Op::Delete { key: identity_key }, identity(&client)),
+        (remove("service/backend"), put("service/backend", instance(backend))),
+    ];
+    for (lose, regain) in ways {
+        let open = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
+        until(|| east.mesh.status().traffic.iter().any(|row| row.open == 1)).await;
+        east.declare(vec![lose.clone()]).await;
+        is_cut(open).await;
+        assert_eq!(shout(local, "hello").await.unwrap_or_default(), "", "after {lose:?}");
+        east.declare(vec![regain]).await;
+        let again = async { while shout(local, "again").await.unwrap_or_default() != "AGAIN" {} };
+        tokio::time::timeout(LIMIT, again).await.expect("not allowed again");
+    }
+    // No instance listens: allowed, and still an error for the app rather than an empty answer.
+    east.declare(vec![put("service/backend", instance(free_port().await))]).await;
+    let failed = || west.mesh.status().traffic.iter().map(|row| row.failed).sum::<u64>();
+    let none = async {
+        while failed() == 0 {
+            let _ = shout(local, "hello").await;
+        }
+    };
+    tokio::time::timeout(LIMIT, none).await.unwrap();
+    west.drain().await;
+    east.drain().await;
 }
