@@ -3,6 +3,8 @@
 use clap::Subcommand;
 
 use super::{CliError, Context, ExitCode, Format, Table};
+use schema::name::LinkName;
+
 use crate::wire::service::{PortState, ServiceRow};
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +57,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
                 Format::Text => {
                     let mut table = Table::new(["SERVICE", "CONSUMER PEERS"]);
                     for row in rows {
-                        let peers: Vec<&str> = row.peers.iter().map(|peer| peer.as_str()).collect();
+                        let peers: Vec<&str> = row.peers.iter().map(LinkName::as_str).collect();
                         table.row([row.service.to_string(), peers.join(", ")]);
                     }
                     output.table(&table);
