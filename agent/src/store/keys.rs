@@ -2,6 +2,7 @@
 //!
 //! Names hold no `/` (see `schema::name`), so no key can be made to look like another's.
 
+use schema::kind::Kind;
 use schema::name::{LinkName, ManifestName, PoolName, VolumeName};
 use schema::record::RecordKey;
 
@@ -28,6 +29,11 @@ pub const STEP: &str = "/step/";
 
 pub fn declared(key: &RecordKey) -> String {
     format!("{DECLARED}{key}")
+}
+
+/// The prefix of every record of a kind.
+pub fn declared_kind(kind: Kind) -> String {
+    format!("{DECLARED}{kind}/")
 }
 
 /// The record key within a [`DECLARED`] key.

@@ -1,0 +1,93 @@
+//! Why an apply was refused. Each says whose move it is.
+
+use schema::name::{GroupName, LinkName, ManifestName, PoolName, VolumeName};
+use schema::record::RecordKey;
+
+use crate::observe::{Binding, ObserveError};
+use crate::store::value::ValueError;
+use crate::store::{CommitError, StoreError};
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("this takes the right to edit the server")]
+    NotPermitted,
+    #[error(
+        "the plan was made against another store than this one is now: it was restored or replaced since"
+    )]
+    OtherStore,
+    #[error("changed since the plan was made: {}", .0.join(", "))]
+    Moved(Vec<String>),
+    #[error("manifest {manifest:?} belongs to {bound_to}, who first applied it{}", besides(.owners))]
+    Bound { manifest: String, bound_to: Binding, owners: Vec<GroupName> },
+    #[error("{} belongs to manifest {:?}", .0.address(), .1.as_str())]
+    Owned(RecordKey, ManifestName),
+    #[error("the plan contradicts itself at {0}: {1}")]
+    Malformed(RecordKey, &'static str),
+    #[error("the plan has {0} changes; at most {1} are taken at once")]
+    TooLarge(usize, usize),
+    #[error("cluster link {link} names the auth group {group}, which does not exist here")]
+    NoSuchGroup { link: LinkName, group: GroupName },
+    #[error("auth group {group} is still used by cluster link {link}")]
+    GroupInUse { group: GroupName, link: LinkName },
+    #[error("volume {pool}/{volume} cannot be made: there is no storage pool {pool} here")]
+    NoSuchPool { pool: PoolName, volume: VolumeName },
+    #[error("the old data of volume {pool}/{volume} is still being destroyed")]
+    StillGoing { pool: PoolName, volume: VolumeName },
+    #[error("the plan would destroy the data of volume {0}, but consent to that was not given")]
+    NoConsent(String),
+    #[error("the trust of a link could not be read: {0}")]
+    Links(String),
+    #[error("the agent is ending")]
+    Ended,
+    #[error(transparent)]
+    Commit(CommitError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+}
+
+impl ApplyError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::OtherStore | Self::Moved(_) => "Plan again, look at what it says now, and apply that.",
+            Self::Bound { .. } => {
+                "Apply as that identity or a member of its owners, or over the agent's unix socket; \
+                 or give your manifest another name."
+            }
+            Self::Owned(..) => "Change it in that manifest's files, or remove it there first.",
+            Self::Malformed(..) | Self::TooLarge(..) => "Plans are made by `comity plan`; this one was not.",
+            Self::NoSuchGroup { .. } => "Declare the group, or make it with `comity auth group create`.",
+            Self::GroupInUse { .. } => {
+                "Take the group off the link first, in the same apply or an earlier one."
+            }
+            Self::NoSuchPool { .. } => "Use a pool of `comity status`, such as \"default\".",
+            Self::StillGoing { .. } => "Try again in a moment.",
+            Self::NoConsent(_) => "Add --destroy-data, or leave the data and forget the volume.",
+            Self::NotPermitted
+            | Self::Links(_)
+            | Self::Ended
+            | Self::Commit(_)
+            | Self::Store(_)
+            | Self::Value(_)
+            | Self::Observe(_) => return None,
+        })
+    }
+
+    /// Whether planning again against the state of now may help.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::OtherStore | Self::Moved(_) | Self::StillGoing { .. })
+    }
+}
+
+fn besides(owners: &[GroupName]) -> String {
+    if owners.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = owners.iter().map(GroupName::as_str).collect();
+    format!(", and to its owners: {}", names.join(", "))
+}
