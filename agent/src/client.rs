@@ -1,4 +1,7 @@
 //! Typed calls to an agent, over its unix socket or over TLS with a pinned certificate.
+//!
+//! A connection is made for each call and not kept: a command makes a handful of calls, and a pool would have to be
+//! asked whether its connections still live. HTTP/1.1 is enough, and tells best why a call failed.
 
 pub mod link;
 
@@ -7,21 +10,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
-use http_body_util::combinators::BoxBody;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
+use crate::wire::control::ErrorBody;
+use crate::wire::lxd::{Envelope, EnvelopeKind};
 
 mod control;
 mod service;
+mod transport;
+mod trust;
+
+pub use transport::{FirstContact, first_contact};
+pub use trust::{MintedToken, PendingToken};
 
 /// A body that is streamed, either way.
-pub type Body = BoxBody<Bytes, std::io::Error>;
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// One agent, and how to reach it. A connection is made for each call.
+/// No body to send: `client.request(Method::GET, path, NO_BODY)`.
+pub const NO_BODY: Option<&()> = None;
+
+/// How long a call may take unless it is said otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer that is read whole: the state of a cluster with some 100,000 declarations fits.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+/// Largest error that is read; none of ours comes near.
+const MAX_ERROR: usize = 256 * 1024;
+
+/// One agent, and how to reach it.
 #[derive(Clone)]
 pub struct Client {
     target: Target,
@@ -51,10 +72,20 @@ pub enum ClientError {
     Unexpected { agent: String, reason: String },
 }
 
+impl ClientError {
+    /// The status of an answer that was a refusal.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            ClientError::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
 impl Client {
     /// Over an agent's unix socket, as the machine's administrator.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self { target: Target::Unix(path.into()), timeout: Duration::from_secs(30) }
+        Self { target: Target::Unix(path.into()), timeout: TIMEOUT }
     }
 
     /// Over TLS, to the first address that answers with the certificate that is pinned. `name` is for messages.
@@ -64,8 +95,7 @@ impl Client {
         pin: Fingerprint,
         identity: Option<Arc<KeyPair>>,
     ) -> Self {
-        let target = Target::Pinned { name: name.to_owned(), addresses, pin, identity };
-        Self { target, timeout: Duration::from_secs(30) }
+        Self { target: Target::Pinned { name: name.to_owned(), addresses, pin, identity }, timeout: TIMEOUT }
     }
 
     /// The same agent, with another time limit for a whole call.
@@ -78,8 +108,8 @@ impl Client {
     /// As messages name the agent.
     pub fn agent(&self) -> String {
         match &self.target {
-            Target::Unix(path) => path.display().to_string(),
-            Target::Pinned { name, .. } => name.clone(),
+            Target::Unix(path) => format!("the agent at {}", path.display()),
+            Target::Pinned { name, addresses, .. } => format!("{name} ({})", addresses.join(", ")),
         }
     }
 
@@ -90,8 +120,9 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let _ = (method, path, body.is_some());
-        Err(self.unreachable("not built yet"))
+        let answer = self.json(method, path, body).await?;
+        let answer = if answer.is_empty() { Bytes::from_static(b"null") } else { answer };
+        serde_json::from_slice(&answer).map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
     }
 
     /// A call under `/1.0`: the envelope's metadata.
@@ -101,20 +132,109 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let _ = (method, path, body.is_some());
-        Err(self.unreachable("not built yet"))
+        let envelope: Envelope = self.request(method, path, body).await?;
+        if envelope.kind == EnvelopeKind::Error {
+            let status =
+                StatusCode::from_u16(envelope.error_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return Err(self.refused(status, envelope.error, None, None));
+        }
+        serde_json::from_value(envelope.metadata)
+            .map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
     }
 
-    /// A call whose bodies are streamed. The status has been checked; the time limit is for the head alone.
-    pub async fn stream(&self, request: http::Request<Body>) -> Result<http::Response<Body>, ClientError> {
-        let _ = request;
-        Err(self.unreachable("not built yet"))
+    /// A call whose bodies are streamed. A refusal is an error already. Only making the connection is limited in
+    /// time, since nobody knows how long a body takes; a peer that vanishes is found by the connection's own probes.
+    pub async fn stream(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
+        let sender = self.connect();
+        let (sender, driver) = self.within(sender).await?;
+        let response = self.send(sender, driver, request).await?;
+        if response.status().is_success() {
+            Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
+        } else {
+            Err(self.within(async { Ok(self.refusal(response).await) }).await?)
+        }
     }
 
-    fn unreachable(&self, reason: &str) -> ClientError {
-        ClientError::Unreachable { agent: self.agent(), reason: reason.to_owned() }
+    async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, ClientError> {
+        let mut request = Request::builder().method(method).uri(path);
+        let content = match body {
+            None => Bytes::new(),
+            Some(body) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                let json = serde_json::to_vec(body);
+                json.map_err(|error| {
+                    self.unexpected(&format_args!("the request could not be written: {error}"))
+                })?
+                .into()
+            }
+        };
+        let content = Full::new(content).map_err(|never| match never {}).boxed_unsync();
+        let request = request.body(content).map_err(|error| self.unexpected(&error))?;
+        self.within(async {
+            let (sender, driver) = self.connect().await?;
+            let response = self.send(sender, driver, request).await?;
+            if !response.status().is_success() {
+                return Err(self.refusal(response).await);
+            }
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok(body.map_err(|error| self.broken(&*error))?.to_bytes())
+        })
+        .await
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(ended) => ended,
+            Err(_) => Err(ClientError::Timeout { agent: self.agent(), after: self.timeout }),
+        }
+    }
+
+    /// The error that a response with a status of failure tells: ours, LXD's, or whatever text there is.
+    async fn refusal(&self, response: Response<hyper::body::Incoming>) -> ClientError {
+        let status = response.status();
+        let body = match Limited::new(response.into_body(), MAX_ERROR).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return self.broken(&*error),
+        };
+        if let Ok(ErrorBody { code, message, hint, .. }) = serde_json::from_slice(&body) {
+            return self.refused(status, message, Some(code), hint);
+        }
+        if let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) {
+            return self.refused(status, envelope.error, None, None);
+        }
+        self.refused(status, format!("{} answered: {status}", self.agent()), None, None)
+    }
+
+    fn refused(
+        &self,
+        status: StatusCode,
+        message: String,
+        code: Option<String>,
+        hint: Option<String>,
+    ) -> ClientError {
+        let code = code.unwrap_or_else(|| {
+            let reason = status.canonical_reason().unwrap_or("refused");
+            reason.to_ascii_lowercase().replace(' ', "_")
+        });
+        ClientError::Refused { agent: self.agent(), status, code, message, hint }
+    }
+
+    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
+        ClientError::Broken { agent: self.agent(), reason: transport::root_cause(error) }
+    }
+
+    fn unexpected(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Unexpected { agent: self.agent(), reason: reason.to_string() }
     }
 }
 
-/// No body to send: `client.request(Method::GET, path, NO_BODY)`.
-pub const NO_BODY: Option<&()> = None;
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.agent())
+    }
+}

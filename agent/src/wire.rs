@@ -8,3 +8,4 @@ pub mod service;
 pub mod status;
 pub mod sync;
 pub mod token;
+pub mod trust;

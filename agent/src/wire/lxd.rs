@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub mod certificate;
+pub mod server;
+
 /// What every answer under `/1.0` is wrapped in, its keys in LXD's order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {

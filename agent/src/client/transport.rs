@@ -1,0 +1,128 @@
+//! Connections for calls, and why they fail, in words for the one who asked.
+
+use std::error::Error;
+use std::io;
+
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+use super::{Body, Client, ClientError, Target};
+use crate::trust::Fingerprint;
+use crate::trust::certificate::fingerprint;
+use crate::tunnel::{DialError, connect, tls};
+
+/// The protocol of calls.
+const ALPN: [&[u8]; 1] = [b"http/1.1"];
+
+type Driver = JoinHandle<hyper::Result<()>>;
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// What a server showed to somebody who does not know it yet.
+#[derive(Debug, Clone)]
+pub struct FirstContact {
+    pub fingerprint: Fingerprint,
+    pub certificate: CertificateDer<'static>,
+}
+
+/// Asks `address` for its certificate and hangs up: nothing is told to whoever answers.
+pub async fn first_contact(address: &str) -> Result<FirstContact, ClientError> {
+    let agent = address.to_owned();
+    let config = tls::client_config_unpinned(&ALPN)
+        .map_err(|error| ClientError::Unreachable { agent: agent.clone(), reason: error.to_string() })?;
+    let stream = connect::race(&[address.to_owned()], |address| {
+        let config = config.clone();
+        async move { connect::connect(&address, config).await }
+    })
+    .await
+    .map_err(|error| dial_error(agent.clone(), &error))?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+    let certificate =
+        shown.ok_or_else(|| ClientError::Broken { agent, reason: "it showed no certificate".to_owned() })?;
+    Ok(FirstContact { fingerprint: fingerprint(&certificate), certificate })
+}
+
+impl Client {
+    /// A connection of its own for one call, and the task that drives it.
+    pub(super) async fn connect(&self) -> Result<(SendRequest<Body>, Driver), ClientError> {
+        let stream: Box<dyn Duplex> = match &self.target {
+            Target::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(|error| {
+                ClientError::Unreachable { agent: self.agent(), reason: socket_reason(&error) }
+            })?),
+            Target::Pinned { name, addresses, pin, identity } => {
+                let config =
+                    tls::client_config_pinned(*pin, identity.as_deref(), &ALPN).map_err(|error| {
+                        ClientError::Unreachable { agent: name.clone(), reason: error.to_string() }
+                    })?;
+                let connected = connect::race(addresses, |address| {
+                    let config = config.clone();
+                    async move { connect::connect(&address, config).await }
+                });
+                Box::new(connected.await.map_err(|error| dial_error(name.clone(), &error))?)
+            }
+        };
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        // It ends with its one call: the sender is dropped then.
+        Ok((sender, tokio::spawn(connection)))
+    }
+
+    pub(super) async fn send(
+        &self,
+        mut sender: SendRequest<Body>,
+        driver: Driver,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("comity"));
+        match sender.send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                drop(sender);
+                // A server that refuses a TLS client is heard only at the first read, and by the connection: the
+                // request was merely cancelled.
+                Err(match driver.await {
+                    Ok(Err(cause)) => self.broken(&cause),
+                    _ => self.broken(&error),
+                })
+            }
+        }
+    }
+}
+
+fn dial_error(agent: String, error: &DialError) -> ClientError {
+    match error.mismatch() {
+        Some((expected, got)) => ClientError::Mismatch { agent, expected, got },
+        None => ClientError::Unreachable { agent, reason: error.to_string() },
+    }
+}
+
+fn socket_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+        io::ErrorKind::ConnectionRefused => "nobody listens on the socket".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "the socket is for root and for the user that the agent runs as".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The innermost error: what happened, without the layers that passed it on.
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    // An `io::Error` that wraps another hides it from `source`.
+    match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => inner.to_string(),
+        None => cause.to_string(),
+    }
+}

@@ -1,0 +1,102 @@
+//! Becoming trusted, and who is, typed.
+
+use http::Method;
+use jiff::Timestamp;
+
+use super::{Client, ClientError, NO_BODY};
+use crate::wire::lxd::certificate::{Certificate, CertificatesPost, TokenOperation};
+use crate::wire::lxd::server::ServerInfo;
+use crate::wire::token::TrustToken;
+pub use crate::wire::trust::PendingToken;
+
+/// A token as the issuer gave it out, its one copy.
+#[derive(Debug, Clone)]
+pub struct MintedToken {
+    /// Names it in lists; no secret.
+    pub id: String,
+    pub token: TrustToken,
+}
+
+impl Client {
+    /// What the agent says of itself, and whether it trusts this client.
+    pub async fn server(&self) -> Result<ServerInfo, ClientError> {
+        self.lxd(Method::GET, "/1.0", NO_BODY).await
+    }
+
+    /// Has a one-time token made for a client to be called `name`; without groups, one that may do everything.
+    pub async fn mint_token(&self, name: &str, groups: &[String]) -> Result<MintedToken, ClientError> {
+        let body = CertificatesPost {
+            name: name.to_owned(),
+            kind: "client".to_owned(),
+            token: true,
+            groups: groups.to_vec(),
+            ..CertificatesPost::default()
+        };
+        let operation: TokenOperation = self.lxd(Method::POST, "/1.0/certificates", Some(&body)).await?;
+        let metadata = operation.metadata;
+        let token = TrustToken {
+            client_name: metadata.request.name,
+            fingerprint: metadata.fingerprint,
+            addresses: metadata.addresses,
+            secret: metadata.secret,
+            expires_at: metadata.expires_at.unwrap_or(Timestamp::MAX),
+            kind: String::new(),
+        };
+        Ok(MintedToken { id: operation.id, token })
+    }
+
+    /// Redeems a token (its text) for the certificate that this client connects with.
+    pub async fn redeem_token(&self, token: &str) -> Result<(), ClientError> {
+        let body = CertificatesPost {
+            kind: "client".to_owned(),
+            trust_token: token.to_owned(),
+            ..CertificatesPost::default()
+        };
+        self.lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/certificates", Some(&body)).await.map(drop)
+    }
+
+    /// The clients that the agent trusts.
+    pub async fn trusted(&self) -> Result<Vec<Certificate>, ClientError> {
+        self.lxd(Method::GET, "/1.0/certificates?recursion=1", NO_BODY).await
+    }
+
+    /// Ends the trust in a client: by fingerprint, its beginning, or name.
+    pub async fn distrust(&self, client: &str) -> Result<(), ClientError> {
+        let path = format!("/1.0/certificates/{}", segment(client));
+        self.lxd::<serde::de::IgnoredAny>(Method::DELETE, &path, NO_BODY).await.map(drop)
+    }
+
+    /// Tokens that can still be redeemed.
+    pub async fn pending_tokens(&self) -> Result<Vec<PendingToken>, ClientError> {
+        self.request(Method::GET, "/control/v1/trust/tokens", NO_BODY).await
+    }
+
+    /// Takes back every token that has this id or name.
+    pub async fn revoke_token(&self, token: &str) -> Result<(), ClientError> {
+        let path = format!("/control/v1/trust/tokens/{}", segment(token));
+        self.request::<serde::de::IgnoredAny>(Method::DELETE, &path, NO_BODY).await.map(drop)
+    }
+}
+
+/// `text` as one segment of a path.
+fn segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            segment.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(segment, "%{byte:02X}");
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_segment_stays_one() {
+        assert_eq!(super::segment("my laptop/../x?y"), "my%20laptop%2F..%2Fx%3Fy");
+    }
+}
