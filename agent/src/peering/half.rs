@@ -298,3 +298,6 @@ impl Established {
         self.first_active.is_none() && same_attempt && self.peer.fingerprint == presented.peer.fingerprint
     }
 }
+
+#[cfg(test)]
+mod tests;
