@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use schema::config::{self, Loaded};
 use schema::diagnostic::{Diagnostic, Severity, Sources, has_errors};
+use schema::plan::Desired;
 use schema::render::{Colour, diagnostic};
 
 use super::{CliError, Context, ExitCode, Format, Output};
@@ -16,26 +17,28 @@ pub struct Args {
     paths: Vec<PathBuf>,
 }
 
-pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (loaded, files) = load(&args.paths);
-    let mut diagnostics = loaded.diagnostics;
-    if !has_errors(&diagnostics) {
-        let whole = Loaded { diagnostics: Vec::new(), ..loaded };
-        diagnostics.extend(config::dangling(&whole, |_| None));
-        if context.output.format() == Format::Text && !has_errors(&diagnostics) {
-            warn(&diagnostics, &whole.sources);
-            let declarations: usize = whole.desired.iter().map(|desired| desired.records.len()).sum();
-            context.output.line(format!(
-                "Success! {} in {} {} valid.",
-                counted(declarations, "declaration"),
-                counted(files, "file"),
-                if declarations == 1 { "is" } else { "are" }
-            ));
-            return Ok(ExitCode::Done);
-        }
-        return Ok(report(&diagnostics, &whole.sources, &context.output));
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let (mut loaded, files) = load(&args.paths);
+    let mut diagnostics = std::mem::take(&mut loaded.diagnostics);
+    diagnostics.extend(config::dangling(&loaded, |_| None));
+    let ended = report(&diagnostics, &loaded.sources, &context.output);
+    if ended == ExitCode::Done && context.output.format() == Format::Text {
+        let declarations: usize = loaded.desired.iter().map(entries).sum();
+        context.output.line(format!(
+            "Success! {} in {} {} valid.",
+            counted(declarations, "declaration"),
+            counted(files, "file"),
+            if declarations == 1 { "is" } else { "are" }
+        ));
     }
-    Ok(report(&diagnostics, &loaded.sources, &context.output))
+    Ok(ended)
+}
+
+/// How many blocks a manifest has besides its own. The records of one block stand together in the map.
+fn entries(desired: &Desired) -> usize {
+    let mut keys = desired.records.keys().map(|key| (key.kind(), key.entry_name())).collect::<Vec<_>>();
+    keys.dedup();
+    keys.len()
 }
 
 /// Everything that `paths` declare and all that is wrong with it, and how many files there are.
@@ -53,7 +56,7 @@ pub fn report(diagnostics: &[Diagnostic], sources: &Sources, output: &Output) ->
             warn(diagnostics, sources);
             let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
             if errors > 0 {
-                anstream::eprintln!("Error: {}; nothing was changed", counted(errors, "fault"));
+                anstream::eprintln!("Error: the declarations have {}", counted(errors, "fault"));
             }
         }
         Format::Json => output.json(&diagnostic::json(diagnostics, sources)),
