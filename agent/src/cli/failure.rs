@@ -101,8 +101,36 @@ impl From<FolderError> for CliError {
 
 /// What clap made of wrong arguments, or of a wish for help.
 pub fn usage(error: &clap::Error) -> Result<ExitCode, CliError> {
-    let _ = error.print();
-    Ok(if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done })
+    if !error.use_stderr() {
+        // Help or version; a reader that has gone away is no fault.
+        let _ = error.print();
+        return Ok(ExitCode::Done);
+    }
+    let plain = error.render().to_string();
+    let shown = without_secrets(&plain);
+    if shown == plain {
+        let _ = error.print();
+    } else {
+        let _ = write!(std::io::stderr(), "{shown}");
+    }
+    Ok(ExitCode::Usage)
+}
+
+/// `text` with everything blotted out that could be a token pasted in the wrong place: clap repeats what it was given.
+fn without_secrets(text: &str) -> String {
+    /// Longer than any word or flag, shorter than any secret.
+    const SUSPICIOUS: usize = 40;
+    let of_a_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_');
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(of_a_token) {
+        let (before, from) = rest.split_at(start);
+        let (run, after) = from.split_at(from.find(|c| !of_a_token(c)).unwrap_or(from.len()));
+        shown.push_str(before);
+        shown.push_str(if run.len() < SUSPICIOUS { run } else { "(not shown: it may be a secret)" });
+        rest = after;
+    }
+    shown + rest
 }
 
 /// Reports a failure in the format asked for, and gives the code to end with.
@@ -132,4 +160,44 @@ pub fn end(ended: Result<ExitCode, CliError>) -> std::process::ExitCode {
         }
     };
     std::process::ExitCode::from(code.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(arguments: &[&str]) -> clap::Error {
+        super::super::parse(arguments.iter().map(Into::into).collect()).unwrap_err()
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_64_and_help_with_0() {
+        assert_eq!(usage(&refused(&["comity", "--help"])).unwrap(), ExitCode::Done);
+        assert_eq!(usage(&refused(&["comity", "--version"])).unwrap(), ExitCode::Done);
+        for wrong in [&["comity"][..], &["comity", "nonsense"], &["comity", "status", "--wait", "soon"]] {
+            assert_eq!(usage(&refused(wrong)).unwrap(), ExitCode::Usage, "{wrong:?}");
+        }
+        let numbers =
+            [ExitCode::Done, ExitCode::Failed, ExitCode::Changes, ExitCode::Usage, ExitCode::Interrupted];
+        assert_eq!(numbers.map(ExitCode::number), [0, 1, 2, 64, 130]);
+    }
+
+    #[test]
+    fn a_token_in_the_wrong_place_is_never_repeated() {
+        let token = "eyJjbGllbnRfbmFtZSI6ImxhcHRvcCIsImZpbmdlcnByaW50IjoiYWJjIn0=";
+        for place in [
+            &["comity", token][..],
+            &["comity", "status", token],
+            &["comity", "remote", "add", "east", token, token],
+            &["comity", "status", "--wait", token],
+            &["comity", "status", &format!("--wait={token}")],
+            &["comity", &format!("--{token}")],
+        ] {
+            let shown = without_secrets(&refused(place).render().to_string());
+            assert!(!shown.contains("eyJ") && shown.contains("not shown"), "{shown}");
+        }
+        let named = super::super::context::name::<schema::name::RemoteName>("NAME", token).unwrap_err();
+        assert!(!named.message.contains("eyJ"), "{}", named.message);
+        assert_eq!(named.exit, ExitCode::Usage);
+    }
 }

@@ -1,10 +1,175 @@
-//! `comity status`.
+//! `comity status`: whether the agent is ready, and how its links and its watched folder are doing.
 
-use super::{CliError, Context, ExitCode};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use schema::plan::LinkState;
+use tokio::time::Instant;
+
+use super::{CliError, Context, ExitCode, Format};
+use crate::client::{Client, ClientError, NO_BODY};
+use crate::daemon::options::duration;
+use crate::wire::control::{WatchState, WatchStatus};
+use crate::wire::status::Status;
+
+/// The first pause between two attempts; each later one is half as long again, up to `LONGEST_PAUSE`.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Wait until the agent is ready, but no longer than this.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
+}
 
-pub async fn run(_args: Args, _context: &Context) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("`comity status` is not there yet"))
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
+    let status = match args.wait {
+        None => ask(&context.client(None).await?).await?,
+        Some(patience) => wait(context, patience).await?,
+    };
+    match context.output.format() {
+        Format::Json => context.output.json(&status),
+        Format::Text => context.output.text(text(&status)),
+    }
+    Ok(ExitCode::Done)
+}
+
+async fn ask(client: &Client) -> Result<Status, ClientError> {
+    client.request(Method::GET, "/control/v1/status", NO_BODY).await
+}
+
+/// Asks again and again until there is an answer. What waiting cannot mend ends it at once.
+async fn wait(context: &Context, patience: Duration) -> Result<Status, CliError> {
+    let deadline = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(FIRST_PAUSE);
+        let failed = match context.client(None).await {
+            Ok(client) => match ask(&client.with_timeout(left)).await {
+                Ok(status) => return Ok(status),
+                Err(error) if may_pass(&error) => CliError::from(error),
+                Err(error) => return Err(error.into()),
+            },
+            // The agent's first start makes the socket.
+            Err(error) if error.code == "no-agent" => error,
+            Err(error) => return Err(error),
+        };
+        if Instant::now() + pause >= deadline {
+            let message = format!("not ready within {patience:?}: {}", failed.message);
+            return Err(CliError { message, ..failed }.code("not-ready"));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause + pause / 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Broken { .. } => true,
+        ClientError::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
+        ClientError::Mismatch { .. } | ClientError::Unexpected { .. } => false,
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{key:<13}{value}");
+    };
+    line("Name:", status.name.as_str());
+    line("Version:", &status.version);
+    line("Fingerprint:", &status.fingerprint);
+    match &status.addresses[..] {
+        [] => line("Addresses:", "none: reached by its socket only"),
+        addresses => line("Addresses:", &addresses.join(", ")),
+    }
+    let mut key = "Links:";
+    if status.links.is_empty() {
+        line(key, "none");
+    }
+    for link in &status.links {
+        let reason = match &link.reason {
+            Some(reason) if link.state != LinkState::Active => format!(": {reason}"),
+            _ => String::new(),
+        };
+        line(key, &format!("{} {}{reason}", link.name, link.state.as_str()));
+        key = "";
+    }
+    if let Some(watch) = &status.watch {
+        line("Watching:", &watched(watch));
+        for fault in &watch.faults {
+            let place = fault.at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
+            line("", &format!("{place}{}", fault.message.trim_end().replace('\n', "\n             ")));
+        }
+    }
+    text
+}
+
+fn watched(watch: &WatchStatus) -> String {
+    let state = match watch.state {
+        WatchState::Starting => "not looked at yet",
+        WatchState::Applied => "applied",
+        WatchState::Faulty => "faulty; the last good state is kept",
+        WatchState::Failing => "could not be applied; it is tried again",
+        WatchState::Missing => "the folder is gone; nothing is pruned",
+    };
+    let last = watch.last_applied.as_ref();
+    let when =
+        last.map(|last| format!(" (revision {} at {:.0})", last.revision, last.at)).unwrap_or_default();
+    format!("{}: {state}{when}", watch.folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::WatchFault;
+    use crate::wire::status::LinkSummary;
+
+    #[test]
+    fn people_see_links_with_their_reasons_and_faults_with_their_places() {
+        let link = |name: &str, state, reason: Option<&str>| LinkSummary {
+            name: name.parse().unwrap(),
+            state,
+            reason: reason.map(str::to_owned),
+        };
+        let status = Status {
+            name: "east".parse().unwrap(),
+            version: "0.1.0".to_owned(),
+            fingerprint: "ab".repeat(32),
+            addresses: vec!["10.0.0.1:8443".to_owned(), "[2001:db8::1]:8443".to_owned()],
+            epoch: "e".to_owned(),
+            revision: 9,
+            links: vec![
+                link("west", LinkState::Active, None),
+                link("north", LinkState::Failing, Some("no answer from 10.0.0.9:8443")),
+            ],
+            watch: Some(WatchStatus {
+                folder: "/etc/comity/east".to_owned(),
+                state: WatchState::Faulty,
+                faults: vec![WatchFault {
+                    at: Some("shop.hcl:3:5".to_owned()),
+                    message: "unknown key \"prot\"".to_owned(),
+                }],
+                last_applied: None,
+            }),
+        };
+        assert_eq!(
+            text(&status),
+            format!(
+                "Name:        east\n\
+                 Version:     0.1.0\n\
+                 Fingerprint: {}\n\
+                 Addresses:   10.0.0.1:8443, [2001:db8::1]:8443\n\
+                 Links:       west ACTIVE\n\
+                 {blank}north FAILING: no answer from 10.0.0.9:8443\n\
+                 Watching:    /etc/comity/east: faulty; the last good state is kept\n\
+                 {blank}shop.hcl:3:5: unknown key \"prot\"\n",
+                "ab".repeat(32),
+                blank = " ".repeat(13),
+            )
+        );
+    }
 }
