@@ -109,6 +109,17 @@ impl Output {
         Ok(line.trim().to_owned())
     }
 
+    /// Asks for a secret: not shown while it is typed on a terminal.
+    pub fn secret(&self, question: &str) -> Result<String, CliError> {
+        if !io::stdin().is_terminal() {
+            return self.ask(question);
+        }
+        dialoguer::Password::new()
+            .with_prompt(question.trim_end().trim_end_matches(':'))
+            .interact()
+            .map_err(|error| CliError::failed(format!("the terminal could not be read: {error}")))
+    }
+
     /// What went wrong with standard output, if anything did.
     pub fn finish(&self) -> Result<(), CliError> {
         self.write(|out| out.flush());
