@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use schema::name::ClusterName;
 
+use crate::apply::Apply;
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
 use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
 use crate::mesh::Mesh;
+use crate::observe::Observe;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::trust::Caller;
@@ -33,6 +35,8 @@ pub struct ApiState {
     pub imports: Arc<Imports>,
     pub health: Arc<Health>,
     pub mesh: Arc<Mesh>,
+    pub observe: Observe,
+    pub apply: Arc<Apply>,
     pub tasks: Tasks,
 }
 

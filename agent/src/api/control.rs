@@ -4,10 +4,18 @@ use axum::Router;
 
 use super::ApiState;
 
+mod apply;
 mod explain;
 mod service;
+mod state;
+mod watch;
 
 /// Every route under `/control/v1`.
 pub fn router() -> Router<ApiState> {
-    Router::new().merge(explain::router()).merge(service::router())
+    Router::new()
+        .merge(apply::router())
+        .merge(state::router())
+        .merge(watch::router())
+        .merge(explain::router())
+        .merge(service::router())
 }
