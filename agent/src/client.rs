@@ -25,6 +25,7 @@ mod control;
 mod service;
 mod transport;
 mod trust;
+pub mod upgrade;
 
 pub use transport::{FirstContact, first_contact};
 pub use trust::{MintedToken, PendingToken};

@@ -19,6 +19,6 @@ pub mod scan;
 pub mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use pool::{PoolError, Pools};

@@ -1,1 +1,130 @@
-//! Moving volumes between clusters, and between a cluster and the command line's machine.
+//! Moving volumes: between clusters, within one, and between a cluster and the command line's machine.
+//!
+//! All three are the same conversation (see [`frame`]) between a source, which has a tree, and a target, which wants
+//! it; only what carries it differs: a pinned TLS connection to the source's API, a pipe within the process, or the
+//! command line's own connection. The target says which chunks it lacks, so that a refresh and a resumed transfer
+//! send only what is new. Carrying the tree as an archive and extracting it would be simpler, and would always send
+//! all of it.
+
+use std::io;
+
+pub mod bridge;
+pub mod frame;
+pub mod offer;
+pub mod pack;
+pub mod receive;
+pub mod run;
+pub mod send;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::Transfers;
+
+use frame::{FrameError, Frames};
+use schema::name::{PoolName, VolumeName};
+
+use crate::dataset::PoolError;
+use crate::dataset::build::BuildError;
+use crate::dataset::manifest::Hostile;
+use crate::dataset::scan::ScanError;
+
+/// What an upgraded connection that carries a transfer speaks.
+pub const PROTOCOL: &str = "comity-transfer/1";
+
+/// Where a transfer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub stage: Stage,
+    /// Bytes of this stage.
+    pub done: u64,
+    pub total: Option<u64>,
+}
+
+/// What a side is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The source reads its tree.
+    Reading,
+    /// The target looks for chunks that it has.
+    Comparing,
+    Sending,
+    Receiving,
+    Verifying,
+}
+
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Reading => "reading",
+            Stage::Comparing => "comparing",
+            Stage::Sending => "sending",
+            Stage::Receiving => "receiving",
+            Stage::Verifying => "verifying",
+        }
+    }
+}
+
+/// Why a transfer failed. The target is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error("{0}")]
+    Source(ScanError),
+    #[error(transparent)]
+    Connection(#[from] FrameError),
+    #[error("the source offers what may not be built: {0}")]
+    Hostile(Hostile),
+    #[error("the tree has too many files for one transfer: its manifest is larger than {0} bytes")]
+    TooLarge(u64),
+    #[error(transparent)]
+    Build(BuildError),
+    #[error("{}", with_cause(.0))]
+    Pool(PoolError),
+    #[error("the data is in place, but could not be recorded: {0}")]
+    NotRecorded(String),
+    #[error("compression failed: {0}")]
+    Packing(io::Error),
+    #[error("the source could not be reached: {0}")]
+    Unreachable(String),
+    #[error("volume {0}/{1} already exists")]
+    Exists(PoolName, VolumeName),
+    #[error("a volume cannot be copied onto itself")]
+    Itself,
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<PoolError> for TransferError {
+    fn from(e: PoolError) -> Self {
+        Self::Pool(e)
+    }
+}
+
+impl From<BuildError> for TransferError {
+    fn from(e: BuildError) -> Self {
+        match e {
+            BuildError::Stopped => Self::Stopped,
+            BuildError::Pool(e) => Self::Pool(e),
+            e => Self::Build(e),
+        }
+    }
+}
+
+impl TransferError {
+    /// Tells the other side, unless it is the one that said so.
+    fn tell(&self, frames: &mut Frames) {
+        match self {
+            Self::Connection(FrameError::Theirs(_) | FrameError::Broken(_)) => {}
+            Self::Connection(FrameError::Malformed(_)) => frames.fail("you do not keep to the protocol"),
+            e => frames.fail(&e.to_string()),
+        }
+    }
+}
+
+/// A pool's error names the path; what happened there is its cause.
+fn with_cause(error: &PoolError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

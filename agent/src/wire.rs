@@ -9,3 +9,4 @@ pub mod status;
 pub mod sync;
 pub mod token;
 pub mod trust;
+pub mod volume;

@@ -70,8 +70,8 @@ impl Client {
         };
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
-        // It ends with its one call: the sender is dropped then.
-        Ok((sender, tokio::spawn(connection)))
+        // It ends with its one call, for the sender is dropped then; or the connection is taken over by another protocol.
+        Ok((sender, tokio::spawn(connection.with_upgrades())))
     }
 
     pub(super) async fn send(

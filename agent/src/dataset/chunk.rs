@@ -94,7 +94,7 @@ impl Cutter {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A fixed stream of bytes without pattern (xorshift).

@@ -1,0 +1,51 @@
+//! A connection taken over from HTTP: what follows the head is the caller's own protocol, both ways.
+
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+
+use super::{Client, ClientError};
+use crate::wire::token::Secret;
+
+/// The header that a transfer's one-time secret goes in. Kept out of logs by being marked sensitive.
+pub const SECRET_HEADER: &str = "comity-secret";
+
+/// A taken-over connection.
+pub type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+impl Client {
+    /// Asks to speak `protocol` over the connection from now on.
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &str,
+        secret: Option<&Secret>,
+    ) -> Result<Upgraded, ClientError> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, protocol);
+        if let Some(secret) = secret {
+            let mut value = HeaderValue::from_str(secret.expose()).map_err(|e| self.unexpected(&e))?;
+            value.set_sensitive(true);
+            request = request.header(SECRET_HEADER, value);
+        }
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = request.body(body).map_err(|e| self.unexpected(&e))?;
+        self.within(async {
+            let (sender, driver) = self.connect().await?;
+            let response = self.send(sender, driver, request).await?;
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    hyper::upgrade::on(response).await.map(TokioIo::new).map_err(|e| self.broken(&e))
+                }
+                status if status.is_success() => {
+                    Err(self.unexpected(&"it does not change the protocol when asked to"))
+                }
+                _ => Err(self.refusal(response).await),
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,214 @@
+//! Whole transfers over a pipe, with everything that can go wrong put into it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schema::kind::transfer::Mode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+use super::bridge::Stream;
+use super::receive::Destination;
+use super::run::{Target, Transfers, receiving_with, sending_with};
+use super::{Progress, TransferError};
+use crate::dataset::chunk::tests::noise;
+use crate::dataset::tests::{listing, odd_tree};
+use crate::dataset::{PoolError, Pools};
+
+/// A directory as a place for a tree.
+struct Place(PathBuf);
+
+impl Destination for Place {
+    fn staging(&self) -> Result<PathBuf, PoolError> {
+        let area = self.0.with_extension("staging");
+        fs::create_dir_all(&area).unwrap();
+        Ok(area)
+    }
+    fn present(&self) -> Option<PathBuf> {
+        self.0.is_dir().then(|| self.0.clone())
+    }
+    fn switch_in(&self, tree: &Path) -> Result<(), TransferError> {
+        if self.0.exists() {
+            crate::dataset::pool::remove_tree(&self.0)?;
+        }
+        fs::rename(tree, &self.0).unwrap();
+        Ok(crate::dataset::pool::remove_tree(&self.staging()?)?)
+    }
+}
+
+fn quiet(_: Progress) {}
+
+async fn run(
+    from: &Path,
+    to: &Path,
+) -> (Result<super::send::Sent, TransferError>, Result<super::receive::Received, TransferError>) {
+    let (here, there) = duplex(10_000);
+    through(from, to, Box::new(here), Box::new(there)).await
+}
+
+async fn through(
+    from: &Path,
+    to: &Path,
+    here: Box<dyn Stream>,
+    there: Box<dyn Stream>,
+) -> (Result<super::send::Sent, TransferError>, Result<super::receive::Received, TransferError>) {
+    tokio::join!(
+        sending_with(here, from.to_owned(), quiet),
+        receiving_with(there, Place(to.to_owned()), quiet),
+    )
+}
+
+#[tokio::test]
+async fn a_tree_arrives_and_a_refresh_sends_only_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    odd_tree(&from);
+    let (sent, received) = run(&from, &to).await;
+    let (sent, received) = (sent.unwrap(), received.unwrap());
+    assert_eq!(listing(&to), listing(&from));
+    assert_eq!((sent.sent, sent.total), (received.received, received.total));
+    assert!(sent.sent > 1_500_000 && sent.total > 3_000_000);
+
+    fs::write(from.join("b/-rf"), b"changed").unwrap();
+    fs::remove_file(from.join("b/hole")).unwrap();
+    let (sent, received) = run(&from, &to).await;
+    received.unwrap();
+    assert_eq!(sent.unwrap().sent, 7);
+    assert_eq!(listing(&to), listing(&from));
+    for tree in [from, to] {
+        crate::dataset::pool::remove_tree(&tree).unwrap();
+    }
+}
+
+/// Passes bytes on from source to target, but not all of them, or not unchanged.
+async fn meddle(mut source: impl Stream, mut target: impl Stream, cut: Option<usize>, spoil: Option<usize>) {
+    let (mut passed, mut buffer) = (0, vec![0; 4096]);
+    let mut back = vec![0; 4096];
+    loop {
+        tokio::select! {
+            n = source.read(&mut buffer) => {
+                let n = n.unwrap_or(0);
+                if let Some(at) = spoil.filter(|at| (passed..passed + n).contains(at)) {
+                    buffer[at - passed] ^= 1;
+                }
+                passed += n;
+                if n == 0 || cut.is_some_and(|cut| passed > cut) || target.write_all(&buffer[..n]).await.is_err() {
+                    return;
+                }
+            }
+            n = target.read(&mut back) => {
+                let n = n.unwrap_or(0);
+                if n == 0 || source.write_all(&back[..n]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn run_meddled(
+    from: &Path,
+    to: &Path,
+    cut: Option<usize>,
+    spoil: Option<usize>,
+) -> Result<u64, TransferError> {
+    let ((a, b), (c, d)) = (duplex(10_000), duplex(10_000));
+    let meddling = tokio::spawn(meddle(b, c, cut, spoil));
+    let (_, received) = through(from, to, Box::new(a), Box::new(d)).await;
+    meddling.abort();
+    received.map(|received| received.received)
+}
+
+#[tokio::test]
+async fn a_broken_or_spoilt_transfer_leaves_the_target_and_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    fs::write(from.join("data"), noise(4 << 20)).unwrap();
+    fs::write(to.join("old"), b"as it was").unwrap();
+    let before = listing(&to);
+
+    let broken = run_meddled(&from, &to, Some(3 << 20), None).await;
+    assert!(matches!(broken, Err(TransferError::Connection(_))), "{broken:?}");
+    assert_eq!(listing(&to), before);
+    for at in [100, 2000, 700_000] {
+        let spoilt = run_meddled(&from, &to, None, Some(at)).await;
+        assert!(spoilt.is_err(), "a byte at {at} was spoilt");
+        assert_eq!(listing(&to), before);
+    }
+    let received = run_meddled(&from, &to, None, None).await.unwrap();
+    assert!(received < 2 << 20, "{received} bytes were sent again");
+    assert_eq!(listing(&to), listing(&from));
+}
+
+#[tokio::test]
+async fn each_side_tells_the_other_what_went_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sent, received) = run(&dir.path().join("nothing"), &dir.path().join("to")).await;
+    assert!(matches!(sent, Err(TransferError::Source(_))));
+    assert!(received.unwrap_err().to_string().contains("changed while it was read"));
+}
+
+#[tokio::test]
+async fn what_no_honest_peer_says_ends_the_conversation() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = [1, 0xff, 0xff, 0xff, 0xff];
+    let unknown = [77, 0, 0, 0, 0];
+    let garbage = [&[1, 0, 0, 0, 4][..], b"\x28\xb5\x2f\xfd", &[2, 0, 0, 0, 32], &[0; 32]].concat();
+    for (at, bytes) in [&long[..], &unknown, &garbage].into_iter().enumerate() {
+        let (mut here, there) = duplex(10_000);
+        let target = receiving_with(Box::new(there), Place(dir.path().join("to")), quiet);
+        let (_, received) = tokio::join!(here.write_all(bytes), target);
+        assert!(matches!(received, Err(TransferError::Connection(_))), "{at}: {received:?}");
+        assert!(!dir.path().join("to").exists());
+    }
+}
+
+#[tokio::test]
+async fn within_one_agent_and_with_a_secret() {
+    use crate::authorize::{Entitlement, Entity, decide};
+    use crate::operation::{Class, Operations, Start, Status};
+    use crate::task::Tasks;
+    use crate::trust::{Caller, certificate::KeyPair, identity::Policy};
+
+    let dir = tempfile::tempdir().unwrap();
+    let pools = Pools::open(dir.path()).unwrap();
+    let (operations, tasks) = (Operations::new(), Tasks::new());
+    let identity = std::sync::Arc::new(KeyPair::generate("east", &["east".to_owned()]).unwrap());
+    let transfers = Transfers::new(pools.clone(), operations.clone(), identity, tasks.clone());
+    let permit =
+        decide(&Caller::Local { uid: 0 }, Entitlement::CanEdit, Entity::Project, &Policy::default()).unwrap();
+    let (pool, orders, copy) =
+        ("default".parse().unwrap(), "orders".parse().unwrap(), "copy".parse().unwrap());
+    pools.ensure(&pool, &orders).await.unwrap();
+    fs::write(pools.tree(&pool, &orders).unwrap().join("file"), b"content").unwrap();
+
+    let target = Target { pool: pool.clone(), volume: copy, mode: Mode::Copy };
+    let start =
+        Start { class: Class::Task, description: "Copying", owner: "local".into(), resources: Vec::new() };
+    let copying = {
+        let (transfers, permit, target) = (transfers.clone(), permit.clone(), target.clone());
+        let (pool, orders) = (pool.clone(), orders.clone());
+        operations.start(&tasks, start, move |handle| async move {
+            let then = Box::new(|| -> futures::future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
+            let permits = [&permit, &permit];
+            let copied = transfers.copy(permits, (&pool, &orders), &target, &handle, then).await;
+            copied.map(|r| serde_json::json!(r.received)).map_err(|e| e.to_string())
+        })
+    };
+    let copied = operations.wait(copying.id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!((copied.status, &copied.error), (Status::Success, &None));
+    assert!(matches!(transfers.check_target(&target), Err(TransferError::Exists(..))));
+
+    let (operation, secret) = transfers.offer(&permit, &pool, &orders, None).unwrap();
+    assert!(!format!("{operation:?}").contains(secret.expose()));
+    let (here, there) = duplex(10_000);
+    transfers.claim(operation.id, &secret, None).unwrap().serve(Box::new(here));
+    assert!(transfers.claim(operation.id, &secret, None).is_err());
+    let received = receiving_with(Box::new(there), Place(dir.path().join("to")), quiet).await.unwrap();
+    assert_eq!((received.received, received.total), (7, 7));
+    let sent = operations.wait(operation.id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(sent.status, Status::Success);
+    assert_eq!(fs::read(dir.path().join("to/file")).unwrap(), b"content");
+}

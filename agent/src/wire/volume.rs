@@ -1,0 +1,176 @@
+//! Storage pools and volumes in LXD's shapes, operations, and what a transfer is asked for with.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schema::kind::transfer::Mode;
+use schema::name::{PoolName, VolumeName};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::token::Secret;
+
+/// `GET /1.0/storage-pools/{pool}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoragePool {
+    pub name: PoolName,
+    pub description: String,
+    pub driver: String,
+    pub status: String,
+    pub locations: Vec<String>,
+    pub config: BTreeMap<String, String>,
+    pub used_by: Vec<String>,
+}
+
+/// `GET /1.0/storage-pools/{pool}/resources`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolResources {
+    pub space: Usage,
+    pub inodes: Usage,
+}
+
+/// How much of something is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    #[serde(default)]
+    pub used: u64,
+    #[serde(default)]
+    pub total: u64,
+}
+
+/// `GET /1.0/storage-pools/{pool}/volumes/custom/{volume}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageVolume {
+    pub name: VolumeName,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub pool: PoolName,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub content_type: String,
+    #[serde(default)]
+    pub project: String,
+    #[serde(default)]
+    pub location: String,
+    /// `user.comity.owner` names the manifest that declares it.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    #[serde(default)]
+    pub used_by: Vec<String>,
+}
+
+/// The config key that tells which manifest owns an object.
+pub const OWNER_KEY: &str = "user.comity.owner";
+
+/// `POST /1.0/storage-pools/{pool}/volumes/custom`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StorageVolumesPost {
+    pub name: String,
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub content_type: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// A copy or a migration in LXD's own way.
+    #[serde(default)]
+    pub source: Value,
+}
+
+/// `PUT` and `PATCH /1.0/storage-pools/{pool}/volumes/custom/{volume}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StorageVolumePut {
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub config: Option<BTreeMap<String, String>>,
+}
+
+/// `GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/state`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StorageVolumeState {
+    pub usage: Usage,
+}
+
+/// An operation, as LXD shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperationBody {
+    pub id: Uuid,
+    pub class: String,
+    pub description: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub status: String,
+    pub status_code: u16,
+    pub resources: BTreeMap<String, Vec<String>>,
+    pub metadata: Value,
+    pub may_cancel: bool,
+    #[serde(default)]
+    pub err: String,
+    #[serde(default)]
+    pub location: String,
+}
+
+/// `POST /control/v1/volumes/{pool}/{volume}/offer`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct OfferRequest {
+    /// SHA-256 of the certificate that the target will show; without it the secret alone decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_fingerprint: Option<String>,
+}
+
+/// Where and how a tree can be fetched: the answer to an offer, handed on to the target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoteSource {
+    pub addresses: Vec<String>,
+    /// SHA-256 of the source's certificate.
+    pub fingerprint: String,
+    pub operation: Uuid,
+    /// Good once, for half a minute.
+    pub secret: Secret,
+}
+
+/// `POST /control/v1/volumes/{pool}/{volume}/pull`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PullRequest {
+    pub source: PullSource,
+    #[serde(default)]
+    pub mode: Mode,
+    /// The source's description, for a volume that is made.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// Where a pull takes its tree from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PullSource {
+    /// Another agent.
+    Remote(RemoteSource),
+    /// Another volume of this agent.
+    Local { pool: PoolName, volume: VolumeName },
+}
+
+/// What a pull that has ended tells, as the operation's metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// Bytes of file data, and those of them that had to be sent.
+    pub total: u64,
+    pub received: u64,
+    /// What could not be set, in sentences.
+    #[serde(default)]
+    pub unset: Vec<String>,
+}
+
+/// What a pull tells while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    pub stage: String,
+    pub done: u64,
+    #[serde(default)]
+    pub total: Option<u64>,
+}
