@@ -81,7 +81,9 @@ pub async fn gather(paths: &[PathBuf], data: Data, context: &Context) -> Result<
     }
     let mut diagnostics =
         config::dangling(&loaded, |desired| clusters.get(&desired.manifest.cluster).map(|(_, live)| &**live));
-    diagnostics.extend(meet_on_one_cluster(&loaded.desired, &lives));
+    let sites: Vec<(&Desired, &Live)> =
+        loaded.desired.iter().zip(&lives).map(|(desired, (_, live))| (desired, &**live)).collect();
+    diagnostics.extend(meet_on_one_cluster(&sites));
 
     let mut targets = Vec::with_capacity(lives.len());
     for (desired, (client, live)) in loaded.desired.iter().zip(lives) {
@@ -143,10 +145,8 @@ pub fn together(errors: Vec<CliError>) -> Option<CliError> {
 }
 
 /// Manifests that turn out to go to one cluster, by different names, must not be the same or claim the same.
-fn meet_on_one_cluster(desired: &[Desired], lives: &[(Client, Arc<Live>)]) -> Vec<Diagnostic> {
+fn meet_on_one_cluster(sites: &[(&Desired, &Live)]) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
-    let sites: Vec<(&Desired, &Live)> =
-        desired.iter().zip(lives).map(|(desired, (_, live))| (desired, &**live)).collect();
     for (index, (one, here)) in sites.iter().enumerate() {
         let others = sites.iter().skip(index + 1).filter(|(_, there)| there.fingerprint == here.fingerprint);
         for (other, _) in others {
@@ -206,4 +206,57 @@ fn nothing_declared(paths: &[PathBuf]) -> CliError {
 
 pub fn colour(output: &Output) -> Colour {
     if output.colourful() { Colour::Always } else { Colour::Never }
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::diagnostic::Location;
+    use schema::kind::manifest::Manifest;
+    use schema::kind::volume::Volume;
+    use schema::plan::Declared;
+    use schema::record::{LiveRecords, Record};
+
+    use super::*;
+
+    fn desired(name: &str, volume: &str) -> Desired {
+        let location = Location { file: Arc::from("shop.hcl"), span: 0..0 };
+        let declared = Declared { record: Record::Volume(Volume::default()), location };
+        Desired {
+            name: name.parse().unwrap(),
+            manifest: Manifest::default(),
+            records: BTreeMap::from([(volume.parse().unwrap(), declared)]),
+            token_sources: BTreeMap::new(),
+        }
+    }
+
+    fn live(fingerprint: &str) -> Live {
+        Live {
+            cluster: "east".parse().unwrap(),
+            fingerprint: fingerprint.to_owned(),
+            epoch: "first".to_owned(),
+            revision: 0,
+            records: LiveRecords::new(),
+            manifests: BTreeMap::new(),
+            links: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn two_remotes_of_one_cluster_are_one_place() {
+        let (one, other) = (desired("shop", "volume/default/a"), desired("billing", "volume/default/a"));
+        let (here, there) = (live("aa"), live("bb"));
+        let codes = |sites: &[(&Desired, &Live)]| -> Vec<&str> {
+            meet_on_one_cluster(sites).iter().map(|fault| fault.code).collect()
+        };
+        assert!(codes(&[(&one, &here), (&one, &there)]).is_empty());
+        assert_eq!(codes(&[(&one, &here), (&one, &here)]), ["duplicate-manifest"]);
+        assert_eq!(codes(&[(&one, &here), (&other, &here)]), ["claimed-twice"]);
+    }
+
+    #[test]
+    fn failures_of_several_clusters_are_told_together() {
+        let errors = ["east is down", "west is down"].map(CliError::failed);
+        assert_eq!(together(errors.to_vec()).unwrap().message, "east is down\nwest is down");
+        assert!(together(Vec::new()).is_none());
+    }
 }
