@@ -1,28 +1,69 @@
 //! Who gains or loses access by a plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Intentions, Verdict, decide_match};
 use crate::kind::Kind;
+use crate::kind::auth_group::Permission;
 use crate::name::LinkName;
-use crate::plan::{Change, Live, Plan};
+use crate::plan::{Live, Plan};
 use crate::record::{Record, RecordKey, ServiceMatch};
 
-/// A pair of services for which a plan changes the answer; `*` stands for every service that no rule names.
+/// One thing that a plan changes about who may do what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Effect {
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// A peer may do more or less over its link.
+    Permission { link: LinkName, change: Change, permission: Permission },
+    /// The answer for a pair of services changes.
+    Connection(Connection),
+}
+
+/// A pair of services and its new answer; `*` stands for every service that no rule names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Connection {
     pub destination: ServiceMatch,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<LinkName>,
     pub source: ServiceMatch,
-    /// The answer after the plan.
     pub becomes: Verdict,
 }
 
+/// Whether a right comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Gains,
+    Loses,
+}
+
 impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Effect::Permission { link, change, permission } => {
+                let change = match change {
+                    Change::Gains => "gains",
+                    Change::Loses => "loses",
+                };
+                write!(f, "peer {link} {change} {} on {}", permission.entitlement, permission.entity_type)?;
+                let place = [&permission.entity, &permission.project, &permission.pool];
+                let words = ["", "in project ", "in pool "];
+                for (word, name) in words.into_iter().zip(place) {
+                    if let Some(name) = name {
+                        write!(f, " {word}{name}")?;
+                    }
+                }
+                Ok(())
+            }
+            Effect::Connection(connection) => connection.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.source.fmt(f)?;
         if let Some(peer) = &self.peer {
@@ -36,17 +77,78 @@ impl fmt::Display for Effect {
     }
 }
 
-/// Who gains or loses access by `plan`, in order of destination.
+/// Who gains or loses access by `plan`: peers by link, then pairs of services by destination.
+pub fn effects(live: &Live, plan: &Plan) -> Vec<Effect> {
+    let mut effects = permissions(live, plan);
+    effects.extend(connections(live, plan).into_iter().map(Effect::Connection));
+    effects
+}
+
+/// What each peer may do, by the groups of its link, before and after.
+fn permissions(live: &Live, plan: &Plan) -> Vec<Effect> {
+    let changed: BTreeMap<&RecordKey, Option<&Record>> = plan
+        .changes
+        .iter()
+        .filter(|change| matches!(change.key.kind(), Kind::AuthGroup | Kind::ClusterLink))
+        .map(|change| (&change.key, change.after.as_ref()))
+        .collect();
+    if changed.is_empty() {
+        return Vec::new();
+    }
+    let before = |key: &RecordKey| live.records.get(key).map(|live| &live.record);
+    let after = |key: &RecordKey| changed.get(key).copied().unwrap_or_else(|| before(key));
+    let links: BTreeSet<&LinkName> = live
+        .records
+        .keys()
+        .chain(changed.keys().copied())
+        .filter_map(|key| match key {
+            RecordKey::ClusterLink(link) => Some(link),
+            _ => None,
+        })
+        .collect();
+    let mut effects = Vec::new();
+    for link in links {
+        let (had, has) = (granted(link, before), granted(link, after));
+        let effect = |change, permission: &&Permission| Effect::Permission {
+            link: link.clone(),
+            change,
+            permission: (*permission).clone(),
+        };
+        effects.extend(has.difference(&had).map(|permission| effect(Change::Gains, permission)));
+        effects.extend(had.difference(&has).map(|permission| effect(Change::Loses, permission)));
+    }
+    effects
+}
+
+/// What the peer of `link` may do, where `record` says what is declared.
+fn granted<'r>(
+    link: &LinkName,
+    record: impl Fn(&RecordKey) -> Option<&'r Record>,
+) -> BTreeSet<&'r Permission> {
+    let Some(Record::ClusterLink(link)) = record(&RecordKey::ClusterLink(link.clone())) else {
+        return BTreeSet::new();
+    };
+    let groups = link.auth_groups.iter().filter_map(|group| record(&RecordKey::AuthGroup(group.clone())));
+    groups
+        .filter_map(|record| match record {
+            Record::AuthGroup(group) => Some(&group.permissions),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+/// The pairs of services whose answer changes.
 ///
 /// Only pairs that a changed rule can decide are looked at. A changed rule with an exact source and destination decides
 /// its own pair. Where one with a `*` decides a pair, it decides the pair of patterns in the same way, so that this pair
 /// stands for all, with one exception: when `* -> destination` comes or goes, a source that has a rule for all
 /// destinations falls back to that one.
-pub fn effects(live: &Live, plan: &Plan) -> Vec<Effect> {
-    let touched: Vec<&Change> =
+fn connections(live: &Live, plan: &Plan) -> BTreeSet<Connection> {
+    let touched: Vec<_> =
         plan.changes.iter().filter(|change| change.key.kind() == Kind::ServiceIntentions).collect();
     if touched.is_empty() {
-        return Vec::new();
+        return BTreeSet::new();
     }
     let before = Intentions::from_records(live.records.iter().map(|(key, live)| (key, &live.record)));
     let mut after = before.clone();
@@ -65,7 +167,7 @@ pub fn effects(live: &Live, plan: &Plan) -> Vec<Effect> {
             let becomes = verdict(&after);
             if verdict(&before) != becomes {
                 let (destination, peer, source) = (destination.clone(), peer.clone(), source.clone());
-                effects.insert(Effect { destination, peer, source, becomes });
+                effects.insert(Connection { destination, peer, source, becomes });
             }
         };
         look(source);
@@ -77,7 +179,7 @@ pub fn effects(live: &Live, plan: &Plan) -> Vec<Effect> {
             }
         }
     }
-    effects.into_iter().collect()
+    effects
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ fn describe(section: &Section<'_>, several: bool, text: &mut String, paint: &Pai
         push(text, format_args!("  Access: {effect}\n"));
     }
     if let Some(more) = section.effects.len().checked_sub(MAX_EFFECTS).filter(|more| *more > 0) {
-        push(text, format_args!("  Access: {more} more pairs change\n"));
+        push(text, format_args!("  Access: {more} more change\n"));
     }
 }
 

@@ -25,7 +25,7 @@ fn rules() -> impl Strategy<Value = Vec<(RecordKey, Record)>> {
     })
 }
 
-fn covers(effect: &Effect, source: &Source, destination: &str) -> bool {
+fn covers(effect: &Connection, source: &Source, destination: &str) -> bool {
     let matches = |pattern: &ServiceMatch, name: &str| match pattern {
         ServiceMatch::Any => true,
         ServiceMatch::Named(named) => named.as_str() == name,
@@ -43,7 +43,7 @@ proptest! {
             (key, LiveRecord { owner: Some("shop".parse().unwrap()), modify_revision: 1, record })
         }));
         let wanted = desired("shop", after.iter().cloned());
-        let told = effects(&held, &plan(&wanted, &held, Data::Keep).unwrap());
+        let told = connections(&held, &plan(&wanted, &held, Data::Keep).unwrap());
         let old = Intentions::from_records(held.records.iter().map(|(key, live)| (key, &live.record)));
         let new = Intentions::from_records(wanted.records.iter().map(|(key, declared)| (key, &declared.record)));
         for peer in [None, Some("west")] {
@@ -69,11 +69,43 @@ proptest! {
 
 #[test]
 fn reads_as_a_sentence() {
-    let effect = Effect {
+    let effect = Connection {
         destination: "backend".parse().unwrap(),
         peer: Some("west".parse().unwrap()),
         source: "frontend".parse().unwrap(),
         becomes: Verdict::Allowed,
     };
     assert_eq!(effect.to_string(), "frontend@west → backend becomes allowed");
+}
+
+#[test]
+fn a_peer_gains_and_loses_what_its_groups_do() {
+    let record = |value: serde_json::Value| serde_json::from_value::<Record>(value).unwrap();
+    let group = |entitlement: &str| {
+        record(serde_json::json!({ "auth_group": {
+            "permissions": [{ "entity_type": "instance", "entitlement": entitlement, "entity": "c1", "project": "web" }]
+        }}))
+    };
+    let link = record(serde_json::json!({ "cluster_link": { "auth_groups": ["clusters"] } }));
+    let held = |record| LiveRecord { owner: Some("shop".parse().unwrap()), modify_revision: 1, record };
+    let live = live([
+        ("auth_group/clusters".parse().unwrap(), held(group("can_view"))),
+        ("cluster_link/west".parse().unwrap(), held(link.clone())),
+    ]);
+    let wanted = desired(
+        "shop",
+        [
+            ("auth_group/clusters".parse().unwrap(), group("can_edit")),
+            ("cluster_link/west".parse().unwrap(), link),
+        ],
+    );
+    let told = effects(&live, &plan(&wanted, &live, Data::Keep).unwrap());
+    let told: Vec<String> = told.iter().map(Effect::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "peer west gains can_edit on instance c1 in project web",
+            "peer west loses can_view on instance c1 in project web"
+        ]
+    );
 }
