@@ -1,5 +1,7 @@
 //! Becoming trusted, and who is, typed.
 
+use std::time::Duration;
+
 use http::Method;
 use jiff::Timestamp;
 
@@ -24,12 +26,18 @@ impl Client {
     }
 
     /// Has a one-time token made for a client to be called `name`; without groups, one that may do everything.
-    pub async fn mint_token(&self, name: &str, groups: &[String]) -> Result<MintedToken, ClientError> {
+    pub async fn mint_token(
+        &self,
+        name: &str,
+        groups: &[String],
+        lifetime: Option<Duration>,
+    ) -> Result<MintedToken, ClientError> {
         let body = CertificatesPost {
             name: name.to_owned(),
             kind: "client".to_owned(),
             token: true,
             groups: groups.to_vec(),
+            expires_in: lifetime.map(|lifetime| lifetime.as_secs().max(1)),
             ..CertificatesPost::default()
         };
         let operation: TokenOperation = self.lxd(Method::POST, "/1.0/certificates", Some(&body)).await?;

@@ -6,15 +6,13 @@
 
 use std::time::Duration;
 
-use http::Method;
 use schema::name::RemoteName;
-use serde_json::{Value, json};
 
 use super::super::context::name;
 use super::super::remotes::{DEFAULT_PORT, Remote};
 use super::super::{CliError, Context, ExitCode};
 use super::certificate::{Expected, shown_at};
-use crate::client::{Client, ClientError, NO_BODY};
+use crate::client::{Client, ClientError};
 use crate::trust::Fingerprint;
 use crate::trust::certificate::{fingerprint, to_pem};
 use crate::wire::token::{TokenError, TrustToken};
@@ -152,9 +150,8 @@ fn client(
 
 /// The one call that sends the secret: over a connection whose certificate is the pinned one.
 async fn redeem(client: &Client, text: &str) -> Result<(), ClientError> {
-    let body = json!({"type": "client", "trust_token": text.trim()});
-    match client.lxd::<Value>(Method::POST, "/1.0/certificates", Some(&body)).await {
-        Ok(_) => Ok(()),
+    match client.redeem_token(text.trim()).await {
+        Ok(()) => Ok(()),
         // Trusted already, by an earlier token: what was asked for is so.
         Err(ClientError::Refused { status, .. }) if status == http::StatusCode::CONFLICT => Ok(()),
         Err(error) => Err(error),
@@ -162,8 +159,7 @@ async fn redeem(client: &Client, text: &str) -> Result<(), ClientError> {
 }
 
 async fn trusts_us(client: &Client) -> Result<bool, ClientError> {
-    let server: Value = client.lxd(Method::GET, "/1.0", NO_BODY).await?;
-    Ok(server.get("auth").and_then(Value::as_str) == Some("trusted"))
+    Ok(client.server().await?.auth == "trusted")
 }
 
 /// Writes the remote down, once the cluster trusts us.

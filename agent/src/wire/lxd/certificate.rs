@@ -44,6 +44,9 @@ pub struct CertificatesPost {
     /// Ours: the groups that the client is put into, which then limit what it may do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// Ours: how long the token is good for, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
 }
 
 /// The operation that stands for a token, as the reply to asking for one.
