@@ -1,1 +1,20 @@
+//! What the black-box tests stand on: real agents as child processes, an operator with remotes of its own, servers
+//! to talk to, and waiting for a condition instead of for a time.
+//!
+//! Every test makes all it needs, in a temporary folder, on ports of its own, and shares nothing; whatever it
+//! started dies with it. What an agent logged is shown when its test fails.
 
+mod agent;
+mod binary;
+mod clusters;
+mod command;
+mod port;
+mod server;
+mod wait;
+
+pub use agent::Agent;
+pub use clusters::Clusters;
+pub use command::{Done, Operator};
+pub use port::free_port;
+pub use server::{Server, shout};
+pub use wait::{LIMIT, wait_for};
