@@ -35,24 +35,21 @@ impl CatalogView {
 
     /// The services that `link` is offered, by name.
     pub fn exported_to(&self, link: &LinkName) -> Vec<ServiceName> {
-        let mut names: Vec<ServiceName> = if self.consumes(&ServiceMatch::Any, link) {
-            self.services
-                .iter()
-                .filter(|(name, _)| self.is_exported(name, link))
-                .map(|(name, _)| name.clone())
-                .collect()
-        } else {
-            self.exports
-                .iter()
-                .filter(|(_, export)| export.consumers.contains(link))
-                .filter_map(|(service, _)| match service {
-                    ServiceMatch::Named(name) if self.services.get(name).is_some() => Some(name.clone()),
-                    _ => None,
-                })
-                .collect()
-        };
+        let named = self.exports.iter().filter(|(_, export)| export.consumers.contains(link));
+        let mut names: Vec<&ServiceName> = named
+            .filter_map(|(service, _)| match service {
+                ServiceMatch::Named(name) if self.services.get(name).is_some() => Some(name),
+                _ => None,
+            })
+            .collect();
+        if self.consumes(&ServiceMatch::Any, link) {
+            names.extend(
+                self.services.iter().filter(|(_, service)| service.port.is_some()).map(|(name, _)| name),
+            );
+        }
         names.sort_unstable();
-        names
+        names.dedup();
+        names.into_iter().cloned().collect()
     }
 
     fn consumes(&self, service: &ServiceMatch, link: &LinkName) -> bool {
