@@ -1,12 +1,21 @@
 //! From documents to what each manifest desires: decode every kind, cross-check, normalise.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, Location, Severity, Sources};
+use crate::diagnostic::{Diagnostic, Faults, Location, Severity, Sources};
+use crate::document;
 pub use crate::document::{Inputs, NoInputs};
 use crate::name::ManifestName;
-use crate::plan::{Desired, Live};
+use crate::plan::Desired;
 use crate::record::RecordKey;
+
+mod assemble;
+mod cross;
+mod declare;
+mod references;
+
+pub use references::dangling;
 
 /// One declaration file as read.
 #[derive(Debug, Clone)]
@@ -44,15 +53,41 @@ pub struct Reference {
     pub severity: Severity,
 }
 
-/// Decodes, checks and normalises `files`.
+/// Decodes, checks and normalises `files`. Every fault of every file is told of.
 pub fn load(files: &[SourceFile], inputs: &dyn Inputs) -> Loaded {
-    let _ = (files, inputs);
-    Loaded::default()
+    let mut sources = Sources::default();
+    let mut diagnostics = Vec::new();
+    let mut read = Vec::new();
+    for file in files {
+        // A file reached by two of the given paths is one file.
+        if sources.0.contains_key(&file.path) {
+            continue;
+        }
+        let parsed = document::parse(&file.path, &file.bytes, inputs);
+        sources.0.insert(Arc::clone(&file.path), parsed.source);
+        diagnostics.extend(parsed.diagnostics);
+        let mut faults = Faults::new(&file.path);
+        let decoded =
+            parsed.document.map(|document| declare::decode(&document, &mut faults)).unwrap_or_default();
+        diagnostics.extend(faults.into_list());
+        read.push(assemble::DecodedFile {
+            path: Arc::clone(&file.path),
+            folder: Arc::clone(&file.folder),
+            decoded,
+        });
+    }
+    let assembled = assemble::assemble(read, &mut diagnostics);
+    cross::check(&assembled, &mut diagnostics);
+    let references = references::unsatisfied(&assembled);
+    sort(&mut diagnostics, files);
+    Loaded { desired: assembled.desired, diagnostics, sources, references }
 }
 
-/// The references that are satisfied nowhere. `live` gives a manifest's cluster, if it is known: with `validate`
-/// it never is, and only groups and links are asked for.
-pub fn dangling<'l>(loaded: &Loaded, live: impl Fn(&Desired) -> Option<&'l Live>) -> Vec<Diagnostic> {
-    let _ = (loaded, live);
-    Vec::new()
+/// By file, as given, then by place.
+fn sort(diagnostics: &mut [Diagnostic], files: &[SourceFile]) {
+    let order: HashMap<&str, usize> =
+        files.iter().enumerate().rev().map(|(index, file)| (&*file.path, index)).collect();
+    diagnostics.sort_by_key(|diagnostic| {
+        diagnostic.location.as_ref().map(|at| (order.get(&*at.file).copied(), at.span.start, at.span.end))
+    });
 }

@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub mod nearest;
+pub mod secret;
+
+/// Most faults that one file is given credit for; past it the rest are counted, not listed.
+pub const MAX_FAULTS: usize = 10_000;
+
 /// Whether a diagnostic stops the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -86,4 +92,65 @@ pub struct Sources(pub BTreeMap<Arc<str>, Arc<str>>);
 /// True if any of `diagnostics` stops the run.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
+}
+
+/// Gathers the faults of one file, up to [`MAX_FAULTS`].
+#[derive(Debug)]
+pub struct Faults {
+    file: Arc<str>,
+    list: Vec<Diagnostic>,
+    unlisted: usize,
+}
+
+impl Faults {
+    pub fn new(file: &Arc<str>) -> Self {
+        Self { file: Arc::clone(file), list: Vec::new(), unlisted: 0 }
+    }
+
+    pub fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// A place in this file.
+    pub fn at(&self, span: impl Into<Range<usize>>) -> Location {
+        Location { file: Arc::clone(&self.file), span: span.into() }
+    }
+
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        if self.list.len() < MAX_FAULTS {
+            self.list.push(diagnostic);
+        } else {
+            self.unlisted += 1;
+        }
+    }
+
+    /// Adds an error at `span`.
+    pub fn error(&mut self, code: &'static str, summary: impl Into<String>, span: impl Into<Range<usize>>) {
+        let at = self.at(span);
+        self.push(Diagnostic::error(code, summary, Some(at)));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len() + self.unlisted
+    }
+
+    /// What was gathered, closed by a line that says how many were not listed.
+    pub fn into_list(mut self) -> Vec<Diagnostic> {
+        if self.unlisted > 0 {
+            let last = Location { file: self.file, span: 0..0 };
+            self.list.push(Diagnostic::error(
+                "too-many-faults",
+                format!(
+                    "{} more faults in this file are not listed; at most {MAX_FAULTS} are",
+                    self.unlisted
+                ),
+                Some(last),
+            ));
+        }
+        self.list
+    }
 }

@@ -2,6 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::{Fields, Place, Text};
+use super::{Declaration, Decoded, Kind};
+use crate::diagnostic::nearest::suggestion;
+use crate::diagnostic::{Diagnostic, Faults};
+use crate::record::{Record, RecordKey};
+
+pub mod entitlements;
+
+pub use entitlements::ENTITLEMENTS;
+use entitlements::{NOT_HERE, needs};
+
 /// A group of permissions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct AuthGroup {
@@ -26,148 +37,104 @@ pub struct Permission {
     pub pool: Option<String>,
 }
 
-/// Every entity type that permissions can name, with its entitlements: LXD's table for the types that exist here,
-/// then our own.
-pub const ENTITLEMENTS: &[(&str, &[&str])] = &[
-    (
-        "server",
-        &[
-            "admin",
-            "viewer",
-            "can_edit",
-            "permission_manager",
-            "can_view_permissions",
-            "can_create_identities",
-            "can_view_identities",
-            "can_edit_identities",
-            "can_delete_identities",
-            "can_create_groups",
-            "can_view_groups",
-            "can_edit_groups",
-            "can_delete_groups",
-            "can_create_identity_provider_groups",
-            "can_view_identity_provider_groups",
-            "can_edit_identity_provider_groups",
-            "can_delete_identity_provider_groups",
-            "storage_pool_manager",
-            "can_create_storage_pools",
-            "can_edit_storage_pools",
-            "can_delete_storage_pools",
-            "project_manager",
-            "can_create_projects",
-            "can_view_projects",
-            "can_edit_projects",
-            "can_delete_projects",
-            "can_override_cluster_target_restriction",
-            "can_view_events",
-            "can_view_operations",
-            "can_view_resources",
-            "can_view_metrics",
-            "can_view_warnings",
-            "can_view_unmanaged_networks",
-            "can_create_cluster_links",
-            "can_view_cluster_links",
-            "can_edit_cluster_links",
-            "can_delete_cluster_links",
-        ],
-    ),
-    (
-        "project",
-        &[
-            "operator",
-            "viewer",
-            "can_view",
-            "can_edit",
-            "can_delete",
-            "image_manager",
-            "can_create_images",
-            "can_view_images",
-            "can_edit_images",
-            "can_delete_images",
-            "image_alias_manager",
-            "can_create_image_aliases",
-            "can_view_image_aliases",
-            "can_edit_image_aliases",
-            "can_delete_image_aliases",
-            "instance_manager",
-            "can_create_instances",
-            "can_view_instances",
-            "can_edit_instances",
-            "can_delete_instances",
-            "can_operate_instances",
-            "network_manager",
-            "can_create_networks",
-            "can_view_networks",
-            "can_edit_networks",
-            "can_delete_networks",
-            "network_acl_manager",
-            "can_create_network_acls",
-            "can_view_network_acls",
-            "can_edit_network_acls",
-            "can_delete_network_acls",
-            "network_zone_manager",
-            "can_create_network_zones",
-            "can_view_network_zones",
-            "can_edit_network_zones",
-            "can_delete_network_zones",
-            "profile_manager",
-            "can_create_profiles",
-            "can_view_profiles",
-            "can_edit_profiles",
-            "can_delete_profiles",
-            "storage_volume_manager",
-            "can_create_storage_volumes",
-            "can_view_storage_volumes",
-            "can_edit_storage_volumes",
-            "can_delete_storage_volumes",
-            "storage_bucket_manager",
-            "can_create_storage_buckets",
-            "can_view_storage_buckets",
-            "can_edit_storage_buckets",
-            "can_delete_storage_buckets",
-            "placement_group_manager",
-            "can_create_placement_groups",
-            "can_view_placement_groups",
-            "can_edit_placement_groups",
-            "can_delete_placement_groups",
-            "replicator_manager",
-            "can_create_replicators",
-            "can_view_replicators",
-            "can_edit_replicators",
-            "can_delete_replicators",
-            "can_view_operations",
-            "can_view_events",
-            "can_view_metrics",
-        ],
-    ),
-    (
-        "instance",
-        &[
-            "user",
-            "operator",
-            "can_edit",
-            "can_delete",
-            "can_view",
-            "can_update_state",
-            "can_manage_snapshots",
-            "can_manage_backups",
-            "can_connect_sftp",
-            "can_access_files",
-            "can_access_console",
-            "can_exec",
-        ],
-    ),
-    ("storage_volume", &["can_edit", "can_delete", "can_view", "can_manage_snapshots", "can_manage_backups"]),
-    ("storage_pool", &["can_edit", "can_delete"]),
-    ("group", VIEW_EDIT_DELETE),
-    ("identity", VIEW_EDIT_DELETE),
-    ("certificate", VIEW_EDIT_DELETE),
-    ("cluster_link", VIEW_EDIT_DELETE),
-    ("service", VIEW_EDIT_DELETE),
-    ("exported_services", VIEW_EDIT_DELETE),
-    ("service_intentions", VIEW_EDIT_DELETE),
-    ("manifest", VIEW_EDIT_DELETE),
-    ("transfer", VIEW_EDIT_DELETE),
-];
+/// Decodes one block.
+pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
+    let root = Place::Root(declaration.form);
+    let mut decoded = Decoded::default();
+    let name = declaration.parse_name(Kind::AuthGroup, faults);
+    let mut fields = declaration.fields(&root, faults);
+    let description = fields.string("description");
+    let mut permissions = Vec::new();
+    for (index, node) in fields.list("permissions").iter().enumerate() {
+        let Some((table, span)) = fields.table_of("permissions", node) else { continue };
+        let place = Place::Item(&root, "permissions", index);
+        permissions.extend(decode_permission(Fields::new(table, span, place, &mut *fields.faults)));
+    }
+    fields.finish();
+    permissions.sort();
+    permissions.dedup();
+    if let Some(name) = name {
+        let group = AuthGroup { description, permissions };
+        decoded.record(RecordKey::AuthGroup(name), Record::AuthGroup(group), declaration.header);
+    }
+    decoded
+}
 
-const VIEW_EDIT_DELETE: &[&str] = &["can_view", "can_edit", "can_delete"];
+fn decode_permission(mut fields: Fields<'_, '_>) -> Option<Permission> {
+    let entity_type = fields.required_text("entity_type");
+    let entitlement = fields.required_text("entitlement");
+    let known = entity_type.and_then(|entity_type| entitlements_of(&mut fields, entity_type));
+    if let (Some(entity_type), Some(known), Some(entitlement)) = (entity_type, known, entitlement)
+        && !known.contains(&entitlement.text)
+    {
+        let near = suggestion(entitlement.text, known.iter().copied());
+        let at = fields.faults.at(entitlement.span);
+        let list = known.join(", ");
+        fields.faults.push(
+            Diagnostic::error(
+                "unknown-entitlement",
+                format!("entity type \"{}\" has no entitlement {entitlement}{near}", entity_type.text),
+                Some(at),
+            )
+            .detail(format!("It has {list}.")),
+        );
+    }
+    let [entity, project, pool] =
+        ["entity", "project", "pool"].map(|name| fields.text(name).filter(|text| !text.text.is_empty()));
+    if let (Some(entity_type), Some(_)) = (entity_type, known) {
+        let needs = needs(entity_type.text);
+        for (name, needed, given) in [
+            ("entity", needs.entity, entity),
+            ("project", needs.project, project),
+            ("pool", needs.pool, pool),
+        ] {
+            match given {
+                None if needed => {
+                    let summary = format!(
+                        "a permission on entity type \"{}\" needs {}",
+                        entity_type.text,
+                        fields.place.field(name)
+                    );
+                    fields.fault("missing-key", summary, entity_type.span);
+                }
+                Some(text) if !needed => {
+                    let summary =
+                        format!("a permission on entity type \"{}\" takes no {name}", entity_type.text);
+                    fields.fault("bad-value", summary, text.span);
+                }
+                _ => {}
+            }
+        }
+    }
+    fields.finish();
+    let owned = |text: Option<Text<'_>>| text.map(|text| text.text.to_owned());
+    Some(Permission {
+        entity_type: entity_type?.text.to_owned(),
+        entitlement: entitlement?.text.to_owned(),
+        entity: owned(entity),
+        project: owned(project),
+        pool: owned(pool),
+    })
+}
+
+/// The entitlements of a type, or a fault that says which types there are.
+fn entitlements_of(fields: &mut Fields<'_, '_>, entity_type: Text<'_>) -> Option<&'static [&'static str]> {
+    if let Some((_, known)) = ENTITLEMENTS.iter().find(|(name, _)| *name == entity_type.text) {
+        return Some(known);
+    }
+    let at = fields.faults.at(entity_type.span);
+    let types: Vec<&str> = ENTITLEMENTS.iter().map(|(name, _)| *name).collect();
+    let summary = if NOT_HERE.contains(&entity_type.text) {
+        format!("there are no entities of type {entity_type} here")
+    } else {
+        format!(
+            "there is no entity type {entity_type}{}",
+            suggestion(entity_type.text, types.iter().copied())
+        )
+    };
+    fields.faults.push(
+        Diagnostic::error("unknown-entity-type", summary, Some(at))
+            .detail(format!("It is one of {}.", types.join(", "))),
+    );
+    None
+}

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::{Place, Text};
+use super::{Declaration, Decoded, Kind};
+use crate::diagnostic::{Faults, Severity};
 use crate::name::{GroupName, RemoteName};
+use crate::record::RecordKey;
 
 /// A manifest as declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -15,4 +19,26 @@ pub struct Manifest {
     pub owners: Vec<GroupName>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+}
+
+/// Decodes one block.
+pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
+    let root = Place::Root(declaration.form);
+    let mut decoded = Decoded::default();
+    let name = declaration.parse_name(Kind::Manifest, faults);
+    let mut fields = declaration.fields(&root, faults);
+    let cluster = fields.name("cluster");
+    let owners: Vec<Text<'_>> = fields.texts("owners");
+    let mut groups: Vec<GroupName> = Vec::new();
+    for text in owners {
+        let Some(group) = fields.parse_name::<GroupName>("owners", text) else { continue };
+        decoded.mention(None, RecordKey::AuthGroup(group.clone()), text.span, Severity::Error);
+        groups.push(group);
+    }
+    groups.sort();
+    groups.dedup();
+    let manifest = Manifest { cluster, owners: groups, description: fields.string("description") };
+    fields.finish();
+    decoded.manifest = name.map(|name| (name, manifest));
+    decoded
 }

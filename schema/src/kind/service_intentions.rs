@@ -2,7 +2,18 @@
 //!
 //! Each source is a record of its own, so that teams can own different sources of one destination.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use super::fields::{Fields, Form, Place, Text, bad_name};
+use super::{Declaration, Decoded, meta, tenancy};
+use crate::diagnostic::{Diagnostic, Faults, Severity};
+use crate::document::Span;
+use crate::name::LinkName;
+use crate::record::{Record, RecordKey, ServiceMatch};
+
+mod permission;
 
 /// One source's row; destination, peer and source name are in the record's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,4 +32,184 @@ pub struct IntentionSource {
 pub enum Action {
     Allow,
     Deny,
+}
+
+const MAX_DESCRIPTION: usize = 512;
+pub(super) const ACTIONS: [&str; 2] = ["allow", "deny"];
+
+/// Decodes one block or config entry.
+pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
+    let root = Place::Root(declaration.form);
+    let destination = destination(declaration, faults);
+    let mut fields = declaration.fields(&root, faults);
+    tenancy::namespace(&mut fields);
+    tenancy::partition(&mut fields);
+    meta::decode(&mut fields);
+    let needs_jwt = permission::jwt(&mut fields);
+    let before = fields.faults.len();
+    let nodes = fields.list("sources");
+    if nodes.is_empty() && fields.faults.len() == before {
+        fields.missing_with("sources", "At least one source is required".to_owned());
+    }
+    // Consul takes a peer that is not there yet; a block that names one is a mistake.
+    let severity = if declaration.form == Form::Entry { Severity::Warning } else { Severity::Error };
+    let mut decoded = Decoded::default();
+    let mut known: BTreeMap<(Option<LinkName>, ServiceMatch), Span> = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let Some((table, span)) = fields.table_of("sources", node) else { continue };
+        let place = Place::Item(&root, "sources", index);
+        let wild = destination == Some(ServiceMatch::Any);
+        let Some(source) = decode_source(Fields::new(table, span, place, &mut *fields.faults), wild) else {
+            continue;
+        };
+        if let Some(first) = known.insert((source.peer.clone(), source.name.clone()), span) {
+            let peer = source.peer.as_ref().map(|peer| format!("peer(\"{peer}\") ")).unwrap_or_default();
+            let summary = format!("{} defines {peer}\"{}\" more than once", place.path(), source.name);
+            let fault = Diagnostic::error("duplicate-name", summary, Some(fields.faults.at(span)))
+                .related(fields.faults.at(first), "first defined here");
+            fields.faults.push(fault);
+            continue;
+        }
+        let Some(destination) = destination.clone() else { continue };
+        let key = RecordKey::Intention { destination, peer: source.peer.clone(), source: source.name };
+        if let (Some(link), Some(at)) = (source.peer, source.peer_span) {
+            decoded.mention(Some(key.clone()), RecordKey::ClusterLink(link), at, severity);
+        }
+        let mut record = source.record;
+        if needs_jwt && record.action == Action::Allow {
+            record = IntentionSource { action: Action::Deny, has_permissions: true, ..record };
+        }
+        decoded.record(key, Record::ServiceIntentions(record), span);
+    }
+    fields.finish();
+    decoded
+}
+
+fn destination(declaration: &Declaration<'_>, faults: &mut Faults) -> Option<ServiceMatch> {
+    let name = declaration.name;
+    let field = Place::Root(declaration.form).field("name");
+    if name.text.is_empty() {
+        faults.error("missing-key", format!("{field} is required"), name.span);
+        return None;
+    }
+    service_match(&field, name, faults)
+}
+
+/// A service's name or `*`, in Consul's words.
+fn service_match(field: &str, name: Text<'_>, faults: &mut Faults) -> Option<ServiceMatch> {
+    if name.text != "*" && name.text.contains('*') && !crate::diagnostic::secret::looks_secret(name.text) {
+        let summary = format!("{field}: wildcard character '*' cannot be used with partial values");
+        faults.error("bad-name", summary, name.span);
+        return None;
+    }
+    name.text.parse().map_err(|error| bad_name(faults, field, name, &error)).ok()
+}
+
+struct Source {
+    name: ServiceMatch,
+    peer: Option<LinkName>,
+    peer_span: Option<Span>,
+    record: IntentionSource,
+}
+
+fn decode_source(mut fields: Fields<'_, '_>, wild_destination: bool) -> Option<Source> {
+    let filled = |text: &Text<'_>| !text.text.is_empty();
+    let name = fields.text("name").filter(filled);
+    if name.is_none() {
+        fields.missing_with("name", format!("{} is required", fields.place.field("name")));
+    }
+    let name_field = fields.place.field("name");
+    let name = name.and_then(|name| service_match(&name_field, name, fields.faults));
+    let peer_text = fields.text("peer").filter(filled);
+    let peer = peer_text.map(|text| decode_peer(&mut fields, text));
+    if let Some(group) = fields.text("sameness_group").filter(filled) {
+        let field = fields.place.field("sameness_group");
+        let summary = format!("{field}: Sameness groups are a Consul Enterprise feature.");
+        fields.fault("not-taken", summary, group.span);
+    }
+    tenancy::namespace(&mut fields);
+    tenancy::partition(&mut fields);
+    let description = fields.text("description");
+    if let Some(text) = description.filter(|text| text.text.len() > MAX_DESCRIPTION) {
+        let field = fields.place.field("description");
+        fields.fault("too-large", format!("{field} exceeds maximum length {MAX_DESCRIPTION}"), text.span);
+    }
+    legacy(&mut fields);
+    let (action, has_permissions) = decode_action(&mut fields, wild_destination);
+    if let Some(kind) = fields.text("type").filter(filled).filter(|kind| kind.text != "consul") {
+        let summary = format!("{} must be set to 'consul'", fields.place.field("type"));
+        fields.fault("bad-value", summary, kind.span);
+    }
+    // What a read gives back and a write recomputes.
+    fields.take("precedence");
+    fields.finish();
+    let description = description.map(|text| text.text.to_owned()).unwrap_or_default();
+    Some(Source {
+        name: name?,
+        peer: match peer {
+            Some(parsed) => Some(parsed?),
+            None => None,
+        },
+        peer_span: peer_text.map(|text| text.span),
+        record: IntentionSource { action: action?, description, has_permissions },
+    })
+}
+
+fn decode_peer(fields: &mut Fields<'_, '_>, text: Text<'_>) -> Option<LinkName> {
+    if text.text == "*" {
+        let summary = format!("{}: cannot use wildcard '*' in peer", fields.place.field("peer"));
+        fields.fault("bad-value", summary, text.span);
+        return None;
+    }
+    fields.parse_name("peer", text)
+}
+
+/// An action, or permissions instead of one: those deny until they can be enforced.
+fn decode_action(fields: &mut Fields<'_, '_>, wild_destination: bool) -> (Option<Action>, bool) {
+    let action = fields.text("action").filter(|text| !text.text.is_empty());
+    let permissions = permission::permissions(fields);
+    if let Some(span) = permissions {
+        if let Some(action) = action {
+            let summary =
+                format!("{} must be omitted if Permissions are specified", fields.place.field("action"));
+            fields.fault("bad-value", summary, action.span);
+        }
+        let field = fields.place.field("permissions");
+        if wild_destination {
+            let summary = format!("{field} cannot be specified on intentions with wildcarded destinations");
+            fields.fault("bad-value", summary, span);
+        }
+        let at = fields.faults.at(span);
+        fields.faults.push(
+            Diagnostic::warning("not-enforced", format!("{field} are not enforced yet"), Some(at))
+                .detail("Until they are, this source is denied."),
+        );
+        return (Some(Action::Deny), true);
+    }
+    match action {
+        Some(text) if text.text == "allow" => (Some(Action::Allow), false),
+        Some(text) if text.text == "deny" => (Some(Action::Deny), false),
+        _ => {
+            let field = fields.place.field("action");
+            let near = action
+                .map(|text| crate::diagnostic::nearest::suggestion(text.text, ACTIONS))
+                .unwrap_or_default();
+            fields.missing_with("action", format!("{field} must be set to 'allow' or 'deny'{near}"));
+            (None, false)
+        }
+    }
+}
+
+/// What entries made through Consul's old intention API carry: dropped, as Consul does, but for `LegacyMeta`.
+fn legacy(fields: &mut Fields<'_, '_>) {
+    if fields.place.form() == Form::Block {
+        return;
+    }
+    for name in ["legacy_id", "legacy_create_time", "legacy_update_time"] {
+        fields.take(name);
+    }
+    if let Some(node) = fields.take("legacy_meta") {
+        let summary = format!("{} must be omitted", fields.place.field("legacy_meta"));
+        fields.fault("bad-value", summary, node.span);
+    }
 }

@@ -1,0 +1,75 @@
+//! Faults that only show when declarations are seen beside one another.
+
+use std::collections::HashMap;
+
+use super::assemble::{Assembled, describe};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::kind::cluster_link::ClusterLink;
+use crate::kind::service::Service;
+use crate::name::RemoteName;
+use crate::plan::Desired;
+use crate::record::{Record, RecordKey};
+
+/// Tells of every one.
+pub fn check(assembled: &Assembled, diagnostics: &mut Vec<Diagnostic>) {
+    let mut listeners = Listeners::default();
+    for desired in &assembled.desired {
+        for (key, declared) in &desired.records {
+            match (&declared.record, key) {
+                (Record::ClusterLink(link), RecordKey::ClusterLink(name)) => {
+                    diagnostics.extend(linked_to_itself(desired, name.as_str(), link, &declared.location));
+                }
+                (Record::Service(service), _) => {
+                    listeners.check(desired, key, service, &declared.location, diagnostics);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn linked_to_itself(desired: &Desired, name: &str, link: &ClusterLink, at: &Location) -> Option<Diagnostic> {
+    let own = desired.manifest.cluster.as_ref()?.as_str();
+    let peer = link.cluster.as_ref().map_or(name, RemoteName::as_str);
+    (peer == own).then(|| {
+        Diagnostic::error("link-to-itself", format!("cluster_link \"{name}\" links {own:?} to itself"), Some(at.clone()))
+            .detail(
+                "The manifest is applied to that cluster. Name the other one, by the link's name or by its `cluster`.",
+            )
+    })
+}
+
+/// The local ports that upstreams listen on, by cluster: one agent cannot listen twice on one.
+#[derive(Default)]
+struct Listeners<'d>(HashMap<(Option<&'d RemoteName>, &'d str, u16), (&'d RecordKey, &'d Location)>);
+
+impl<'d> Listeners<'d> {
+    fn check(
+        &mut self,
+        desired: &'d Desired,
+        key: &'d RecordKey,
+        service: &'d Service,
+        at: &'d Location,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) {
+        for upstream in &service.upstreams {
+            let listener = (
+                desired.manifest.cluster.as_ref(),
+                upstream.local_bind_address.as_str(),
+                upstream.local_bind_port,
+            );
+            let Some((first, place)) = self.0.insert(listener, (key, at)) else { continue };
+            let port = upstream.local_bind_port;
+            let who = if first == key { String::new() } else { format!(" and of {}", describe(first)) };
+            let mut fault = Diagnostic::error(
+                "port-taken-twice",
+                format!("local port {port} is that of two upstreams of {}{who}", describe(key)),
+                Some(at.clone()),
+            );
+            if first != key {
+                fault = fault.related(place.clone(), "the other is here");
+            }
+            diagnostics.push(fault);
+        }
+    }
+}
