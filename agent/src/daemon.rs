@@ -6,19 +6,33 @@ pub mod logging;
 pub mod network;
 pub mod options;
 mod place;
+mod router;
 mod signals;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use schema::name::ClusterName;
 use serde::{Deserialize, Serialize};
 
+use crate::apply::{Apply, ApplyParts};
+use crate::audit::Audit;
+use crate::catalog::{Catalog, CatalogError, Imports};
+use crate::dataset::{PoolError, Pools};
+use crate::health::Health;
+use crate::mesh::{Mesh, MeshParts};
+use crate::observe::Observe;
+use crate::peering::{Peering, PeeringError, PeeringParts};
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::{self, ValueError};
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
 use crate::task::{Drained, Tasks};
 use crate::trust::certificate::{CertificateError, KeyPair};
 use crate::trust::identity::Identities;
+use crate::tunnel::{Router, Sessions};
 pub use options::{Options, Settings};
 use place::{Place, PlaceError};
+use router::Streams;
 use signals::{Asked, Signals};
 
 /// How a running agent ended.
@@ -45,6 +59,14 @@ pub enum DaemonError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Listen(#[from] network::ListenError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Peering(#[from] PeeringError),
+    #[error(transparent)]
+    Pools(#[from] PoolError),
+    #[error("{} could not be opened: {source}", path.display())]
+    Audit { path: PathBuf, source: std::io::Error },
     #[error("this data folder is new, and its cluster has no name yet")]
     Nameless,
     #[error("this data folder belongs to cluster {own}, not to {asked}")]
@@ -105,7 +127,11 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     };
 
     let tasks = Tasks::new();
-    let _identities = Identities::start(store.clone(), &tasks).await?;
+    let floors = build(&place, &store, &identity, &name, &addresses, &tasks).await?;
+    let router: Arc<dyn Router> =
+        Arc::new(Streams { peering: floors.peering.clone(), mesh: floors.mesh.clone() });
+    floors.peering.run(router.clone()).await?;
+    tasks.spawn("mesh", floors.mesh.clone().run());
 
     tracing::info!(
         name = %name,
@@ -117,6 +143,67 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     );
     let asked = signals.asked().await;
     Ok(drain(&tasks, &mut signals, asked, &options).await)
+}
+
+/// Everything that the surfaces and the router work with.
+struct Floors {
+    identities: Arc<Identities>,
+    sessions: Arc<Sessions>,
+    catalog: Arc<Catalog>,
+    imports: Arc<Imports>,
+    health: Arc<Health>,
+    peering: Arc<Peering>,
+    mesh: Arc<Mesh>,
+    pools: Pools,
+    observe: Observe,
+    apply: Arc<Apply>,
+}
+
+/// From the ground up.
+async fn build(
+    place: &Place,
+    store: &Arc<dyn Store>,
+    identity: &Arc<KeyPair>,
+    name: &ClusterName,
+    addresses: &[String],
+    tasks: &Tasks,
+) -> Result<Floors, DaemonError> {
+    let pools = Pools::open(place.path())?;
+    let audit =
+        Audit::open(&place.audit()).map_err(|source| DaemonError::Audit { path: place.audit(), source })?;
+    let identities = Identities::start(store.clone(), tasks).await?;
+    let sessions = Arc::new(Sessions::default());
+    let catalog = Catalog::start(store.clone(), tasks).await?;
+    let imports = Arc::new(Imports::new());
+    let health = Health::start(catalog.clone(), tasks);
+    let peering = Peering::new(PeeringParts {
+        store: store.clone(),
+        identity: identity.clone(),
+        identities: identities.clone(),
+        sessions: sessions.clone(),
+        catalog: catalog.clone(),
+        imports: imports.clone(),
+        health: health.clone(),
+        advertise: addresses.to_vec(),
+        cluster: name.clone(),
+        tasks: tasks.clone(),
+    });
+    let mesh = Mesh::new(MeshParts {
+        catalog: catalog.clone(),
+        health: health.clone(),
+        sessions: sessions.clone(),
+        identities: identities.clone(),
+        tasks: tasks.clone(),
+    });
+    let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.fingerprint);
+    let apply = Apply::start(ApplyParts {
+        store: store.clone(),
+        links: peering.clone(),
+        pools: pools.clone(),
+        audit,
+        tasks: tasks.clone(),
+    });
+    Ok(Floors { identities, sessions, catalog, imports, health, peering, mesh, pools, observe, apply })
 }
 
 /// Lets what is under way finish, until the deadline or a second signal.

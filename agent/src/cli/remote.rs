@@ -8,7 +8,6 @@ use super::remotes::Listed;
 use super::{CliError, Context, ExitCode, Format, Table};
 
 mod add;
-mod certificate;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

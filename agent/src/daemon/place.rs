@@ -78,8 +78,8 @@ impl Place {
         self.path.join("unix.socket")
     }
 
-    pub fn volumes(&self) -> PathBuf {
-        self.path.join("pools")
+    pub fn audit(&self) -> PathBuf {
+        self.path.join("audit.log")
     }
 }
 

@@ -11,10 +11,9 @@ use schema::name::RemoteName;
 use super::super::context::name;
 use super::super::remotes::{DEFAULT_PORT, Remote};
 use super::super::{CliError, Context, ExitCode};
-use super::certificate::{Expected, shown_at};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, first_contact};
 use crate::trust::Fingerprint;
-use crate::trust::certificate::{fingerprint, to_pem};
+use crate::trust::certificate::{fingerprint, from_pem, to_pem};
 use crate::wire::token::{TokenError, TrustToken};
 
 /// For one call: addresses are raced within it.
@@ -93,8 +92,7 @@ async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Resul
         }
         return by_token(context, called, &text, token, Some(address)).await;
     }
-    let certificate = shown_at(std::slice::from_ref(&address), Expected::Any).await?;
-    let pin = fingerprint(&certificate);
+    let pin = first_contact(&address).await?.fingerprint;
     if !args.accept_certificate {
         accept(context, pin)?;
     }
@@ -170,10 +168,15 @@ async fn keep(
     pin: Fingerprint,
     client: &Client,
 ) -> Result<(), CliError> {
-    if !trusts_us(client).await? {
+    let server = client.server().await?;
+    if server.auth != "trusted" {
         return Err(CliError::failed("Server does not trust us after authentication").code("not-trusted"));
     }
-    let certificate = shown_at(&addresses, Expected::Pinned(pin)).await?;
+    let told = server.environment.as_ref().and_then(|environment| from_pem(&environment.certificate));
+    let certificate = told.filter(|certificate| fingerprint(certificate) == pin).ok_or_else(|| {
+        CliError::failed("the server tells of another certificate than the one it shows")
+            .code("wrong-certificate")
+    })?;
     context.folder.add(called, Remote { addresses }, &to_pem(&certificate), &context.local_url())?;
     Ok(())
 }
