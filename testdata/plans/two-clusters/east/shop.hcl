@@ -1,0 +1,5 @@
+manifest "shop" {
+  cluster = "east"
+}
+
+cluster_link "west" {}

@@ -1,0 +1,5 @@
+manifest "shop" {
+  cluster = "west"
+}
+
+cluster_link "east" {}

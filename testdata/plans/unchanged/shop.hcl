@@ -1,0 +1,7 @@
+manifest "shop" {
+  cluster = "east"
+}
+
+service "backend" {
+  port = 9090
+}
