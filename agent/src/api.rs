@@ -1,7 +1,13 @@
 //! The listener and the surfaces: /1.0 in LXD's shapes, /v1 in Consul's, /control/v1 ours.
+//!
+//! A handler decodes, asks for a `Permit`, calls one function below, encodes. What every request has in common (its id,
+//! its caller, its log line, the shape of its errors) is put round all routes here, so that no handler can leave it out.
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
 use schema::name::ClusterName;
 
 use crate::apply::Apply;
@@ -10,16 +16,24 @@ use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
 use crate::mesh::Mesh;
 use crate::observe::Observe;
+use crate::peering::Peering;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::certificate::KeyPair;
+use crate::trust::client_token::Clients;
 use crate::trust::identity::Identities;
 use crate::tunnel::Sessions;
 
 pub mod control;
+pub mod listener;
 pub mod lxd;
 pub mod problem;
+pub mod request;
+mod surface;
+
+#[cfg(test)]
+mod tests;
 
 /// What handlers work with. Each surface adds what it needs.
 #[derive(Clone)]
@@ -30,6 +44,7 @@ pub struct ApiState {
     pub addresses: Arc<[String]>,
     pub store: Arc<dyn Store>,
     pub identities: Arc<Identities>,
+    pub clients: Arc<Clients>,
     pub sessions: Arc<Sessions>,
     pub catalog: Arc<Catalog>,
     pub imports: Arc<Imports>,
@@ -37,6 +52,7 @@ pub struct ApiState {
     pub mesh: Arc<Mesh>,
     pub observe: Observe,
     pub apply: Arc<Apply>,
+    pub peering: Arc<Peering>,
     pub tasks: Tasks,
 }
 
@@ -50,4 +66,20 @@ impl ApiState {
     ) -> Result<Permit, Denied> {
         decide(caller, entitlement, entity, &self.identities.policy())
     }
+}
+
+/// Largest body of a request, unless its route says otherwise.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// Every surface, with what all requests have in common.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/", get(lxd::versions))
+        .nest("/1.0", lxd::router())
+        .nest("/control/v1", control::router())
+        .route("/healthz", get(|| async { "ok\n" }))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn(surface::shape))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), request::observe))
+        .with_state(state)
 }

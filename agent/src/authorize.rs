@@ -144,6 +144,9 @@ pub enum Denied {
     NotFound(String),
     #[error("forbidden: {0}")]
     Forbidden(String),
+    /// Nobody knows the caller, so nothing was asked about its rights.
+    #[error("untrusted: {0}")]
+    Untrusted(String),
 }
 
 /// Whether `caller` holds `entitlement` on `entity`.
@@ -158,10 +161,10 @@ pub fn decide(
             return Ok(Permit { caller: caller.clone(), entitlement, entity });
         }
         Caller::Anonymous { certificate: None } => {
-            return Err(Denied::Forbidden("no certificate was shown".to_owned()));
+            return Err(Denied::Untrusted("no certificate was shown".to_owned()));
         }
         Caller::Anonymous { certificate: Some(fingerprint) } => {
-            return Err(Denied::Forbidden(format!("certificate {fingerprint} is not trusted")));
+            return Err(Denied::Untrusted(format!("certificate {fingerprint} is not trusted")));
         }
         Caller::Client { access: Access::Groups(groups), .. } | Caller::Peer { groups, .. } => groups,
     };

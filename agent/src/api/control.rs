@@ -8,9 +8,11 @@ mod apply;
 mod explain;
 mod service;
 mod state;
+mod status;
+mod trust;
 mod watch;
 
-/// Every route under `/control/v1`.
+/// Every route under `/control/v1`, relative to it.
 pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(apply::router())
@@ -18,4 +20,6 @@ pub fn router() -> Router<ApiState> {
         .merge(watch::router())
         .merge(explain::router())
         .merge(service::router())
+        .merge(status::router())
+        .merge(trust::router())
 }

@@ -5,8 +5,12 @@ use axum::Router;
 use super::ApiState;
 
 pub mod answer;
+mod certificates;
+mod server;
 
-/// Every route under `/1.0`.
+pub use server::versions;
+
+/// Every route under `/1.0`, relative to it.
 pub fn router() -> Router<ApiState> {
-    Router::new()
+    Router::new().merge(server::router()).merge(certificates::router())
 }

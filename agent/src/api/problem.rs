@@ -49,6 +49,11 @@ impl From<Denied> for Problem {
         match denied {
             Denied::NotFound(_) => Self::not_found(),
             Denied::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden"),
+            Denied::Untrusted(_) => {
+                Self::new(StatusCode::FORBIDDEN, "untrusted", "This agent does not trust the caller").hint(
+                    "`comity trust add --name NAME` there makes a token, `comity remote add NAME TOKEN` redeems it.",
+                )
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ fn the_machines_administrator_may_all_and_a_stranger_nothing() {
         let stranger = Caller::Anonymous { certificate };
         assert!(matches!(
             decide(&stranger, Entitlement::CanView, link("a"), &policy(&[("server", "admin", None)])),
-            Err(Denied::Forbidden(_))
+            Err(Denied::Untrusted(_))
         ));
     }
     assert!(decide(&peer(), Entitlement::CanView, link("a"), &nothing).is_err());

@@ -97,7 +97,7 @@ impl From<Denied> for LxdError {
         tracing::info!(reason = %denied, "refused");
         match denied {
             Denied::NotFound(_) => Self::plain(StatusCode::NOT_FOUND),
-            Denied::Forbidden(_) => Self::plain(StatusCode::FORBIDDEN),
+            Denied::Forbidden(_) | Denied::Untrusted(_) => Self::plain(StatusCode::FORBIDDEN),
         }
     }
 }

@@ -1,0 +1,42 @@
+//! `GET /control/v1/status`: who this agent is and how it is doing. It answers once everything runs.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+
+use crate::api::ApiState;
+use crate::api::problem::Problem;
+use crate::authorize::{Denied, Entitlement, Entity};
+use crate::store::Txn;
+use crate::trust::Caller;
+use crate::wire::status::{LinkSummary, Status};
+
+pub fn router() -> Router<ApiState> {
+    Router::new().route("/status", get(show))
+}
+
+/// Everybody who is trusted may ask; of links one sees what one may.
+async fn show(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Status>, Problem> {
+    if !caller.is_trusted() {
+        return Err(Denied::Untrusted("the status is for trusted callers".to_owned()).into());
+    }
+    let revision = state.store.commit(Txn::default()).await.map_err(|error| Problem::internal(&error))?;
+    let links = state.peering.live_links().await.map_err(|error| Problem::internal(&error))?;
+    let sees = |entity| state.permit(&caller, Entitlement::CanView, entity).is_ok();
+    let links = links.into_iter().filter(|(name, _)| sees(Entity::ClusterLink(name.clone())));
+    Ok(Json(Status {
+        name: state.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: state.identity.fingerprint.to_string(),
+        addresses: state.addresses.to_vec(),
+        epoch: state.store.epoch().to_owned(),
+        revision: revision.0,
+        links: links
+            .map(|(name, link)| LinkSummary { name, state: link.state, reason: link.reason })
+            .collect(),
+        watch: None,
+    }))
+}

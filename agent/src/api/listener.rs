@@ -1,0 +1,210 @@
+//! Takes in connections: the network's, told apart by ALPN, the unix socket's, and streams of linked clusters.
+//!
+//! Everything that somebody unknown can make us hold is bounded: connections, handshakes, the time of each, headers.
+//! A connection whose caller loses its identity is cut, not only refused its next request.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::ApiState;
+use super::request::Connection;
+use crate::task::Tasks;
+use crate::trust::Caller;
+use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
+use crate::tunnel::tls::{ALPN_API, ClientCertificate, server_config};
+use crate::tunnel::{self, ALPN_LINK, Session, TunnelStream, connect};
+use crate::wire::link::Refusal;
+
+mod http;
+pub mod socket;
+
+/// Most connections from the network at a time.
+const MAX_CONNECTIONS: usize = 2048;
+/// Most of them that may be in their handshake.
+const MAX_HANDSHAKES: usize = 256;
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a link's connection may outlive its identity: time for both sides to part in order. What runs on it is cut
+/// at once by whoever serves it.
+const PARTING: Duration = Duration::from_secs(5);
+/// How long to wait when the machine has no more descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The API, ready to be served to whoever connects.
+#[derive(Clone)]
+pub struct Api {
+    state: ApiState,
+    app: Router,
+}
+
+struct Network {
+    api: Api,
+    router: Arc<dyn tunnel::Router>,
+    for_api: Arc<ServerConfig>,
+    for_links: Arc<ServerConfig>,
+    handshakes: Semaphore,
+}
+
+impl Api {
+    pub fn new(state: ApiState) -> Self {
+        Self { app: super::router(state.clone()), state }
+    }
+
+    /// Serves the network until the tasks end. `router` serves what arrives on links.
+    pub fn serve_network(
+        &self,
+        listener: std::net::TcpListener,
+        router: Arc<dyn tunnel::Router>,
+    ) -> Result<(), ListenerError> {
+        let identity = &self.state.identity;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let network = Arc::new(Network {
+            api: self.clone(),
+            router,
+            for_api: server_config(identity, &ALPN_API, ClientCertificate::Requested)?,
+            for_links: server_config(identity, &[ALPN_LINK], ClientCertificate::Required)?,
+            handshakes: Semaphore::new(MAX_HANDSHAKES),
+        });
+        self.state.tasks.spawn("listener", network.accept(listener));
+        Ok(())
+    }
+
+    /// Serves the unix socket until the tasks end.
+    pub fn serve_socket(&self, listener: std::os::unix::net::UnixListener) -> Result<(), ListenerError> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        self.state.tasks.spawn("socket", socket::accept(self.clone(), listener));
+        Ok(())
+    }
+
+    /// Serves a stream of kind `Api` that a linked cluster opened and that was accepted.
+    pub async fn serve_stream(&self, session: &Session, stream: TunnelStream) {
+        self.serve(stream, Connection::Link { peer: session.peer() }).await;
+    }
+
+    async fn serve<S>(&self, stream: S, connection: Connection)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        http::serve(self.app.clone(), &self.state.identities, &self.state.tasks, stream, connection).await;
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.state.tasks
+    }
+}
+
+/// Why a listener could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    #[error("the listener cannot be used: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
+
+impl Network {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let ending = self.api.tasks().ending();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = ending.cancelled() => return,
+            };
+            match accepted {
+                Ok((tcp, from)) => match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => {
+                        let network = Arc::clone(&self);
+                        let ending = ending.clone();
+                        self.api.tasks().spawn("connection", async move {
+                            let taken = network.take(tcp, from, place, &ending).await;
+                            if let Err(error) = taken {
+                                tracing::debug!(%from, %error, "a connection came to nothing");
+                            }
+                        });
+                    }
+                    Err(_) => tracing::warn!(%from, "too many connections; one was dropped"),
+                },
+                Err(error) => {
+                    tracing::error!(%error, "connections cannot be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        tcp: TcpStream,
+        from: SocketAddr,
+        _place: OwnedSemaphorePermit,
+        ending: &tokio_util::sync::CancellationToken,
+    ) -> io::Result<()> {
+        connect::tune(&tcp)?;
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp));
+        let stream = tokio::select! {
+            ended = handshake => ended.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?,
+            () = ending.cancelled() => return Ok(()),
+        };
+        let session = stream.get_ref().1;
+        let certificate =
+            session.peer_certificates().and_then(<[_]>::first).map(|der| der.clone().into_owned());
+        if session.alpn_protocol() == Some(ALPN_LINK) {
+            // The link's verifier insists on one.
+            let certificate = certificate.ok_or(io::ErrorKind::InvalidData)?;
+            return self.link(stream, &certificate).await;
+        }
+        self.api.serve(stream, Connection::Network { from, certificate }).await;
+        Ok(())
+    }
+
+    async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        // The semaphore is never closed.
+        let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
+        let is_link =
+            start.client_hello().alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_LINK));
+        let config = if is_link { &self.for_links } else { &self.for_api };
+        start.into_stream(Arc::clone(config)).await
+    }
+
+    /// Serves a linked cluster's connection for as long as it is linked. One that is not linked is handed over all the
+    /// same: it may be here to say, or to hear, that the link was deleted, which is peering's to judge.
+    async fn link(
+        &self,
+        stream: TlsStream<TcpStream>,
+        certificate: &rustls_pki_types::CertificateDer<'static>,
+    ) -> io::Result<()> {
+        if let Err(reason) = check_validity(certificate, jiff::Timestamp::now()) {
+            return tunnel::refuse(stream, Refusal::Denied, &reason.to_string()).await;
+        }
+        let peer = fingerprint(certificate);
+        let identities = &self.api.state.identities;
+        let mut changed = identities.changed();
+        let linked = |caller: &Caller| matches!(caller, Caller::Peer { .. });
+        let was_linked = linked(&identities.caller_by_fingerprint(peer));
+        let session = tunnel::serve(stream, peer, self.router.clone(), self.api.tasks()).await?;
+        loop {
+            tokio::select! {
+                _ = session.closed() => return Ok(()),
+                _ = changed.changed(), if was_linked => {
+                    if !linked(&identities.caller_by_fingerprint(peer)) {
+                        let _ = tokio::time::timeout(PARTING, session.closed()).await;
+                        session.close("the link's identity is gone");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! HTTP over one connection, of whatever kind, until it ends, the agent does, or its caller is trusted no more. One
+//! that is upgraded is its handler's from then on.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::ServiceExt as _;
+
+use crate::api::request::Connection;
+use crate::task::Tasks;
+use crate::trust::Caller;
+use crate::trust::identity::Identities;
+
+/// How long the head of a request may take.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stranger may stay connected. What it may do takes a request or two.
+const STRANGER_STAYS: Duration = Duration::from_secs(120);
+
+pub(super) async fn serve<S>(
+    app: Router,
+    identities: &Identities,
+    tasks: &Tasks,
+    stream: S,
+    connection: Connection,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connection = Arc::new(connection);
+    let mut changed = identities.changed();
+    let mut known = connection.caller(identities);
+    let service = {
+        let connection = Arc::clone(&connection);
+        service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&connection));
+            app.clone().oneshot(request.map(Body::new))
+        })
+    };
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(64)
+        .max_buf_size(64 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(64)
+        .max_header_list_size(32 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ending = tasks.ending();
+    let mut leaving = false;
+    let stranger_stays = tokio::time::sleep(STRANGER_STAYS);
+    let mut stranger_stays = pin!(stranger_stays);
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                return;
+            }
+            () = ending.cancelled(), if !leaving => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = stranger_stays.as_mut(), if !leaving && !known.is_trusted() => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            // The sender lives as long as the identities do, and those outlive their connections.
+            Ok(()) = changed.changed() => {
+                let now = connection.caller(identities);
+                if lost(&known, &now) {
+                    tracing::info!(caller = %known, "the caller is trusted no more; its connection was cut");
+                    return;
+                }
+                known = now;
+            }
+        }
+    }
+}
+
+/// Whether the caller has lost what it was trusted as.
+fn lost(before: &Caller, now: &Caller) -> bool {
+    match (before, now) {
+        (Caller::Anonymous { .. }, _) | (Caller::Local { .. }, Caller::Local { .. }) => false,
+        (Caller::Client { .. }, Caller::Client { .. }) => false,
+        (Caller::Peer { link: before, .. }, Caller::Peer { link: now, .. }) => before != now,
+        _ => true,
+    }
+}

@@ -1,0 +1,105 @@
+//! `GET /1.0`: what this server is and whether it knows the caller. Anybody may ask.
+
+use std::fs;
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Extension, Router};
+use serde_json::Map;
+
+use super::answer::sync;
+use crate::api::ApiState;
+use crate::api::request::Connection;
+use crate::authorize::{Entitlement, Entity};
+use crate::trust::Caller;
+use crate::wire::lxd::server::{Environment, ServerInfo};
+
+/// What clients may count on, by LXD's names. Only what works is named.
+const EXTENSIONS: &[&str] = &["certificate_token"];
+
+pub fn router() -> Router<ApiState> {
+    Router::new().route("/", get(show))
+}
+
+/// `GET /`: the one version. lxc fetches it to see the certificate.
+pub async fn versions() -> Response {
+    sync(["/1.0"])
+}
+
+async fn show(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Extension(connection): Extension<Arc<Connection>>,
+) -> Response {
+    let (name, method) = match &caller {
+        Caller::Local { uid } => (Some(uid.to_string()), Some("unix")),
+        Caller::Client { fingerprint, .. } => (Some(fingerprint.to_string()), Some("tls")),
+        Caller::Peer { fingerprint, .. } => (Some(fingerprint.to_string()), Some("cluster")),
+        Caller::Anonymous { .. } => (None, None),
+    };
+    let trusted = caller.is_trusted();
+    let edits = state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok();
+    sync(ServerInfo {
+        config: edits.then(Map::new),
+        api_extensions: EXTENSIONS.iter().map(|&extension| extension.to_owned()).collect(),
+        api_status: "stable".to_owned(),
+        api_version: "1.0".to_owned(),
+        auth: if trusted { "trusted" } else { "untrusted" }.to_owned(),
+        public: false,
+        auth_methods: vec!["tls".to_owned()],
+        client_certificate: connection.certificate().is_some(),
+        auth_user_name: name,
+        auth_user_method: method.map(str::to_owned),
+        environment: trusted.then(|| environment(&state)),
+    })
+}
+
+fn environment(state: &ApiState) -> Environment {
+    let machine = &*MACHINE;
+    Environment {
+        addresses: state.addresses.to_vec(),
+        architectures: vec![std::env::consts::ARCH.to_owned()],
+        certificate: state.identity.pem.clone(),
+        certificate_fingerprint: state.identity.fingerprint.to_string(),
+        driver: String::new(),
+        driver_version: String::new(),
+        kernel: machine.kernel.clone(),
+        kernel_architecture: std::env::consts::ARCH.to_owned(),
+        kernel_version: machine.kernel_version.clone(),
+        os_name: machine.os_name.clone(),
+        os_version: machine.os_version.clone(),
+        project: "default".to_owned(),
+        server: "comity".to_owned(),
+        server_clustered: false,
+        server_name: state.name.to_string(),
+        server_pid: std::process::id(),
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        storage: "dir".to_owned(),
+        storage_version: "1".to_owned(),
+    }
+}
+
+/// What does not change while the agent runs. What is not known is empty.
+struct Machine {
+    kernel: String,
+    kernel_version: String,
+    os_name: String,
+    os_version: String,
+}
+
+static MACHINE: LazyLock<Machine> = LazyLock::new(|| {
+    let line = |path| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let field = |name: &str| {
+        let value = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    Machine {
+        kernel: line("/proc/sys/kernel/ostype"),
+        kernel_version: line("/proc/sys/kernel/osrelease"),
+        os_name: field("NAME"),
+        os_version: field("VERSION_ID"),
+    }
+});

@@ -1,0 +1,102 @@
+//! What every request has: an id, a caller looked up anew, a line in the log, and an answer even if a handler panics.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures::FutureExt as _;
+use http::{HeaderName, HeaderValue, StatusCode};
+use rustls_pki_types::CertificateDer;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::surface::Surface;
+use crate::trust::identity::Identities;
+use crate::trust::{Caller, Fingerprint};
+
+/// The header that tells a request's id, as the log has it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long a stranger's request may take, body and all.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest path that the log repeats; none of ours is longer, and what is may be something pasted.
+const MAX_LOGGED_PATH: usize = 200;
+
+/// The connection that a request came over. Handlers find it as `Extension<Arc<Connection>>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// The unix socket, from a process of this user.
+    Local { uid: u32 },
+    /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
+    Network { from: SocketAddr, certificate: Option<CertificateDer<'static>> },
+    /// A stream of a session with a linked cluster.
+    Link { peer: Fingerprint },
+}
+
+impl Connection {
+    /// Who is calling, at this moment.
+    pub fn caller(&self, identities: &Identities) -> Caller {
+        match self {
+            Connection::Local { uid } => Caller::Local { uid: *uid },
+            Connection::Network { certificate, .. } => identities.caller(certificate.as_ref()),
+            Connection::Link { peer } => match identities.caller_by_fingerprint(*peer) {
+                caller @ Caller::Peer { .. } => caller,
+                // Only a link's own identity counts on a link's streams.
+                _ => Caller::Anonymous { certificate: Some(*peer) },
+            },
+        }
+    }
+
+    /// The certificate that was shown, its key proven by the handshake.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Connection::Network { certificate, .. } => certificate.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+pub(super) async fn observe(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+    let id = Uuid::new_v4();
+    let begun = Instant::now();
+    let connection = request.extensions().get::<Arc<Connection>>();
+    // Without a connection there is nobody: the listener sets one for each.
+    let caller = connection.map_or(Caller::Anonymous { certificate: None }, |c| c.caller(&state.identities));
+    let span = tracing::info_span!("request", %id);
+    let (method, path) = (request.method().clone(), logged(request.uri().path()));
+    let surface = Surface::of(request.uri().path());
+    let (name, trusted) = (caller.to_string(), caller.is_trusted());
+    request.extensions_mut().insert(caller);
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let answered =
+        if trusted { Some(answer.await) } else { tokio::time::timeout(STRANGER_TIMEOUT, answer).await.ok() };
+    let _entered = span.enter();
+    let mut response = match answered {
+        Some(Ok(response)) => response,
+        Some(Err(_)) => {
+            tracing::error!("the handler panicked");
+            surface.error(StatusCode::INTERNAL_SERVER_ERROR, None)
+        }
+        None => surface.error(StatusCode::REQUEST_TIMEOUT, None),
+    };
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+    tracing::info!(%method, path, status, caller = name, ms, "request");
+    response
+}
+
+/// A path as the log has it: never its query, which may hold a secret, and not what no path of ours is like.
+fn logged(path: &str) -> String {
+    if path.len() <= MAX_LOGGED_PATH {
+        return path.to_owned();
+    }
+    let known: String = path.chars().take(24).collect();
+    format!("{known}… ({} bytes)", path.len())
+}

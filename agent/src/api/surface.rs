@@ -1,0 +1,75 @@
+//! Errors that no handler made (no such path, wrong method, a body that is too large or makes no sense), in the shape
+//! of the surface that was asked.
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::{StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+
+use super::lxd::answer::LxdError;
+use super::problem::Problem;
+
+/// Longest message of axum's that is passed on.
+const MAX_MESSAGE: usize = 2048;
+
+/// Whose shapes a path's answers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surface {
+    Lxd,
+    Ours,
+}
+
+impl Surface {
+    pub(super) fn of(path: &str) -> Self {
+        let lxd = path == "/" || path == "/1.0" || path.starts_with("/1.0/");
+        if lxd { Surface::Lxd } else { Surface::Ours }
+    }
+
+    pub(super) fn error(self, status: StatusCode, message: Option<String>) -> Response {
+        match self {
+            Surface::Lxd => {
+                // LXD says of a known path that it does not offer the method.
+                let status = if status == StatusCode::METHOD_NOT_ALLOWED {
+                    StatusCode::NOT_IMPLEMENTED
+                } else {
+                    status
+                };
+                let plain = LxdError::plain(status);
+                message.map_or(plain, |message| LxdError::new(status, message)).into_response()
+            }
+            Surface::Ours => {
+                let code = match status {
+                    StatusCode::NOT_FOUND => "not_found",
+                    StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+                    StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+                    StatusCode::REQUEST_TIMEOUT => "timeout",
+                    _ if status.is_server_error() => "internal",
+                    _ => "bad_request",
+                };
+                let plain = status.canonical_reason().unwrap_or("Error").to_owned();
+                Problem::new(status, code, message.unwrap_or(plain)).into_response()
+            }
+        }
+    }
+}
+
+/// Puts errors that are not JSON, which are axum's own, into the surface's shape.
+pub(super) async fn shape(request: Request, next: Next) -> Response {
+    let surface = Surface::of(request.uri().path());
+    let response = next.run(request).await;
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !(status.is_client_error() || status.is_server_error()) || is_json {
+        return response;
+    }
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let body = Limited::new(response.into_body(), MAX_MESSAGE).collect().await;
+    let text = body.ok().and_then(|body| String::from_utf8(body.to_bytes().to_vec()).ok());
+    let mut response = surface.error(status, text.filter(|text| !text.is_empty()));
+    if let Some(allow) = allow.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
