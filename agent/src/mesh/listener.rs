@@ -112,7 +112,7 @@ async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver
     let _ = socket.set_nodelay(true);
     let ended = tokio::select! {
         biased;
-        _ = routes.changed() => Err(Failed::Rerouted),
+        () = rerouted(mesh, &mut routes) => Err(Failed::Rerouted),
         () = drained(&mesh.parts.tasks) => Err(Failed::Draining),
         ended = async {
             match &route.peer {
@@ -140,6 +140,14 @@ async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver
         }
         Failed::Broke(error) => tracing::debug!(%source, %destination, link, %error, "connection broke"),
         Failed::Draining => {}
+    }
+}
+
+/// Resolves when the upstream leads elsewhere or is gone. Routes also go when the agent drains: then what is open may
+/// end by itself for a while.
+async fn rerouted(mesh: &Mesh, routes: &mut watch::Receiver<Arc<Route>>) {
+    if routes.changed().await.is_err() && mesh.parts.tasks.ending().is_cancelled() {
+        std::future::pending().await
     }
 }
 
