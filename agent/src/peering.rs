@@ -33,7 +33,7 @@ use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 use crate::trust::identity::Identities;
 use crate::tunnel::{Incoming, Router, Session, Sessions};
-use crate::wire::cluster_link::LinkReport;
+use crate::wire::cluster_link::{LinkPost, LinkReport, VOLATILE_ADDRESSES};
 use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::token::{TokenError, TrustToken};
 use half::{ActivateError, Attempt, Half};
@@ -63,7 +63,6 @@ pub struct Peering {
 }
 
 /// A redemption as it arrives at the issuer.
-#[derive(Debug)]
 pub struct ActivateRequest {
     /// The token's text.
     pub token: String,
@@ -133,6 +132,20 @@ pub enum PeeringError {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Value(#[from] crate::store::value::ValueError),
+}
+
+impl ActivateRequest {
+    /// From the body of a request that came over a connection made with `presented`.
+    pub fn from_post(post: LinkPost, presented: CertificateDer<'static>) -> Self {
+        let addresses = post.config.get(VOLATILE_ADDRESSES).map(String::as_str).unwrap_or_default();
+        Self {
+            addresses: addresses.split(',').map(str::to_owned).collect(),
+            token: post.trust_token,
+            attempt: Some(post.attempt_id).filter(|id| !id.is_empty()).and_then(Attempt::read),
+            presented,
+            cluster_certificate: Some(post.cluster_certificate).filter(|pem| !pem.is_empty()),
+        }
+    }
 }
 
 impl Peering {
@@ -225,3 +238,6 @@ impl Peering {
         self.statuses.get(link).connection == status::Connection::Up
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use schema::name::LinkName;
 
+use super::half::Half;
 use super::keeper::Backoff;
 use super::ledger::{self, Tombstone};
 use super::{Peering, PeeringError};
@@ -23,6 +25,8 @@ use crate::wire::link::{Refusal, StreamHeader};
 const LIMIT: Duration = Duration::from_secs(2);
 /// A peer that was away for longer is not looked for any more.
 const TOMBSTONE_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How long, at most, until a peer that was not there is looked for again.
+const SEEK_PAUSE: Duration = Duration::from_secs(60);
 /// How long a stranger may stay: time enough to say farewell, not to be a burden.
 const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 /// How many strangers are heard at once.
@@ -31,6 +35,7 @@ pub(super) const STRANGERS: usize = 32;
 /// The end of a link's keeper: tells the peer if the link was deleted, then closes the session.
 pub(super) async fn part(
     peering: &Arc<Peering>,
+    link: &LinkName,
     peer: &Fingerprint,
     session: Option<Session>,
     router: &Arc<dyn Router>,
@@ -44,6 +49,11 @@ pub(super) async fn part(
     };
     let Some((tombstone, _)) = tombstone else {
         if let Some(session) = session {
+            let half = ledger::read(&*peering.parts.store, link).await.map(|held| held.half);
+            if matches!(half, Ok(Half::Terminated(_))) {
+                // The peer's farewell is being answered on it; closing is the peer's part, once it has the answer.
+                let _ = tokio::time::timeout(LIMIT, session.closed()).await;
+            }
             session.close("the link ended");
         }
         return;
@@ -71,11 +81,10 @@ pub(super) fn seek(
     tasks.spawn("farewell", async move {
         let ending = peering.parts.tasks.ending();
         let search = async {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::up_to(SEEK_PAUSE);
             // The tombstone goes when the peer was told, or is linked anew.
             while let Ok(Some(_)) = ledger::tombstone(&*peering.parts.store, &peer).await {
-                // Ten times as patient as with a link that is wanted.
-                tokio::time::sleep(backoff.pause() * 10).await;
+                tokio::time::sleep(backoff.pause()).await;
                 let parts = &peering.parts;
                 let dialled = dial(&addresses, peer, &parts.identity, Arc::clone(&router), &parts.tasks);
                 if let Ok(session) = dialled.await {

@@ -216,7 +216,9 @@ impl Half {
     pub fn begin(self, redeeming: Redeeming) -> Result<Begun, LinkedError> {
         match self {
             Half::Established(established) if established.peer.fingerprint == redeeming.pinned => {
+                // The token's addresses are the newest there are, and the side that issued one knew none of the peer.
                 Ok(Begun::Renewing(Half::Established(Established {
+                    peer: Peer { addresses: redeeming.addresses, ..established.peer },
                     dials: Dials::Here,
                     redemption: None,
                     ..established

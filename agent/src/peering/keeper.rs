@@ -90,7 +90,7 @@ impl Peering {
         self.parts.imports.withdraw(&kept.link);
         self.statuses.forget(&kept.link);
         kept.done.cancel();
-        farewell::part(&self, &kept.peer.fingerprint, last, &kept.router).await;
+        farewell::part(&self, &kept.link, &kept.peer.fingerprint, last, &kept.router).await;
     }
 
     /// Dials until a session stands. Dropped when one arrives by itself.
@@ -158,21 +158,31 @@ fn why(closed: Closed) -> String {
 
 /// Pauses between attempts: none before the first, then from 100 ms doubling to 3 s, each with jitter, so that
 /// a thousand links of a restarted peer do not call in step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backoff {
     attempts: u32,
+    most: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(Duration::from_secs(3))
+    }
 }
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
-    const MOST: Duration = Duration::from_secs(3);
+
+    pub fn up_to(most: Duration) -> Self {
+        Self { attempts: 0, most }
+    }
 
     pub fn pause(&mut self) -> Duration {
         let attempt = self.attempts;
         self.attempts = self.attempts.saturating_add(1);
         let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
         let whole =
-            Self::FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(Self::MOST);
+            Self::FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.most);
         // Between half of it and the whole; one random byte is jitter enough.
         let [random, ..] = uuid::Uuid::new_v4().into_bytes();
         whole / 2 + whole * u32::from(random) / 512
@@ -189,7 +199,7 @@ mod tests {
         assert_eq!(backoff.pause(), Duration::ZERO);
         let pauses: Vec<Duration> = (0..40).map(|_| backoff.pause()).collect();
         assert!(pauses[0] >= Backoff::FIRST / 2 && pauses[0] <= Backoff::FIRST);
-        assert!(pauses.iter().all(|pause| *pause <= Backoff::MOST));
-        assert!(pauses[39] >= Backoff::MOST / 2);
+        assert!(pauses.iter().all(|pause| *pause <= backoff.most));
+        assert!(pauses[39] >= backoff.most / 2);
     }
 }
