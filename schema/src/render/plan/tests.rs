@@ -34,7 +34,7 @@ fn colours_what_differs() {
     assert!(text.contains("# (1 unchanged element hidden)"), "{text:?}");
 }
 
-/// Each folder of `testdata/plans` holds declarations, the live state of the clusters they name (`live.json`, by
+/// Each folder of `testdata/plans` holds declarations (`declared`), the live state of the clusters they name (`live.json`, by
 /// remote), and what the plan looks like. `COMITY_BLESS=1` writes the latter anew.
 #[test]
 fn golden_plans() {
@@ -48,7 +48,8 @@ fn golden_plans() {
 
 fn golden(case: &Path) -> Vec<String> {
     let mut files = Vec::new();
-    read(case, case, &mut files);
+    let declared = case.join("declared");
+    read(&declared, &declared, &mut files);
     let loaded = crate::config::load(&files, &crate::config::NoInputs);
     assert!(!has_errors(&loaded.diagnostics), "{}: {:?}", case.display(), loaded.diagnostics);
     let live = std::fs::read(case.join("live.json")).unwrap();
