@@ -13,12 +13,15 @@ use schema::name::ClusterName;
 use crate::apply::Apply;
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
 use crate::catalog::{Catalog, Imports};
+use crate::dataset::Pools;
 use crate::health::Health;
 use crate::mesh::Mesh;
 use crate::observe::Observe;
+use crate::operation::Operations;
 use crate::peering::Peering;
 use crate::store::Store;
 use crate::task::Tasks;
+use crate::transfer::Transfers;
 use crate::trust::Caller;
 use crate::trust::certificate::KeyPair;
 use crate::trust::client_token::Clients;
@@ -34,6 +37,8 @@ mod surface;
 
 #[cfg(test)]
 mod tests;
+mod upgrade;
+mod volume;
 
 /// What handlers work with. Each surface adds what it needs.
 #[derive(Clone)]
@@ -53,6 +58,9 @@ pub struct ApiState {
     pub observe: Observe,
     pub apply: Arc<Apply>,
     pub peering: Arc<Peering>,
+    pub pools: Pools,
+    pub operations: Operations,
+    pub transfers: Transfers,
     pub tasks: Tasks,
 }
 

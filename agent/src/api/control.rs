@@ -10,6 +10,7 @@ mod service;
 mod state;
 mod status;
 mod trust;
+mod volume;
 mod watch;
 
 /// Every route under `/control/v1`, relative to it.
@@ -22,4 +23,5 @@ pub fn router() -> Router<ApiState> {
         .merge(service::router())
         .merge(status::router())
         .merge(trust::router())
+        .merge(volume::router())
 }

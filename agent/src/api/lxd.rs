@@ -6,11 +6,17 @@ use super::ApiState;
 
 pub mod answer;
 mod certificates;
+mod operation;
 mod server;
+mod volume;
 
 pub use server::versions;
 
 /// Every route under `/1.0`, relative to it.
 pub fn router() -> Router<ApiState> {
-    Router::new().merge(server::router()).merge(certificates::router())
+    Router::new()
+        .merge(server::router())
+        .merge(certificates::router())
+        .merge(operation::router())
+        .merge(volume::router())
 }

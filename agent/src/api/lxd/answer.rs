@@ -6,6 +6,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::api::problem::Problem;
+use crate::apply::ApplyError;
 use crate::authorize::Denied;
 use crate::wire::lxd::{Envelope, EnvelopeKind};
 
@@ -89,6 +91,17 @@ impl LxdError {
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed");
         Self::plain(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// As our own surface words it, with the hint in the one line that there is.
+impl From<ApplyError> for LxdError {
+    fn from(error: ApplyError) -> Self {
+        let Problem { status, message, hint, .. } = Problem::from(error);
+        match hint {
+            Some(hint) => Self::new(status, format!("{message}. {hint}")),
+            None => Self::new(status, message),
+        }
     }
 }
 
