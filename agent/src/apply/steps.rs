@@ -117,14 +117,11 @@ impl Runner {
             let asker = if unfinished.is_empty() {
                 retry = FIRST_RETRY;
                 asking.recv().await.map(Some)
+            } else if let Ok(asker) = tokio::time::timeout(retry, asking.recv()).await {
+                asker.map(Some)
             } else {
-                match tokio::time::timeout(retry, asking.recv()).await {
-                    Ok(asker) => asker.map(Some),
-                    Err(_) => {
-                        retry = (retry * 2).min(LAST_RETRY);
-                        Some(None)
-                    }
-                }
+                retry = (retry * 2).min(LAST_RETRY);
+                Some(None)
             };
             let Some(asker) = asker else { return };
             unfinished = self.run_recorded().await;

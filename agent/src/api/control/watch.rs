@@ -84,7 +84,7 @@ async fn watch(
                 };
                 return Some(match batch {
                     Ok(batch) => {
-                        let event = event(state.store.epoch(), batch);
+                        let event = event(state.store.epoch(), &batch);
                         (Ok(event), Some((Begin::At(batches), revoked, ending)))
                     }
                     Err(error) => (Ok(reset(&error.to_string())), None),
@@ -121,7 +121,7 @@ fn permitted(state: &ApiState, caller: &Caller) -> Result<(), Problem> {
     Ok(())
 }
 
-fn event(epoch: &str, batch: Batch) -> Event {
+fn event(epoch: &str, batch: &Batch) -> Event {
     let revision = batch.revision.0;
     let changes = batch.events.iter().filter_map(change).collect();
     let id = WatchCursor { epoch: epoch.to_owned(), revision }.to_string();
