@@ -26,7 +26,7 @@ pub const MAX_TOTAL: usize = 64 << 20;
 /// Most files and folders looked at beneath one path.
 const MAX_ENTRIES: usize = 100_000;
 /// Deepest folder looked into.
-const MAX_DEPTH: usize = 32;
+pub const MAX_DEPTH: usize = 32;
 /// What a folder is read for.
 const EXTENSIONS: [&str; 3] = ["hcl", "toml", "json"];
 
@@ -205,7 +205,8 @@ fn is_declaration(path: &Path) -> bool {
     path.extension().and_then(|extension| extension.to_str()).is_some_and(|e| EXTENSIONS.contains(&e))
 }
 
-fn is_hidden(entry: &DirEntry) -> bool {
+/// Whether a folder's entry is passed over.
+pub fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().first() == Some(&b'.')
 }
 

@@ -31,12 +31,11 @@ pub fn shape(plan: &Plan, destroy_data: bool) -> Result<(), ApplyError> {
         }
         let is_volume = matches!(change.key, RecordKey::Volume { .. });
         match (change.action, &change.after, change.base_revision) {
-            (Action::Create, Some(_), 0) | (Action::Update, Some(_), 1..) => {}
-            (Action::Forget, None, 1..) if is_volume => {}
             (Action::Delete, None, 1..) if is_volume && !destroy_data => {
                 return Err(ApplyError::NoConsent(change.key.entry_name()));
             }
-            (Action::Delete, None, 1..) => {}
+            (Action::Create, Some(_), 0) | (Action::Update, Some(_), 1..) | (Action::Delete, None, 1..) => {}
+            (Action::Forget, None, 1..) if is_volume => {}
             _ => return fault("its action, content and base do not fit together"),
         }
     }
