@@ -146,6 +146,7 @@ mod tests {
                 link("west", LinkState::Active, None),
                 link("north", LinkState::Failing, Some("no answer from 10.0.0.9:8443")),
             ],
+            mesh: crate::wire::service::MeshStatus::default(),
             watch: Some(WatchStatus {
                 folder: "/etc/comity/east".to_owned(),
                 state: WatchState::Faulty,

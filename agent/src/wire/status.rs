@@ -5,6 +5,7 @@ use schema::plan::LinkState;
 use serde::{Deserialize, Serialize};
 
 use super::control::WatchStatus;
+use super::service::MeshStatus;
 
 /// The whole answer. It is given only once everything is in place, so that an answer means *ready*.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Status {
     pub revision: u64,
     #[serde(default)]
     pub links: Vec<LinkSummary>,
+    /// Upstreams' ports and what passed between services.
+    #[serde(default)]
+    pub mesh: MeshStatus,
     /// The folder that `--watch` keeps applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<WatchStatus>,

@@ -15,7 +15,7 @@ pub fn router() -> Router<ApiState> {
     Router::new().route("/status", get(show))
 }
 
-/// Everybody who is trusted may ask; of links one sees what one may.
+/// Everybody who is trusted may ask; of links and services one sees what one may.
 async fn show(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
@@ -27,6 +27,13 @@ async fn show(
     let links = state.peering.live_links().await.map_err(|error| Problem::internal(&error))?;
     let sees = |entity| state.permit(&caller, Entitlement::CanView, entity).is_ok();
     let links = links.into_iter().filter(|(name, _)| sees(Entity::ClusterLink(name.clone())));
+    let mut mesh = state.mesh.status();
+    mesh.upstreams.retain(|row| sees(Entity::Service(row.service.clone())));
+    // A pair shows to who sees the end of it that is here.
+    mesh.traffic.retain(|row| {
+        let here = if row.destination_peer.is_some() { &row.source } else { &row.destination };
+        sees(Entity::Service(here.clone()))
+    });
     Ok(Json(Status {
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -37,6 +44,7 @@ async fn show(
         links: links
             .map(|(name, link)| LinkSummary { name, state: link.state, reason: link.reason })
             .collect(),
+        mesh,
         watch: None,
     }))
 }
