@@ -89,6 +89,13 @@ impl Diagnostic {
 #[derive(Debug, Clone, Default)]
 pub struct Sources(pub BTreeMap<Arc<str>, Arc<str>>);
 
+/// A message that begins with a small letter, as errors of libraries do, as a sentence.
+pub fn sentence(message: &str) -> String {
+    let mut chars = message.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
+}
+
 /// True if any of `diagnostics` stops the run.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
@@ -134,8 +141,14 @@ impl Faults {
         self.list.is_empty()
     }
 
+    /// How many there are, listed or not.
     pub fn len(&self) -> usize {
         self.list.len() + self.unlisted
+    }
+
+    /// True once no more will be listed: whoever finds faults may stop.
+    pub fn is_full(&self) -> bool {
+        self.unlisted > 0
     }
 
     /// What was gathered, closed by a line that says how many were not listed.
@@ -144,10 +157,7 @@ impl Faults {
             let last = Location { file: self.file, span: 0..0 };
             self.list.push(Diagnostic::error(
                 "too-many-faults",
-                format!(
-                    "{} more faults in this file are not listed; at most {MAX_FAULTS} are",
-                    self.unlisted
-                ),
+                format!("this file has more faults; at most {MAX_FAULTS} are listed"),
                 Some(last),
             ));
         }

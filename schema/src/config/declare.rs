@@ -72,6 +72,7 @@ fn decode_entry(table: &Table, faults: &mut Faults) -> Option<(Span, Decoded)> {
     let name = table.0.iter().find(|(key, _)| Form::Entry.spells(&key.text, "name"));
     let (text, header) = match name {
         Some((_, node @ Node { value: Value::String(text), .. })) => (text.clone(), node.span),
+        Some((_, Node { value: Value::Faulty, .. })) => return None,
         Some((_, node)) => {
             faults.error("wrong-type", format!("Name is a string, not {}", node.value.noun()), node.span);
             return None;
@@ -84,6 +85,9 @@ fn decode_entry(table: &Table, faults: &mut Faults) -> Option<(Span, Decoded)> {
 }
 
 fn entry_kind(word: &Node, faults: &mut Faults) -> Option<Kind> {
+    if word.value == Value::Faulty {
+        return None;
+    }
     let Value::String(text) = &word.value else {
         faults.error("wrong-type", "Kind value in payload is not a string", word.span);
         return None;

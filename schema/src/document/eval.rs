@@ -226,7 +226,8 @@ impl<'i> Evaluator<'i> {
 
 /// A text with `${ }` in it as an expression.
 pub fn template_expression(text: &str) -> Result<Expression, String> {
-    let template = hcl_edit::parser::parse_template(text).map_err(|error| format!("{}.", error.message()))?;
+    let template = hcl_edit::parser::parse_template(text)
+        .map_err(|error| crate::diagnostic::sentence(error.message()))?;
     Ok(Expression::StringTemplate(hcl_edit::template::StringTemplate::from(template)))
 }
 

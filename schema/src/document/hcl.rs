@@ -10,7 +10,7 @@ use super::eval::Evaluator;
 use super::hcl_items::{self, Item, Items};
 use super::{Block, Inputs, Key, Node, Origin, Span, Table, Value, limits};
 use crate::diagnostic::secret::quoted;
-use crate::diagnostic::{Diagnostic, Faults};
+use crate::diagnostic::{Diagnostic, Faults, sentence};
 
 /// A parsed item and where it starts in the file; its own spans count from there.
 struct Parsed {
@@ -23,6 +23,9 @@ pub fn parse(source: &str, inputs: &dyn Inputs, faults: &mut Faults) -> Vec<Bloc
     let mut parsed = Vec::new();
     for item in Items::new(source) {
         parse_item(source, &item, &mut parsed, faults);
+        if faults.is_full() {
+            break;
+        }
     }
     let mut evaluator = Evaluator::new(inputs);
     let mut blocks = Vec::new();
@@ -57,7 +60,7 @@ fn parse_item(source: &str, item: &Item, parsed: &mut Vec<Parsed>, faults: &mut 
     if let Some(at) = item.crowded {
         return limits::too_many_keys(faults, at);
     }
-    let error = match parse_body(&source[item.span.clone()]) {
+    let error = match parse_body(source[item.span.clone()].trim_end()) {
         Ok(body) => return parsed.push(Parsed { base: item.span.start, body }),
         Err(error) => error,
     };
@@ -67,7 +70,7 @@ fn parse_item(source: &str, item: &Item, parsed: &mut Vec<Parsed>, faults: &mut 
     }
     // What looked like one item is several of which one is not closed, or closed twice.
     for piece in pieces {
-        match parse_body(&source[piece.span.clone()]) {
+        match parse_body(source[piece.span.clone()].trim_end()) {
             Ok(body) => parsed.push(Parsed { base: piece.span.start, body }),
             Err(error) => syntax_fault(source, &piece, &error, faults),
         }
@@ -88,6 +91,9 @@ fn syntax_fault(source: &str, item: &Item, error: &parser::Error, faults: &mut F
         };
         return faults.error("syntax", summary, open..open + bracket.len_utf8());
     }
+    if let Some(quote) = item.open_string {
+        return faults.error("syntax", "this string is never closed", quote..quote + 1);
+    }
     let start = (item.span.start + offset).min(item.span.end.saturating_sub(1));
     let start = (0..=start).rev().find(|at| source.is_char_boundary(*at)).unwrap_or(0);
     let length = source[start..item.span.end]
@@ -106,13 +112,20 @@ fn syntax_fault(source: &str, item: &Item, error: &parser::Error, faults: &mut F
     );
 }
 
+/// How many places above are tried for the first of two equal keys.
+const LOOK_BACK: usize = 64;
+
 /// A key given twice in one object or block. The parser tells only of the second place; the first is looked for.
 fn duplicate_key(source: &str, item: &Item, second: Range<usize>, faults: &mut Faults) {
     let key = &source[second.clone()];
     let first = source[item.span.start..second.start]
         .rmatch_indices(key)
+        .take(LOOK_BACK)
         .map(|(at, _)| item.span.start + at)
         .find(|at| {
+            if source[..*at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-')) {
+                return false;
+            }
             let mut depth = 0;
             let level = source[*at..second.start].bytes().all(|b| {
                 depth +=
@@ -128,13 +141,6 @@ fn duplicate_key(source: &str, item: &Item, second: Range<usize>, faults: &mut F
         fault = fault.related(faults.at(first..first + key.len()), "first given here");
     }
     faults.push(fault);
-}
-
-/// A parser's message as a sentence.
-fn sentence(message: &str) -> String {
-    let mut chars = message.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
 }
 
 pub(super) fn moved(span: Option<Range<usize>>, base: usize) -> Span {

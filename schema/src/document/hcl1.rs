@@ -103,8 +103,14 @@ impl Parser<'_, '_> {
                 _ => return Err(self.fault(next.span, "Expected a key here.")),
             };
             let key = Key::new(text, next.span);
-            let node = self.item_value(depth)?;
-            self.insert(table, key, node);
+            match self.item_value(depth) {
+                Ok(node) => self.insert(table, key, node),
+                Err(told) => {
+                    let faulty = Node { span: key.span, origin: Origin::Computed, value: Value::Faulty };
+                    table.0.push((key, faulty));
+                    return Err(told);
+                }
+            }
         }
     }
 

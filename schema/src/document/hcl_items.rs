@@ -20,6 +20,8 @@ pub struct Item {
     pub too_deep: Option<usize>,
     /// A bracket with more keys than an object may have.
     pub crowded: Option<usize>,
+    /// The first quote that its line does not close.
+    pub open_string: Option<usize>,
 }
 
 /// The items of a file, one after the other.
@@ -164,6 +166,7 @@ fn scan_until(bytes: &[u8], start: usize, end: usize, stop_at_newline: bool) -> 
     let mut depth = 0;
     let mut too_deep = None;
     let mut crowded = None;
+    let mut open_string = None;
     let mut at = start;
     while at < end {
         let top = open.last().map(|(open, ..)| *open);
@@ -174,7 +177,8 @@ fn scan_until(bytes: &[u8], start: usize, end: usize, stop_at_newline: bool) -> 
                 b'"' => drop(open.pop()),
                 // A string ends with its line; the parser will say so.
                 b'\n' => {
-                    open.pop();
+                    let quote = open.pop().map(|(_, quote, _)| quote);
+                    open_string = open_string.or(quote);
                     continue;
                 }
                 b'$' | b'%' if bytes.get(at + 1) == Some(&b'{') => {
@@ -234,7 +238,13 @@ fn scan_until(bytes: &[u8], start: usize, end: usize, stop_at_newline: bool) -> 
             too_deep = open.last().map(|(_, at, _)| *at);
         }
     }
-    Item { span: start..at.min(end), unclosed: open.last().map(|(_, at, _)| *at), too_deep, crowded }
+    Item {
+        span: start..at.min(end),
+        unclosed: open.last().map(|(_, at, _)| *at),
+        too_deep,
+        crowded,
+        open_string,
+    }
 }
 
 /// The end of the heredoc that begins at `at`, if one does: after the line that is its marker alone.

@@ -274,6 +274,7 @@ impl Parser<'_, '_> {
     /// Goes from the start of a faulty member to the `,` or `}` behind it. False if there is none.
     fn skip_member(&mut self, from: usize) -> bool {
         let mut open: Vec<u8> = Vec::new();
+        let mut braces = 0;
         self.at = from;
         while let Some(byte) = self.peek() {
             match byte {
@@ -288,10 +289,19 @@ impl Parser<'_, '_> {
                         self.at += 1;
                     }
                 }
-                b'{' => open.push(b'}'),
+                b'{' => {
+                    open.push(b'}');
+                    braces += 1;
+                }
                 b'[' => open.push(b']'),
-                b',' | b'}' if open.is_empty() => return true,
-                b'}' | b']' if open.last() == Some(&byte) => drop(open.pop()),
+                // A list that is not closed ends with the object that it is in.
+                b'}' if braces > 0 => {
+                    while open.pop() == Some(b']') {}
+                    braces -= 1;
+                }
+                b'}' => return true,
+                b',' if open.is_empty() => return true,
+                b']' if open.last() == Some(&b']') => drop(open.pop()),
                 _ => {}
             }
             self.at += 1;

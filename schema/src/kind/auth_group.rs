@@ -45,8 +45,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let mut fields = declaration.fields(&root, faults);
     let description = fields.string("description");
     let mut permissions = Vec::new();
-    for (index, node) in fields.list("permissions").iter().enumerate() {
-        let Some((table, span)) = fields.table_of("permissions", node) else { continue };
+    for (index, table, span) in fields.tables("permissions") {
         let place = Place::Item(&root, "permissions", index);
         permissions.extend(decode_permission(Fields::new(table, span, place, &mut *fields.faults)));
     }
@@ -76,7 +75,7 @@ fn decode_permission(mut fields: Fields<'_, '_>) -> Option<Permission> {
                 format!("entity type \"{}\" has no entitlement {entitlement}{near}", entity_type.text),
                 Some(at),
             )
-            .detail(format!("It has {list}.")),
+            .detail(if known.len() <= 12 { format!("It has {list}.") } else { String::new() }),
         );
     }
     let [entity, project, pool] =

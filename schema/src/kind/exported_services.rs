@@ -36,8 +36,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     tenancy::partition(&mut fields);
     meta::decode(&mut fields);
     let mut rows: BTreeMap<ServiceMatch, Row> = BTreeMap::new();
-    for (index, node) in fields.list("services").iter().enumerate() {
-        let Some((table, span)) = fields.table_of("services", node) else { continue };
+    for (index, table, span) in fields.tables("services") {
         let place = Place::Item(&root, "services", index);
         let Some((service, consumers)) = decode_row(Fields::new(table, span, place, &mut *fields.faults))
         else {
@@ -79,14 +78,13 @@ fn decode_row(mut fields: Fields<'_, '_>) -> Option<(ServiceMatch, Vec<(LinkName
     let name = fields.text("name").filter(|name| !name.text.is_empty());
     tenancy::namespace(&mut fields);
     let before = fields.faults.len();
-    let nodes = fields.list("consumers");
-    if nodes.is_empty() && fields.faults.len() == before {
+    let consumer_tables = fields.tables("consumers");
+    if consumer_tables.is_empty() && fields.faults.len() == before {
         fields.missing_with("consumers", format!("{path}: must have at least one consumer"));
     }
     let mut consumers = Vec::new();
     let at = fields.place;
-    for (index, node) in nodes.iter().enumerate() {
-        let Some((table, span)) = fields.table_of("consumers", node) else { continue };
+    for (index, table, span) in consumer_tables {
         let place = Place::Item(&at, "consumers", index);
         consumers.extend(decode_consumer(Fields::new(table, span, place, &mut *fields.faults), span));
     }

@@ -8,9 +8,9 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::diagnostic::nearest::suggestion;
+use crate::diagnostic::nearest::{nearest, suggestion};
 use crate::diagnostic::secret::{looks_secret, quoted};
-use crate::diagnostic::{Diagnostic, Faults};
+use crate::diagnostic::{Diagnostic, Faults, sentence};
 use crate::document::limits::{MAX_KEYS, too_many_keys};
 use crate::document::{Node, Origin, Span, Table, Value};
 use crate::name::NameError;
@@ -26,12 +26,14 @@ pub struct Text<'a> {
     pub span: Span,
     /// The result of an expression, perhaps of `env`: not to be repeated.
     computed: bool,
+    /// Which element of its field's list it is.
+    index: Option<usize>,
 }
 
 impl fmt::Display for Text<'_> {
     /// As a message may show it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.computed { f.write_str("(computed)") } else { f.write_str(&quoted(self.text)) }
+        if self.computed { f.write_str("what this comes to") } else { f.write_str(&quoted(self.text)) }
     }
 }
 
@@ -42,6 +44,10 @@ pub struct Fields<'a, 'f> {
     header: Span,
     pub place: Place<'a>,
     known: Vec<&'static str>,
+    /// Second spellings, which must be met letter by letter.
+    aliases: Vec<&'static str>,
+    /// Missing fields, held back: an unknown key may turn out to be one of them, mistyped.
+    missing: Vec<(String, Diagnostic)>,
     pub faults: &'f mut Faults,
 }
 
@@ -52,7 +58,15 @@ impl<'a, 'f> Fields<'a, 'f> {
         if crowded {
             too_many_keys(faults, header.start as usize);
         }
-        Self { table: if crowded { &EMPTY } else { table }, header, place, known: Vec::new(), faults }
+        Self {
+            table: if crowded { &EMPTY } else { table },
+            header,
+            place,
+            known: Vec::new(),
+            aliases: Vec::new(),
+            missing: Vec::new(),
+            faults,
+        }
     }
 
     fn is_entry(&self) -> bool {
@@ -67,16 +81,14 @@ impl<'a, 'f> Fields<'a, 'f> {
     /// As [`Fields::take`], with a second spelling that entries may use.
     pub fn take_alias(&mut self, name: &'static str, alias: &'static str) -> Option<&'a Node> {
         self.known.push(name);
-        if alias != name && self.is_entry() {
-            self.known.push(alias);
+        let has_alias = alias != name && self.is_entry();
+        if has_alias {
+            self.aliases.push(alias);
         }
-        let entry = self.is_entry();
         let form = self.place.form();
-        let mut found = self
-            .table
-            .0
-            .iter()
-            .filter(|(key, _)| form.spells(&key.text, name) || (entry && form.spells(&key.text, alias)));
+        let mut found = self.table.0.iter().filter(|(key, _)| {
+            form.spells(&key.text, name) || (has_alias && key.text.eq_ignore_ascii_case(alias))
+        });
         let (first, node) = found.next()?;
         if let Some((second, _)) = found.next() {
             let fault = Diagnostic::error(
@@ -117,7 +129,7 @@ impl<'a, 'f> Fields<'a, 'f> {
     pub fn text_of(&mut self, name: &'static str, node: &'a Node) -> Option<Text<'a>> {
         match &node.value {
             Value::String(text) => {
-                Some(Text { text, span: node.span, computed: node.origin == Origin::Computed })
+                Some(Text { text, span: node.span, computed: node.origin == Origin::Computed, index: None })
             }
             Value::Faulty => None,
             _ => {
@@ -152,7 +164,10 @@ impl<'a, 'f> Fields<'a, 'f> {
         match given {
             Some((_, node)) if node.value == Value::Faulty => {}
             Some((_, node)) => self.faults.error("missing-key", summary, node.span),
-            None => self.faults.error("missing-key", summary, self.header),
+            None => {
+                let at = self.faults.at(self.header);
+                self.missing.push((form.spell(name), Diagnostic::error("missing-key", summary, Some(at))));
+            }
         }
     }
 
@@ -175,7 +190,10 @@ impl<'a, 'f> Fields<'a, 'f> {
         match text.text.parse() {
             Ok(parsed) => Some(parsed),
             Err(error) => {
-                let place = self.place.field(name);
+                let place = match text.index {
+                    Some(index) => format!("{}[{index}]", self.place.field(name)),
+                    None => self.place.field(name),
+                };
                 bad_name(self.faults, &place, text, &error);
                 None
             }
@@ -184,8 +202,42 @@ impl<'a, 'f> Fields<'a, 'f> {
 
     /// A list of texts.
     pub fn texts(&mut self, name: &'static str) -> Vec<Text<'a>> {
-        let nodes = self.list(name);
-        nodes.iter().filter_map(|node| self.text_of(name, node)).collect()
+        let mut texts = Vec::new();
+        for (index, node) in self.list(name).iter().enumerate() {
+            match &node.value {
+                Value::String(text) => {
+                    let computed = node.origin == Origin::Computed;
+                    texts.push(Text { text, span: node.span, computed, index: Some(index) });
+                }
+                Value::Faulty => {}
+                other => {
+                    let summary =
+                        format!("{}[{index}] is a string, not {}", self.place.field(name), other.noun());
+                    self.faults.error("wrong-type", summary, node.span);
+                }
+            }
+        }
+        texts
+    }
+
+    /// The elements of a list of objects, each to be read on its own.
+    pub fn tables(&mut self, name: &'static str) -> Vec<(usize, &'a Table, Span)> {
+        let mut tables = Vec::new();
+        for (index, node) in self.list(name).iter().enumerate() {
+            match self.as_table(node) {
+                Some((table, span)) => tables.push((index, table, span)),
+                None if node.value == Value::Faulty => {}
+                None => {
+                    let summary = format!(
+                        "{}[{index}] is an object, not {}",
+                        self.place.field(name),
+                        node.value.noun()
+                    );
+                    self.faults.error("wrong-type", summary, node.span);
+                }
+            }
+        }
+        tables
     }
 
     /// A list of names, sorted, each once.
@@ -198,12 +250,8 @@ impl<'a, 'f> Fields<'a, 'f> {
     }
 
     /// The elements of a list. Nested blocks are one, and in an entry so is a lone object.
-    pub fn list(&mut self, name: &'static str) -> &'a [Node] {
+    fn list(&mut self, name: &'static str) -> &'a [Node] {
         let Some(node) = self.take(name) else { return &[] };
-        self.list_of(name, node)
-    }
-
-    pub fn list_of(&mut self, name: &'static str, node: &'a Node) -> &'a [Node] {
         match &node.value {
             Value::List(items) => items,
             Value::Table(_) if self.is_entry() => std::slice::from_ref(node),
@@ -214,25 +262,31 @@ impl<'a, 'f> Fields<'a, 'f> {
         }
     }
 
+    /// Where the value of `name` is.
+    pub fn span(&self, name: &str) -> Option<Span> {
+        let form = self.place.form();
+        self.table.0.iter().find(|(key, _)| form.spells(&key.text, name)).map(|(_, node)| node.span)
+    }
+
     /// An object. One nested block is one, and in an entry so is a list of one object.
     pub fn table(&mut self, name: &'static str) -> Option<(&'a Table, Span)> {
         let node = self.take(name)?;
-        self.table_of(name, node)
+        let table = self.as_table(node);
+        if table.is_none() {
+            self.wrong_type(name, "an object", node);
+        }
+        table
     }
 
-    pub fn table_of(&mut self, name: &'static str, node: &'a Node) -> Option<(&'a Table, Span)> {
+    fn as_table(&self, node: &'a Node) -> Option<(&'a Table, Span)> {
         match &node.value {
-            Value::Table(table) => return Some((table, node.span)),
-            Value::Faulty => return None,
-            Value::List(items) if node.origin == Origin::Blocks || self.is_entry() => {
-                if let [Node { value: Value::Table(table), span, .. }] = &items[..] {
-                    return Some((table, *span));
-                }
-            }
-            _ => {}
+            Value::Table(table) => Some((table, node.span)),
+            Value::List(items) if node.origin == Origin::Blocks || self.is_entry() => match &items[..] {
+                [Node { value: Value::Table(table), span, .. }] => Some((table, *span)),
+                _ => None,
+            },
+            _ => None,
         }
-        self.wrong_type(name, "an object", node);
-        None
     }
 
     pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
@@ -318,14 +372,18 @@ impl<'a, 'f> Fields<'a, 'f> {
     }
 
     /// As [`Fields::finish`]; `hint` may say more about a key than that it is unknown.
-    pub fn finish_with(self, hint: impl Fn(&str) -> Option<&'static str>) {
+    pub fn finish_with(mut self, hint: impl Fn(&str) -> Option<&'static str>) {
         let form = self.place.form();
         for (key, node) in &self.table.0 {
-            if self.known.iter().any(|name| form.spells(&key.text, name)) {
+            if self.known.iter().any(|name| form.spells(&key.text, name))
+                || self.aliases.iter().any(|alias| key.text.eq_ignore_ascii_case(alias))
+            {
                 continue;
             }
             let spelled: Vec<String> = self.known.iter().map(|name| form.spell(name)).collect();
-            let near = suggestion(&key.text, spelled.iter().map(String::as_str));
+            let near = nearest(&key.text, spelled.iter().map(String::as_str));
+            self.missing.retain(|(name, _)| near != Some(name));
+            let near = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
             let summary = format!("unknown key {}{near}", quoted(&key.text));
             let mut fault = Diagnostic::error("unknown-key", summary, Some(self.faults.at(key.span)));
             if form == Form::Entry && !looks_secret(&key.text) {
@@ -338,6 +396,9 @@ impl<'a, 'f> Fields<'a, 'f> {
             if looks_secret(&key.text) || secret(&node.value) || hint(&key.text).is_some() {
                 fault = fault.hiding_source();
             }
+            self.faults.push(fault);
+        }
+        for (_, fault) in self.missing {
             self.faults.push(fault);
         }
     }
@@ -358,12 +419,5 @@ pub fn bad_name(faults: &mut Faults, place: &str, text: Text<'_>, error: &NameEr
 
 /// A label as a [`Text`], to be parsed as a field's value would be.
 pub fn label_text(key: &crate::document::Key) -> Text<'_> {
-    Text { text: &key.text, span: key.span, computed: false }
-}
-
-/// A message that begins with a small letter, as a sentence.
-pub fn sentence(message: &str) -> String {
-    let mut chars = message.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
+    Text { text: &key.text, span: key.span, computed: false, index: None }
 }

@@ -84,13 +84,11 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
         meta: meta::decode(&mut fields),
         ..Service::default()
     };
-    for (index, node) in fields.list("checks").iter().enumerate() {
-        let Some((table, span)) = fields.table_of("checks", node) else { continue };
+    for (index, table, span) in fields.tables("checks") {
         let place = Place::Item(&root, "checks", index);
         service.checks.extend(decode_check(Fields::new(table, span, place, &mut *fields.faults)));
     }
-    for (index, node) in fields.list("upstreams").iter().enumerate() {
-        let Some((table, span)) = fields.table_of("upstreams", node) else { continue };
+    for (index, table, span) in fields.tables("upstreams") {
         let place = Place::Item(&root, "upstreams", index);
         let Some((upstream, peer)) = decode_upstream(Fields::new(table, span, place, &mut *fields.faults))
         else {

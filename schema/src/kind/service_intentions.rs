@@ -47,16 +47,15 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     meta::decode(&mut fields);
     let needs_jwt = permission::jwt(&mut fields);
     let before = fields.faults.len();
-    let nodes = fields.list("sources");
-    if nodes.is_empty() && fields.faults.len() == before {
+    let tables = fields.tables("sources");
+    if tables.is_empty() && fields.faults.len() == before {
         fields.missing_with("sources", "At least one source is required".to_owned());
     }
     // Consul takes a peer that is not there yet; a block that names one is a mistake.
     let severity = if declaration.form == Form::Entry { Severity::Warning } else { Severity::Error };
     let mut decoded = Decoded::default();
     let mut known: BTreeMap<(Option<LinkName>, ServiceMatch), Span> = BTreeMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let Some((table, span)) = fields.table_of("sources", node) else { continue };
+    for (index, table, span) in tables {
         let place = Place::Item(&root, "sources", index);
         let wild = destination == Some(ServiceMatch::Any);
         let Some(source) = decode_source(Fields::new(table, span, place, &mut *fields.faults), wild) else {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::{Fields, Place, Text};
 use super::{Declaration, Decoded, Kind, Mention};
 use crate::diagnostic::secret::looks_secret;
-use crate::diagnostic::{Diagnostic, Faults, Severity};
+use crate::diagnostic::{Diagnostic, Faults, Severity, sentence};
 use crate::name::{NameError, PoolName, RemoteName, TransferName, VolumeName};
 use crate::record::{Record, RecordKey};
 
@@ -118,7 +118,7 @@ fn address<'a>(fields: &mut Fields<'a, '_>, name: &'static str) -> Option<(Volum
             let at = fields.faults.at(text.span);
             let mut fault =
                 Diagnostic::error("bad-value", format!("{name} is not a volume's address"), Some(at))
-                    .detail(super::fields::sentence(&error.to_string()));
+                    .detail(sentence(&error.to_string()));
             if looks_secret(text.text) {
                 fault = fault.hiding_source();
             }

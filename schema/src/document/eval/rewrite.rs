@@ -10,7 +10,7 @@ use hcl_edit::{Decorated, Ident, Span as _};
 
 use super::{Evaluator, Lookup, MAX_INPUT};
 use crate::diagnostic::nearest::suggestion;
-use crate::diagnostic::{Diagnostic, Faults};
+use crate::diagnostic::{Diagnostic, Faults, sentence};
 use crate::document::Span;
 
 const FUNCTIONS: [&str; 2] = ["env", "file"];
@@ -107,11 +107,7 @@ impl<'e, 'i, 'f> Rewrite<'e, 'i, 'f> {
             }
             Ok(text) => Some(hcl::Value::String(text)),
             Err(why) => {
-                let mut sentence = why.trim_end_matches('.').to_owned();
-                if let Some(first) = sentence.get_mut(..1) {
-                    first.make_ascii_uppercase();
-                }
-                self.fault("input", &format!("{name}() gives nothing here"), &format!("{sentence}."), span);
+                self.fault("input", &format!("{name}() gives nothing here"), &sentence(&why), span);
                 None
             }
         }
@@ -208,7 +204,26 @@ impl VisitMut for Rewrite<'_, '_, '_> {
     }
 
     fn visit_interpolation_mut(&mut self, node: &mut Interpolation) {
+        let span = node.span();
         visit_mut::visit_interpolation_mut(self, node);
+        if !self.sound {
+            return;
+        }
+        // hcl-rs would write a list out as HCL; nobody means that.
+        match hcl::Expression::from(node.expr.clone()).evaluate(&self.context) {
+            Ok(hcl::Value::Array(_) | hcl::Value::Object(_) | hcl::Value::Null) => {
+                self.fault(
+                    "wrong-type",
+                    "only a string, a number or a boolean can stand in a template",
+                    "",
+                    span,
+                );
+            }
+            Ok(value) => node.expr = self.variable(value),
+            Err(error) => {
+                self.fault("expression", "this expression cannot be worked out", &reason(&error), span)
+            }
+        }
     }
 }
 

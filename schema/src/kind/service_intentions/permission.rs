@@ -30,17 +30,16 @@ fn providers(fields: &mut Fields<'_, '_>) -> Option<Span> {
     let parent = fields.place;
     let place = Place::Field(&parent, "jwt");
     let mut jwt = Fields::new(table, span, place, &mut *fields.faults);
-    let nodes = jwt.list("providers");
-    for (index, node) in nodes.iter().enumerate() {
-        let Some((table, span)) = jwt.table_of("providers", node) else { continue };
+    let tables = jwt.tables("providers");
+    let is_any = !tables.is_empty();
+    for (index, table, span) in tables {
         let mut provider =
             Fields::new(table, span, Place::Item(&place, "providers", index), &mut *jwt.faults);
         if provider.text("name").is_none_or(|name| name.text.is_empty()) {
             provider.missing_with("name", "JWT provider name is required".to_owned());
         }
         let inner = provider.place;
-        for (index, node) in provider.list("verify_claims").iter().enumerate() {
-            let Some((table, span)) = provider.table_of("verify_claims", node) else { continue };
+        for (index, table, span) in provider.tables("verify_claims") {
             let place = Place::Item(&inner, "verify_claims", index);
             let mut claim = Fields::new(table, span, place, &mut *provider.faults);
             claim.texts("path");
@@ -50,20 +49,20 @@ fn providers(fields: &mut Fields<'_, '_>) -> Option<Span> {
         provider.finish();
     }
     jwt.finish();
-    (!nodes.is_empty()).then_some(span)
+    is_any.then_some(span)
 }
 
 /// The place of a source's `Permissions`, if there are any.
 pub fn permissions(fields: &mut Fields<'_, '_>) -> Option<Span> {
-    let node = fields.take("permissions")?;
-    let nodes = fields.list_of("permissions", node);
+    let span = fields.span("permissions")?;
+    let tables = fields.tables("permissions");
+    let is_any = !tables.is_empty();
     let parent = fields.place;
-    for (index, node) in nodes.iter().enumerate() {
-        let Some((table, span)) = fields.table_of("permissions", node) else { continue };
+    for (index, table, span) in tables {
         let place = Place::Item(&parent, "permissions", index);
         permission(Fields::new(table, span, place, &mut *fields.faults));
     }
-    (!nodes.is_empty()).then_some(node.span)
+    is_any.then_some(span)
 }
 
 fn permission(mut fields: Fields<'_, '_>) {
@@ -103,9 +102,9 @@ fn http(mut fields: Fields<'_, '_>, span: Span) {
         fields.fault("bad-value", summary, span);
     }
     let parent = fields.place;
-    let headers = fields.list("header");
-    for (index, node) in headers.iter().enumerate() {
-        let Some((table, span)) = fields.table_of("header", node) else { continue };
+    let headers = fields.tables("header");
+    let has_headers = !headers.is_empty();
+    for (index, table, span) in headers {
         header(Fields::new(table, span, Place::Item(&parent, "header", index), &mut *fields.faults), span);
     }
     let methods = fields.texts("methods");
@@ -128,7 +127,7 @@ fn http(mut fields: Fields<'_, '_>, span: Span) {
             known.push(upper);
         }
     }
-    if paths == 0 && headers.is_empty() && methods.is_empty() {
+    if paths == 0 && !has_headers && methods.is_empty() {
         fields.fault("bad-value", format!("{path} should not be empty"), span);
     }
     fields.finish();

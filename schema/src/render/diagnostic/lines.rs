@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::diagnostic::secret::masked;
 
 /// Longest line that is shown whole, bytes.
-const WIDEST: usize = 400;
+const WIDEST: usize = 4096;
 /// What is shown of a longer one, before and after the start of the fault, bytes.
 const BEFORE: usize = 60;
 const AFTER: usize = 100;
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut_and_secrets_masked() {
-        let text = format!("{{\"a\": {}, \"b\": \"{}\"}}", "1,".repeat(5000), "0123456789abcdef".repeat(4));
+        let text = format!("{{\"a\": {}, \"b\": \"{}\"}}", "1, ".repeat(5000), "0123456789abcdef".repeat(4));
         let lines = Lines::new(&text);
         let at = text.find("\"b\"").unwrap();
         let window = lines.window(&(at..at + 3));

@@ -1,0 +1,3 @@
+Kind = "exported-services"
+Name = "default"
+Services = [{ Name = "web" Consumers = [{ Peer = "south" }] }]

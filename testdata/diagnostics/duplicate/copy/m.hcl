@@ -1,0 +1,1 @@
+manifest "shop" { cluster = "west" }

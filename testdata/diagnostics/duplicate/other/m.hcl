@@ -1,0 +1,3 @@
+manifest "billing" { cluster = "east" }
+
+service "backend" {}

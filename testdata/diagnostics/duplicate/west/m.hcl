@@ -1,0 +1,3 @@
+manifest "shop" { cluster = "west" }
+
+service "backend" {}

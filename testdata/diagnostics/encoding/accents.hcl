@@ -1,0 +1,2 @@
+service "é" {}
+auth_group "a" { description = "ééé" prot = 1 }

@@ -1,0 +1,3 @@
+auth_group "a" {
+  description = "café"
+}

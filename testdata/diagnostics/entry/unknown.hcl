@@ -1,0 +1,2 @@
+Kind = "service-intention"
+Name = "web"
