@@ -134,6 +134,39 @@ pub enum PeeringError {
     Value(#[from] crate::store::value::ValueError),
 }
 
+impl PeeringError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unsupported(_) => "Use type = \"bidirectional\".",
+            Self::NotListening => {
+                "Start the agent with --listen, or mint the token on the peer and redeem it here."
+            }
+            Self::AlreadyLinked { .. } => "To make it anew, delete the link first.",
+            Self::LinkedElsewhere(_) | Self::PeerKnown => {
+                "Two clusters share one link: use it, or delete it first."
+            }
+            Self::Token(_) | Self::BadFingerprint => "Copy the whole token again, or mint another.",
+            Self::OtherKind => "Redeem it with `comity remote add`, or mint one for a link on the peer.",
+            Self::Itself => "Mint the token on the other cluster.",
+            Self::ForeignToken | Self::UnknownToken | Self::Activate(_) | Self::RefusedByPeer(_) => {
+                "Mint another token on the peer: apply both sides together, or `comity link create` there."
+            }
+            Self::Unreachable(_) => {
+                "See that the peer's agent runs and listens where the token says, then try again."
+            }
+            Self::Superseded(_) => "Try again.",
+            Self::NotFound(_)
+            | Self::WrongCertificate
+            | Self::NoCertificate
+            | Self::Ending
+            | Self::Store(_)
+            | Self::Commit(_)
+            | Self::Value(_) => return None,
+        })
+    }
+}
+
 impl ActivateRequest {
     /// From the body of a request that came over a connection made with `presented`.
     pub fn from_post(post: LinkPost, presented: CertificateDer<'static>) -> Self {

@@ -6,6 +6,7 @@ use super::ApiState;
 
 mod apply;
 mod explain;
+pub mod link;
 mod service;
 mod state;
 mod status;
@@ -21,6 +22,7 @@ pub fn router() -> Router<ApiState> {
         .merge(watch::router())
         .merge(explain::router())
         .merge(service::router())
+        .merge(link::router())
         .merge(status::router())
         .merge(trust::router())
         .merge(volume::router())

@@ -6,6 +6,7 @@ use super::ApiState;
 
 pub mod answer;
 mod certificates;
+mod cluster_link;
 mod operation;
 mod server;
 mod volume;
@@ -17,6 +18,7 @@ pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(server::router())
         .merge(certificates::router())
+        .merge(cluster_link::router())
         .merge(operation::router())
         .merge(volume::router())
 }

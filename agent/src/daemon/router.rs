@@ -23,4 +23,8 @@ impl Router for Streams {
             StreamHeader::Api => Box::pin(incoming.refuse(Refusal::Unavailable, "not ready")),
         }
     }
+
+    fn arrived(&self, session: &Session) {
+        self.peering.adopt(session.clone());
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use schema::kind::cluster_link::{ClusterLink, LinkType};
+use schema::kind::cluster_link::ClusterLink;
 use schema::name::LinkName;
 use schema::plan::{LinkState, LiveLink};
 use tokio::sync::watch;
@@ -132,7 +132,9 @@ pub fn report(
     let (state, reason) = state(half, &status.connection, now);
     let mut report = LinkReport {
         name: name.clone(),
-        kind: declared.map_or(LinkType::default(), |link| link.kind),
+        description: declared.map(|link| link.description.clone()).unwrap_or_default(),
+        kind: declared.map(|link| link.kind).unwrap_or_default(),
+        auth_groups: declared.map(|link| link.auth_groups.clone()).unwrap_or_default(),
         state,
         reason,
         peer_fingerprint: None,

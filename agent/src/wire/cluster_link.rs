@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use schema::kind::cluster_link::LinkType;
-use schema::name::LinkName;
+use schema::name::{GroupName, LinkName};
 use schema::plan::LinkState;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,13 @@ use crate::wire::sync::PeerView;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkReport {
     pub name: LinkName,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     #[serde(rename = "type")]
     pub kind: LinkType,
+    /// What the peer may do here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auth_groups: Vec<GroupName>,
     pub state: LinkState,
     /// Why the state is not ACTIVE, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
