@@ -79,6 +79,9 @@ enum Command {
     Remote(remote::Args),
     /// Manage cluster links.
     Link(link::Args),
+    /// The same as `link`, under LXD's name.
+    #[command(hide = true)]
+    Cluster(link::ClusterArgs),
     /// Show services, exported and imported.
     #[command(alias = "services")]
     Service(service::Args),
@@ -142,6 +145,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Trust(args) => trust::run(args, context).await,
         Command::Remote(args) => remote::run(args, context).await,
         Command::Link(args) => link::run(args, context).await,
+        Command::Cluster(args) => link::run_cluster(args, context).await,
         Command::Service(args) => service::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,
