@@ -19,6 +19,7 @@ use crate::mesh::Mesh;
 use crate::observe::Observe;
 use crate::operation::Operations;
 use crate::peering::Peering;
+use crate::reconcile::Reconcile;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -61,6 +62,8 @@ pub struct ApiState {
     pub pools: Pools,
     pub operations: Operations,
     pub transfers: Transfers,
+    /// The folder that `--watch` keeps applied.
+    pub reconcile: Option<Arc<Reconcile>>,
     pub tasks: Tasks,
 }
 

@@ -51,7 +51,7 @@ struct Globals {
     /// Talk to this remote instead of the default one.
     #[arg(long, global = true, value_name = "NAME")]
     remote: Option<String>,
-    /// How to print results.
+    /// How to print results: tables and sentences for people, or one JSON document for programs.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     format: Format,
     /// Print only what was asked for.
@@ -101,7 +101,7 @@ pub fn main() -> std::process::ExitCode {
 fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     let cli = match parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return failure::usage(&error),
+        Err(error) => return Ok(failure::usage(&error)),
     };
     let context =
         Context::new(cli.globals.socket, cli.globals.remote, cli.globals.format, cli.globals.quiet)?;
@@ -149,6 +149,6 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Service(args) => service::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,
-        Command::Completion(args) => completion::run(args, context),
+        Command::Completion(args) => Ok(completion::run(&args, context)),
     }
 }

@@ -15,6 +15,9 @@ use std::sync::Arc;
 use schema::name::ClusterName;
 use serde::{Deserialize, Serialize};
 
+use crate::api::ApiState;
+use crate::api::listener::socket::{self, SocketError};
+use crate::api::listener::{Api, ListenerError};
 use crate::apply::{Apply, ApplyParts};
 use crate::audit::Audit;
 use crate::catalog::{Catalog, CatalogError, Imports};
@@ -22,12 +25,16 @@ use crate::dataset::{PoolError, Pools};
 use crate::health::Health;
 use crate::mesh::{Mesh, MeshParts};
 use crate::observe::Observe;
+use crate::operation::Operations;
 use crate::peering::{Peering, PeeringError, PeeringParts};
+use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::{self, ValueError};
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
 use crate::task::{Drained, Tasks};
+use crate::transfer::Transfers;
 use crate::trust::certificate::{CertificateError, KeyPair};
+use crate::trust::client_token::Clients;
 use crate::trust::identity::Identities;
 use crate::tunnel::{Router, Sessions};
 pub use options::{Options, Settings};
@@ -67,6 +74,10 @@ pub enum DaemonError {
     Pools(#[from] PoolError),
     #[error("{} could not be opened: {source}", path.display())]
     Audit { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     #[error("this data folder is new, and its cluster has no name yet")]
     Nameless,
     #[error("this data folder belongs to cluster {own}, not to {asked}")]
@@ -126,13 +137,21 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
         _ => options.advertise.clone(),
     };
 
-    let tasks = Tasks::new();
-    let floors = build(&place, &store, &identity, &name, &addresses, &tasks).await?;
-    let router: Arc<dyn Router> =
-        Arc::new(Streams { peering: floors.peering.clone(), mesh: floors.mesh.clone() });
-    floors.peering.run(router.clone()).await?;
-    tasks.spawn("mesh", floors.mesh.clone().run());
+    let socket = socket::bind(&place.socket())?;
 
+    let tasks = Tasks::new();
+    let state = build(&place, &store, &identity, &name, &addresses, &tasks, options.watch.clone()).await?;
+    let (peering, mesh) = (state.peering.clone(), state.mesh.clone());
+    let api = Api::new(state);
+    let router: Arc<dyn Router> =
+        Arc::new(Streams { peering: peering.clone(), mesh: mesh.clone(), api: api.clone() });
+    peering.run(router.clone()).await?;
+    tasks.spawn("mesh", mesh.run());
+    // The doors open last: an answer means that everything behind them runs.
+    if let Some(listener) = listener {
+        api.serve_network(listener, router)?;
+    }
+    api.serve_socket(socket)?;
     tracing::info!(
         name = %name,
         fingerprint = %identity.fingerprint,
@@ -145,21 +164,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     Ok(drain(&tasks, &mut signals, asked, &options).await)
 }
 
-/// Everything that the surfaces and the router work with.
-struct Floors {
-    identities: Arc<Identities>,
-    sessions: Arc<Sessions>,
-    catalog: Arc<Catalog>,
-    imports: Arc<Imports>,
-    health: Arc<Health>,
-    peering: Arc<Peering>,
-    mesh: Arc<Mesh>,
-    pools: Pools,
-    observe: Observe,
-    apply: Arc<Apply>,
-}
-
-/// From the ground up.
+/// Every floor that the surfaces work with, from the ground up.
 async fn build(
     place: &Place,
     store: &Arc<dyn Store>,
@@ -167,7 +172,8 @@ async fn build(
     name: &ClusterName,
     addresses: &[String],
     tasks: &Tasks,
-) -> Result<Floors, DaemonError> {
+    watched: Option<PathBuf>,
+) -> Result<ApiState, DaemonError> {
     let pools = Pools::open(place.path())?;
     let audit =
         Audit::open(&place.audit()).map_err(|source| DaemonError::Audit { path: place.audit(), source })?;
@@ -203,7 +209,40 @@ async fn build(
         audit,
         tasks: tasks.clone(),
     });
-    Ok(Floors { identities, sessions, catalog, imports, health, peering, mesh, pools, observe, apply })
+    let operations = Operations::new();
+    let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
+    let reconcile = watched.map(|folder| {
+        Reconcile::start(ReconcileParts {
+            folder,
+            store: store.clone(),
+            observe: observe.clone(),
+            apply: apply.clone(),
+            redeem: Arc::new(peering.clone()),
+            identities: identities.clone(),
+            tasks: tasks.clone(),
+        })
+    });
+    Ok(ApiState {
+        name: name.clone(),
+        identity: identity.clone(),
+        addresses: addresses.into(),
+        store: store.clone(),
+        clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.fingerprint)),
+        identities,
+        sessions,
+        catalog,
+        imports,
+        health,
+        mesh,
+        observe,
+        apply,
+        peering,
+        pools,
+        operations,
+        transfers,
+        reconcile,
+        tasks: tasks.clone(),
+    })
 }
 
 /// Lets what is under way finish, until the deadline or a second signal.

@@ -99,7 +99,7 @@ mod floors {
         let mut faults = Vec::new();
         for file in sources(&workspace().join("schema/src")) {
             let tokens = tokens(&code(&read(&file)));
-            let words = tokens.iter().cloned().filter(|t| IMPURE_WORDS.contains(&t.text.as_str()));
+            let words = tokens.iter().filter(|t| IMPURE_WORDS.contains(&t.text.as_str())).cloned();
             let modules =
                 reached(&tokens, "std").into_iter().filter(|t| IMPURE_STD.contains(&t.text.as_str()));
             for found in words.chain(modules) {

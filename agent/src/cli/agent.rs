@@ -23,7 +23,7 @@ pub struct Args {
     /// Where others reach this agent, HOST:PORT; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Vec<String>,
-    /// Read settings from a file, HCL or TOML, with the names of these flags as keys; flags go before it.
+    /// Read settings from a file, HCL or TOML, keyed by these flags' names (data_dir); flags go first.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Keep this folder of declarations applied.

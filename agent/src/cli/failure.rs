@@ -100,11 +100,11 @@ impl From<FolderError> for CliError {
 }
 
 /// What clap made of wrong arguments, or of a wish for help.
-pub fn usage(error: &clap::Error) -> Result<ExitCode, CliError> {
+pub fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // Help or version; a reader that has gone away is no fault.
         let _ = error.print();
-        return Ok(ExitCode::Done);
+        return ExitCode::Done;
     }
     let plain = error.render().to_string();
     let shown = without_secrets(&plain);
@@ -113,7 +113,7 @@ pub fn usage(error: &clap::Error) -> Result<ExitCode, CliError> {
     } else {
         let _ = write!(std::io::stderr(), "{shown}");
     }
-    Ok(ExitCode::Usage)
+    ExitCode::Usage
 }
 
 /// `text` with everything blotted out that could be a token pasted in the wrong place: clap repeats what it was given.
@@ -172,10 +172,10 @@ mod tests {
 
     #[test]
     fn wrong_usage_ends_with_64_and_help_with_0() {
-        assert_eq!(usage(&refused(&["comity", "--help"])).unwrap(), ExitCode::Done);
-        assert_eq!(usage(&refused(&["comity", "--version"])).unwrap(), ExitCode::Done);
+        assert_eq!(usage(&refused(&["comity", "--help"])), ExitCode::Done);
+        assert_eq!(usage(&refused(&["comity", "--version"])), ExitCode::Done);
         for wrong in [&["comity"][..], &["comity", "nonsense"], &["comity", "status", "--wait", "soon"]] {
-            assert_eq!(usage(&refused(wrong)).unwrap(), ExitCode::Usage, "{wrong:?}");
+            assert_eq!(usage(&refused(wrong)), ExitCode::Usage, "{wrong:?}");
         }
         let numbers =
             [ExitCode::Done, ExitCode::Failed, ExitCode::Changes, ExitCode::Usage, ExitCode::Interrupted];

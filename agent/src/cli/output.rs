@@ -15,10 +15,9 @@ use super::failure::CliError;
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
-    /// Tables and sentences, for people.
+    // No doc comments: clap would make every help page longer by them.
     #[default]
     Text,
-    /// One JSON document, for programs.
     Json,
 }
 
@@ -27,6 +26,7 @@ pub enum Format {
 pub struct Output {
     format: Format,
     quiet: bool,
+    colourful: bool,
     state: Mutex<State>,
 }
 
@@ -41,7 +41,8 @@ enum State {
 
 impl Output {
     pub fn new(format: Format, quiet: bool) -> Self {
-        Self { format, quiet, state: Mutex::default() }
+        let colourful = !matches!(anstream::stdout().current_choice(), anstream::ColorChoice::Never);
+        Self { format, quiet, colourful, state: Mutex::default() }
     }
 
     pub fn format(&self) -> Format {
@@ -85,7 +86,7 @@ impl Output {
 
     /// True if standard output shows colours.
     pub fn colourful(&self) -> bool {
-        !matches!(anstream::stdout().current_choice(), anstream::ColorChoice::Never)
+        self.colourful
     }
 
     /// Asks yes or no on the terminal. Without one, fails and says which flag answers in its place.
@@ -97,8 +98,9 @@ impl Output {
         Ok(matches!(self.ask(&format!("{question} (y/n) "))?.as_str(), "y" | "yes"))
     }
 
-    /// Asks for a line on standard error and reads it from standard input.
+    /// Asks for a line on standard error, after all that was printed before, and reads it from standard input.
     pub fn ask(&self, question: &str) -> Result<String, CliError> {
+        self.write(|out| out.flush());
         let mut stderr = anstream::stderr().lock();
         let _ = write!(stderr, "{question}");
         let _ = stderr.flush();

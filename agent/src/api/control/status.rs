@@ -45,6 +45,6 @@ async fn show(
             .map(|(name, link)| LinkSummary { name, state: link.state, reason: link.reason })
             .collect(),
         mesh,
-        watch: None,
+        watch: state.reconcile.as_ref().map(|reconcile| reconcile.status()),
     }))
 }
