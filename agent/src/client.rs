@@ -26,6 +26,7 @@ mod service;
 mod transport;
 mod trust;
 pub mod upgrade;
+mod volume;
 
 pub use transport::{FirstContact, first_contact};
 pub use trust::{MintedToken, PendingToken};

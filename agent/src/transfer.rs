@@ -29,9 +29,6 @@ use crate::dataset::build::BuildError;
 use crate::dataset::manifest::Hostile;
 use crate::dataset::scan::ScanError;
 
-/// What an upgraded connection that carries a transfer speaks.
-pub const PROTOCOL: &str = "comity-transfer/1";
-
 /// Where a transfer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {

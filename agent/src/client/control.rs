@@ -5,8 +5,14 @@ use schema::plan::Live;
 
 use super::{Client, ClientError, NO_BODY};
 use crate::wire::control::{ApplyRequest, ApplyResponse};
+use crate::wire::status::Status;
 
 impl Client {
+    /// Who the agent is, and how it is doing.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.request(Method::GET, "/control/v1/status", NO_BODY).await
+    }
+
     /// The cluster's live state.
     pub async fn state(&self) -> Result<Live, ClientError> {
         self.request(Method::GET, "/control/v1/state", NO_BODY).await

@@ -16,7 +16,7 @@ use super::frame::Frames;
 use super::offer::{Claim, ClaimError, Offers, UNCONNECTED_LIFE};
 use super::receive::{Destination, Received, receive};
 use super::send::{Sent, send};
-use super::{PROTOCOL, Progress, TransferError};
+use super::{Progress, TransferError};
 use crate::authorize::Permit;
 use crate::client::Client;
 use crate::dataset::pool::{Held, Use};
@@ -26,7 +26,7 @@ use crate::task::Tasks;
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 use crate::wire::token::Secret;
-use crate::wire::volume::RemoteSource;
+use crate::wire::volume::{RemoteSource, TRANSFER_PROTOCOL};
 
 /// Progress is published this often: people read it.
 const PUBLISHED_EVERY: Duration = Duration::from_millis(100);
@@ -123,7 +123,7 @@ impl Transfers {
         let client = Client::pinned("the source", source.addresses.clone(), pin, Some(self.identity.clone()));
         let path = format!("/control/v1/transfers/{}/stream", source.operation);
         let stream = client
-            .upgrade(&path, PROTOCOL, Some(&source.secret))
+            .upgrade(&path, TRANSFER_PROTOCOL, Some(&source.secret))
             .await
             .map_err(|e| TransferError::Unreachable(e.to_string()))?;
         receiving(Box::new(stream), Arrival::new(held, then), Some(handle.clone())).await

@@ -174,3 +174,6 @@ pub struct PullProgress {
     #[serde(default)]
     pub total: Option<u64>,
 }
+
+/// What an upgraded connection that carries a transfer speaks.
+pub const TRANSFER_PROTOCOL: &str = "comity-transfer/1";

@@ -19,11 +19,13 @@ use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
 use crate::dataset::PoolError;
 use crate::operation::{Class, Operation, Start};
+use crate::transfer::TransferError;
 use crate::transfer::run::Target;
-use crate::transfer::{PROTOCOL, TransferError};
 use crate::trust::Caller;
 use crate::wire::token::Secret;
-use crate::wire::volume::{OfferRequest, OperationBody, PullRequest, PullSource, Pulled, RemoteSource};
+use crate::wire::volume::{
+    OfferRequest, OperationBody, PullRequest, PullSource, Pulled, RemoteSource, TRANSFER_PROTOCOL,
+};
 
 pub fn router() -> Router<ApiState> {
     Router::new()
@@ -120,7 +122,7 @@ async fn import(
     let then = recorded(&state, &permit, &pool, &volume, String::new());
     let target = Target { pool, volume, mode: Mode::Refresh };
     state.transfers.check_target(&target)?;
-    let (response, upgrade) = take_over(&mut request, PROTOCOL)?;
+    let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let (transfers, ending) = (state.transfers.clone(), state.tasks.ending());
     state.tasks.spawn("import", async move {
         let work = async {
@@ -153,7 +155,7 @@ async fn export(
     if !state.pools.exists(&pool) || !state.pools.has(&pool, &volume) {
         return Err(Problem::from(TransferError::Pool(PoolError::NoSuchVolume(pool, volume))));
     }
-    let (response, upgrade) = take_over(&mut request, PROTOCOL)?;
+    let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let (transfers, ending) = (state.transfers.clone(), state.tasks.ending());
     state.tasks.spawn("export", async move {
         let work = async {
@@ -184,7 +186,7 @@ async fn stream(
         .remove(SECRET_HEADER)
         .and_then(|value| value.to_str().ok().map(|text| Secret::new(text.to_owned())))
         .ok_or_else(refused)?;
-    let (response, upgrade) = take_over(&mut request, PROTOCOL)?;
+    let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let claim = state.transfers.claim(id, &secret, caller.fingerprint()).map_err(|reason| {
         tracing::warn!(operation = %id, %caller, %reason, "refused a transfer");
         refused()

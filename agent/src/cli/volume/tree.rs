@@ -1,0 +1,162 @@
+//! `comity volume import` and `export`: trees between a volume and a folder of this machine.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::BinaryBytes;
+use schema::kind::transfer::VolumeAddress;
+use serde_json::json;
+
+use super::missing;
+use super::progress::Bar;
+use crate::cli::{CliError, Context, Format};
+use crate::client::Client;
+use crate::dataset::PoolError;
+use crate::dataset::pool::remove_tree;
+use crate::transfer::TransferError;
+use crate::transfer::receive::Destination;
+use crate::transfer::run::{receiving_with, sending_with};
+
+pub async fn import(
+    context: &Context,
+    volume: &VolumeAddress,
+    client: &Client,
+    folder: &Path,
+) -> Result<(), CliError> {
+    let folder = fs::canonicalize(folder).map_err(|e| unusable(folder, &e))?;
+    if !folder.is_dir() {
+        return Err(CliError::failed(format!("{} is no folder", folder.display())).code("folder"));
+    }
+    let stream = client.import_volume(&volume.pool, &volume.volume).await?;
+    let bar = Bar::new(context);
+    let shown = bar.clone();
+    let sent = sending_with(Box::new(stream), folder.clone(), move |progress| {
+        shown.set(progress.stage.as_str(), progress.done, progress.total);
+    })
+    .await;
+    bar.clear();
+    let sent = sent.map_err(failed)?;
+    let report = Report { total: sent.total, moved: sent.sent, unset: &sent.unset };
+    report.print(context, volume, &folder, "Imported", "into");
+    Ok(())
+}
+
+pub async fn export(
+    context: &Context,
+    volume: &VolumeAddress,
+    client: &Client,
+    folder: &Path,
+) -> Result<(), CliError> {
+    let destination = NewFolder::at(folder)?;
+    let stream = client.export_volume(&volume.pool, &volume.volume).await.map_err(|e| missing(volume, e))?;
+    let bar = Bar::new(context);
+    let shown = bar.clone();
+    let received = receiving_with(Box::new(stream), destination, move |progress| {
+        shown.set(progress.stage.as_str(), progress.done, progress.total);
+    })
+    .await;
+    bar.clear();
+    let received = received.map_err(failed)?;
+    let report = Report { total: received.total, moved: received.received, unset: &received.unset };
+    report.print(context, volume, folder, "Exported", "to");
+    Ok(())
+}
+
+struct Report<'a> {
+    total: u64,
+    moved: u64,
+    unset: &'a [String],
+}
+
+impl Report<'_> {
+    fn print(&self, context: &Context, volume: &VolumeAddress, folder: &Path, verb: &str, way: &str) {
+        for note in self.unset {
+            context.output.note(format!("Warning: {note}"));
+        }
+        match context.output.format() {
+            Format::Json => context.output.json(&json!({
+                "volume": volume.to_string(), "folder": folder.display().to_string(),
+                "total": self.total, "moved": self.moved, "unset": self.unset,
+            })),
+            Format::Text => {
+                let (total, moved) = (BinaryBytes(self.total), BinaryBytes(self.moved));
+                let (first, second) = match way {
+                    "into" => (folder.display().to_string(), volume.to_string()),
+                    _ => (volume.to_string(), folder.display().to_string()),
+                };
+                let line = format!("{verb} {first} {way} {second}: {total}, of which {moved} were sent.");
+                context.output.line(line);
+            }
+        }
+    }
+}
+
+/// A folder that does not exist yet, or is empty. The tree is built beside it, so that it appears whole or not at all.
+#[derive(Debug)]
+struct NewFolder {
+    folder: PathBuf,
+    staging: PathBuf,
+}
+
+impl NewFolder {
+    fn at(folder: &Path) -> Result<Self, CliError> {
+        match fs::read_dir(folder) {
+            Ok(entries) if entries.count() > 0 => {
+                return Err(CliError::failed(format!("{} is not empty", folder.display()))
+                    .code("folder")
+                    .hint("Give a folder that does not exist yet, or an empty one."));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(unusable(folder, &e)),
+        }
+        let folder = std::path::absolute(folder).map_err(|e| unusable(folder, &e))?;
+        let Some(name) = folder.file_name() else {
+            return Err(CliError::usage(format!("{} cannot be made", folder.display())));
+        };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".comity-partial");
+        let staging = folder.with_file_name(hidden);
+        if let Some(parent) = folder.parent().filter(|parent| !parent.is_dir()) {
+            return Err(CliError::failed(format!("{} is no folder", parent.display())).code("folder"));
+        }
+        Ok(Self { folder, staging })
+    }
+}
+
+impl Destination for NewFolder {
+    fn staging(&self) -> Result<PathBuf, PoolError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.staging)
+            .map_err(|source| PoolError::Io { path: self.staging.clone(), doing: "created", source })?;
+        Ok(self.staging.clone())
+    }
+
+    fn present(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn switch_in(&self, tree: &Path) -> Result<(), TransferError> {
+        let io = |doing| move |source: io::Error| PoolError::Io { path: self.folder.clone(), doing, source };
+        let staging = fs::File::open(&self.staging).map_err(io("made durable"))?;
+        rustix::fs::syncfs(&staging).map_err(|e| io("made durable")(e.into()))?;
+        // In place of an empty folder this is one step, too.
+        fs::rename(tree, &self.folder).map_err(io("put in place"))?;
+        Ok(remove_tree(&self.staging)?)
+    }
+}
+
+fn unusable(folder: &Path, error: &io::Error) -> CliError {
+    CliError::failed(format!("{} cannot be used: {error}", folder.display())).code("folder")
+}
+
+fn failed(error: TransferError) -> CliError {
+    CliError::failed(error)
+        .code("transfer-failed")
+        .hint("The target is as it was. Run the same command again: what has arrived is not sent twice.")
+}
