@@ -6,7 +6,9 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 
+use super::ApiState;
 use super::problem::Problem;
+use crate::authorize::Permit;
 
 /// The answer that agrees to speak `protocol`, and what becomes the connection once that answer is sent.
 pub fn take_over(request: &mut Request, protocol: &'static str) -> Result<(Response, OnUpgrade), Problem> {
@@ -22,4 +24,22 @@ pub fn take_over(request: &mut Request, protocol: &'static str) -> Result<(Respo
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(protocol));
     Ok((response, upgrade))
+}
+
+/// Ends when what `permit` says is true no more: a connection that was taken over is looked after by nobody else.
+pub async fn revoked(state: &ApiState, permit: &Permit) {
+    let mut changed = state.identities.changed();
+    loop {
+        let caller = match permit.caller().fingerprint() {
+            Some(fingerprint) => state.identities.caller_by_fingerprint(fingerprint),
+            None => permit.caller().clone(),
+        };
+        if state.permit(&caller, permit.entitlement(), permit.entity().clone()).is_err() {
+            return;
+        }
+        if changed.changed().await.is_err() {
+            // The agent is ending, which others see to.
+            std::future::pending::<()>().await;
+        }
+    }
 }

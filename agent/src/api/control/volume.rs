@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::api::upgrade::take_over;
+use crate::api::upgrade::{revoked, take_over};
 use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
 use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
@@ -123,8 +123,9 @@ async fn import(
     let target = Target { pool, volume, mode: Mode::Refresh };
     state.transfers.check_target(&target)?;
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
-    let (transfers, ending) = (state.transfers.clone(), state.tasks.ending());
-    state.tasks.spawn("import", async move {
+    let (tasks, ending) = (state.tasks.clone(), state.tasks.ending());
+    tasks.spawn("import", async move {
+        let transfers = &state.transfers;
         let work = async {
             let stream = upgrade.await.map_err(|e| e.to_string())?;
             let stream = Box::new(TokioIo::new(stream));
@@ -139,6 +140,7 @@ async fn import(
                 }
                 Err(reason) => tracing::warn!(reason, "an import failed"),
             },
+            () = revoked(&state, &permit) => tracing::warn!("an import was cut off: the caller lost the right to it"),
             () = ending.cancelled() => tracing::warn!("an import was cut off by the agent's end"),
         }
     });
@@ -156,8 +158,9 @@ async fn export(
         return Err(Problem::from(TransferError::Pool(PoolError::NoSuchVolume(pool, volume))));
     }
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
-    let (transfers, ending) = (state.transfers.clone(), state.tasks.ending());
-    state.tasks.spawn("export", async move {
+    let (tasks, ending) = (state.tasks.clone(), state.tasks.ending());
+    tasks.spawn("export", async move {
+        let transfers = &state.transfers;
         let work = async {
             let stream = upgrade.await.map_err(|e| e.to_string())?;
             let stream = Box::new(TokioIo::new(stream));
@@ -167,6 +170,7 @@ async fn export(
             exported = work => if let Err(reason) = exported {
                 tracing::warn!(reason, "an export failed");
             },
+            () = revoked(&state, &permit) => tracing::warn!("an export was cut off: the caller lost the right to it"),
             () = ending.cancelled() => tracing::warn!("an export was cut off by the agent's end"),
         }
     });

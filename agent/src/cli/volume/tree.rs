@@ -103,12 +103,13 @@ struct NewFolder {
 impl NewFolder {
     fn at(folder: &Path) -> Result<Self, CliError> {
         match fs::read_dir(folder) {
-            Ok(entries) if entries.count() > 0 => {
-                return Err(CliError::failed(format!("{} is not empty", folder.display()))
-                    .code("folder")
-                    .hint("Give a folder that does not exist yet, or an empty one."));
+            Ok(entries) => {
+                if entries.count() > 0 {
+                    return Err(CliError::failed(format!("{} is not empty", folder.display()))
+                        .code("folder")
+                        .hint("Give a folder that does not exist yet, or an empty one."));
+                }
             }
-            Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(unusable(folder, &e)),
         }
