@@ -26,6 +26,10 @@ const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest path that the log repeats; none of ours is longer, and what is may be something pasted.
 const MAX_LOGGED_PATH: usize = 200;
 
+/// Names a request, in the log and in the answer's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId(pub Uuid);
+
 /// The connection that a request came over. Handlers find it as `Extension<Arc<Connection>>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Connection {
@@ -71,6 +75,7 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
     let surface = Surface::of(request.uri().path());
     let (name, trusted) = (caller.to_string(), caller.is_trusted());
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(RequestId(id));
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let answered =

@@ -48,7 +48,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inside = folder.path().join("a.hcl");
         fs::write(&inside, "").unwrap();
+        // Whatever the umask.
         fs::set_permissions(&inside, Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let uid = rustix::process::geteuid().as_raw();
         assert_eq!(check(folder.path(), uid), Ok(()));
         for (path, mode) in [(inside.as_path(), 0o664), (folder.path(), 0o777)] {

@@ -34,6 +34,8 @@ async fn show(
         let here = if row.destination_peer.is_some() { &row.source } else { &row.destination };
         sees(Entity::Service(here.clone()))
     });
+    // What the folder's faults quote is for who may see what it declares.
+    let watched = state.permit(&caller, Entitlement::CanViewResources, Entity::Server).is_ok();
     Ok(Json(Status {
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -45,6 +47,6 @@ async fn show(
             .map(|(name, link)| LinkSummary { name, state: link.state, reason: link.reason })
             .collect(),
         mesh,
-        watch: state.reconcile.as_ref().map(|reconcile| reconcile.status()),
+        watch: if watched { state.reconcile.as_ref().map(|folder| folder.status()) } else { None },
     }))
 }
