@@ -138,7 +138,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
     match command {
         Command::Agent(_) => unreachable!("the agent is run without this runtime"),
         Command::Status(args) => status::run(args, context).await,
-        Command::Validate(args) => validate::run(&args, context),
+        Command::Validate(args) => Ok(validate::run(&args, context)),
         Command::Plan(args) => plan::run(args, context).await,
         Command::Apply(args) => apply::run(args, context).await,
         Command::Explain(args) => explain::run(args, context).await,

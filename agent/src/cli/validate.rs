@@ -7,7 +7,7 @@ use schema::diagnostic::{Diagnostic, Severity, Sources, has_errors};
 use schema::plan::Desired;
 use schema::render::{Colour, diagnostic};
 
-use super::{CliError, Context, ExitCode, Format, Output};
+use super::{Context, ExitCode, Format, Output};
 use crate::files::{self, DiskInputs};
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, context: &Context) -> ExitCode {
     let (mut loaded, files) = load(&args.paths);
     let mut diagnostics = std::mem::take(&mut loaded.diagnostics);
     diagnostics.extend(config::dangling(&loaded, |_| None));
@@ -31,7 +31,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             if declarations == 1 { "is" } else { "are" }
         ));
     }
-    Ok(ended)
+    ended
 }
 
 /// How many blocks a manifest has besides its own. The records of one block stand together in the map.
