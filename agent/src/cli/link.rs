@@ -155,7 +155,6 @@ fn read_token() -> Result<String, CliError> {
 /// LXD's errors carry no advice, so it is given here.
 fn explained(error: ClientError) -> CliError {
     let hint = match error.status() {
-        Some(StatusCode::FORBIDDEN) => None,
         Some(StatusCode::CONFLICT) => Some("`comity link list` shows the links that there are."),
         Some(StatusCode::BAD_GATEWAY) => {
             Some("Nothing is left of it here. Mint another token on the peer, or see that its agent runs.")
@@ -271,12 +270,8 @@ fn both(report: &LinkReport) -> String {
 fn aligned(lines: Vec<(&str, String)>) -> String {
     let told: Vec<_> = lines.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let width = told.iter().map(|(label, _)| label.len() + 1).max().unwrap_or_default();
-    told.into_iter()
-        .map(|(label, value)| {
-            let label = format!("{label}:");
-            format!("{label:width$} {value}\n")
-        })
-        .collect()
+    let line = |(label, value): (&str, String)| format!("{:width$} {value}\n", format!("{label}:"));
+    told.into_iter().map(line).collect::<Vec<_>>().concat()
 }
 
 async fn delete(context: &Context, link: &LinkName) -> Result<ExitCode, CliError> {

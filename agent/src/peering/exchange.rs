@@ -106,10 +106,10 @@ impl Peering {
         if fingerprint == parts.identity.fingerprint {
             return Err(PeeringError::Itself);
         }
-        if let Some(named) = &request.cluster_certificate {
-            if certificate::from_pem(named).as_ref() != Some(&request.presented) {
-                return Err(PeeringError::WrongCertificate);
-            }
+        if let Some(named) = &request.cluster_certificate
+            && certificate::from_pem(named).as_ref() != Some(&request.presented)
+        {
+            return Err(PeeringError::WrongCertificate);
         }
         let peer = Peer {
             fingerprint,

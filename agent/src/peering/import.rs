@@ -73,7 +73,7 @@ impl Peering {
         let mut view = None;
         match frame {
             SyncFrame::Hello { view: theirs, .. } | SyncFrame::Heartbeat { view: theirs } => {
-                view = Some(theirs)
+                view = Some(theirs);
             }
             SyncFrame::Begin => inbox.building = Some(BTreeMap::new()),
             SyncFrame::Items { services } => {

@@ -55,15 +55,16 @@ impl Peering {
         let mut backoff = Backoff::default();
         let mut next: Option<(Session, Made)> = None;
         let last = loop {
-            let (session, made) = match next.take() {
-                Some(next) => next,
-                None => tokio::select! {
+            let (session, made) = if let Some(next) = next.take() {
+                next
+            } else {
+                tokio::select! {
                     biased;
                     () = kept.stop.cancelled() => break None,
                     Some(session) = kept.incoming.recv() => (session, Made::ByPeer),
                     session = self.reach(&kept.link, &kept.peer, &kept.router, &mut backoff),
                         if kept.dials == Dials::Here => (session, Made::Here),
-                },
+                }
             };
             match self.hold(&mut kept, &session, made).await {
                 Held::Stopped => break Some(session),

@@ -31,7 +31,7 @@ pub struct UnsealError;
 
 impl Sealed {
     pub fn seal(secret: &Secret, key: &KeyPair) -> Self {
-        Self::with(secret, &key.key().secret_der()[..], uuid::Uuid::new_v4().as_bytes())
+        Self::with(secret, key.key().secret_der(), uuid::Uuid::new_v4().as_bytes())
     }
 
     pub fn open(&self, key: &KeyPair) -> Result<Secret, UnsealError> {

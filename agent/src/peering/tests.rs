@@ -176,7 +176,7 @@ async fn of_many_who_race_with_one_token_one_wins() {
     assert!(
         ended
             .iter()
-            .flat_map(|ended| ended.as_ref().err())
+            .filter_map(|ended| ended.as_ref().err())
             .all(|error| { matches!(error, PeeringError::Activate(super::half::ActivateError::Used)) })
     );
     let identities = east.store.range(keys::IDENTITY).await.unwrap().entries;
