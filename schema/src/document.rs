@@ -84,11 +84,6 @@ impl Node {
     pub fn literal(value: Value, span: impl Into<Span>) -> Self {
         Self { span: span.into(), origin: Origin::Literal, value }
     }
-
-    /// The same place and origin, without the value.
-    pub fn clone_place(&self) -> Self {
-        Self { span: self.span, origin: self.origin, value: Value::Null }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

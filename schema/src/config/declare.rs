@@ -132,5 +132,5 @@ fn weak(node: &Node) -> Node {
         Value::Table(table) => Value::Table(weak_table(table)),
         other => other.clone(),
     };
-    Node { value, ..node.clone_place() }
+    Node { span: node.span, origin: node.origin, value }
 }

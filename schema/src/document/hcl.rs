@@ -33,7 +33,7 @@ pub fn parse(source: &str, inputs: &dyn Inputs, faults: &mut Faults) -> Vec<Bloc
         for structure in &item.body {
             match structure {
                 Structure::Block(block) if block.has_ident("locals") => {
-                    declare(block, item.base, &mut evaluator, faults)
+                    declare(block, item.base, &mut evaluator, faults);
                 }
                 Structure::Block(block) => blocks.push((block, item.base)),
                 Structure::Attribute(attribute) => {

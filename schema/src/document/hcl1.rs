@@ -208,7 +208,7 @@ impl Parser<'_, '_> {
                 known.origin = Origin::Blocks;
             }
             (Value::List(items), object @ Value::Table(_)) => {
-                items.push(Node::literal(object, Range::from(node.span)))
+                items.push(Node::literal(object, Range::from(node.span)));
             }
             _ => self.faults.push(
                 Diagnostic::error(

@@ -101,20 +101,18 @@ impl Parser<'_, '_> {
             self.skip_blank();
             let start = self.at;
             match self.member(depth) {
-                Ok((key, node)) => match known.get(&key.text) {
-                    Some(first) => self.faults.push(
-                        Diagnostic::error(
-                            "duplicate-key",
-                            format!("the key {} is given twice", quoted(&key.text)),
-                            Some(self.faults.at(key.span)),
-                        )
-                        .related(self.faults.at(*first), "first given here"),
-                    ),
-                    None => {
+                Ok((key, node)) => {
+                    if let Some(first) = known.get(&key.text) {
+                        let summary = format!("the key {} is given twice", quoted(&key.text));
+                        let fault =
+                            Diagnostic::error("duplicate-key", summary, Some(self.faults.at(key.span)))
+                                .related(self.faults.at(*first), "first given here");
+                        self.faults.push(fault);
+                    } else {
                         known.insert(key.text.clone(), key.span);
                         table.0.push((key, node));
                     }
-                },
+                }
                 Err(Told) if depth <= RECOVERED_DEPTH && self.skip_member(start) => {}
                 Err(Told) => return Err(Told),
             }

@@ -33,7 +33,7 @@ pub fn text(ms: u64) -> String {
     UNITS
         .iter()
         .rev()
-        .find(|(_, scale)| ms >= *scale && ms % scale == 0)
+        .find(|(_, scale)| ms >= *scale && ms.is_multiple_of(*scale))
         .map_or_else(|| format!("{ms}ms"), |(unit, scale)| format!("{}{unit}", ms / scale))
 }
 

@@ -20,6 +20,7 @@ pub mod place;
 pub use place::{Form, Place};
 
 /// A text with the place it stands at.
+#[expect(clippy::struct_field_names, reason = "a text is what it is; any other word would say less")]
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'a> {
     pub text: &'a str,

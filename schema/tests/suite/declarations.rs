@@ -205,8 +205,8 @@ fn a_file_belongs_to_the_nearest_manifest_upward() {
 
 #[test]
 fn thousands_of_faults_are_all_told_and_quickly() {
-    let hcl: String =
-        (0..5000).map(|n| format!("service \"s{n}\" {{\n  prot = {n}\n  é = \"ü\"\n}}\n")).collect();
+    let block = |n| format!("service \"s{n}\" {{\n  prot = {n}\n  é = \"ü\"\n}}\n");
+    let hcl = (0..5000).map(block).collect::<Vec<_>>().concat();
     let loaded = load(&[source("many.hcl", &hcl)], &NoInputs);
     assert_eq!(loaded.diagnostics.len(), 10_000);
     let shown = shown(&loaded, &[]);

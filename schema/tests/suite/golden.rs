@@ -27,19 +27,19 @@ fn check(case: &Path) -> Option<String> {
     diagnostics.extend(dangling(&loaded, |_| None));
     let shown = text(&diagnostics, &loaded.sources, Colour::Never);
     let value = format!("{:#}\n", json(&diagnostics, &loaded.sources));
-    let differs =
-        [("expected.txt", shown), ("expected.json", value)].into_iter().filter_map(|(name, now)| {
-            let path = case.join(name);
-            // The text is recorded for every case, the JSON where a file of it is there.
-            if name.ends_with(".json") && !path.exists() {
-                return None;
-            }
-            if std::env::var_os("COMITY_BLESS").is_some() {
-                fs::write(&path, &now).unwrap();
-            }
-            let recorded = fs::read_to_string(&path).unwrap_or_default();
-            (recorded != now).then(|| format!("{} is now\n{now}", path.display()))
-        });
+    let texts = [("expected.txt", shown, true), ("expected.json", value, false)];
+    let differs = texts.into_iter().filter_map(|(name, now, always)| {
+        let path = case.join(name);
+        // The text is recorded for every case, the JSON where a file of it is there.
+        if !always && !path.exists() {
+            return None;
+        }
+        if std::env::var_os("COMITY_BLESS").is_some() {
+            fs::write(&path, &now).unwrap();
+        }
+        let recorded = fs::read_to_string(&path).unwrap_or_default();
+        (recorded != now).then(|| format!("{} is now\n{now}", path.display()))
+    });
     let differs: Vec<String> = differs.collect();
     (!differs.is_empty()).then(|| differs.join("\n"))
 }

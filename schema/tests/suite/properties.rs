@@ -77,7 +77,7 @@ proptest! {
         let mut hcl = String::from("service \"a\" {\n");
         for (key, value) in service.as_object().unwrap() {
             let value: hcl::Value = serde_json::from_value(value.clone()).unwrap();
-            hcl.push_str(&format!("  {key} = {}\n", hcl::format::to_string(&value).unwrap()));
+            hcl.extend(["  ", key, " = ", &hcl::format::to_string(&value).unwrap(), "\n"]);
         }
         hcl.push_str("}\nvolume \"default/v\" {}\n");
         let from_hcl = survives("a.hcl", hcl.as_bytes());

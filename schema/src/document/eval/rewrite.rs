@@ -162,7 +162,7 @@ impl VisitMut for Rewrite<'_, '_, '_> {
                 }
                 let is_local =
                     matches!(&traversal.expr, Expression::Variable(name) if name.as_str() == "local");
-                let name = match traversal.operators.first().map(|operator| operator.value()) {
+                let name = match traversal.operators.first().map(hcl_edit::Decorated::value) {
                     Some(TraversalOperator::GetAttr(name)) if is_local => name.as_str().to_owned(),
                     _ => return visit_mut::visit_traversal_mut(self, traversal),
                 };
@@ -221,7 +221,7 @@ impl VisitMut for Rewrite<'_, '_, '_> {
             }
             Ok(value) => node.expr = self.variable(value),
             Err(error) => {
-                self.fault("expression", "this expression cannot be worked out", &reason(&error), span)
+                self.fault("expression", "this expression cannot be worked out", &reason(&error), span);
             }
         }
     }
@@ -251,7 +251,7 @@ pub fn locals_of(expr: &Expression) -> Vec<String> {
             if let Expression::Variable(root) = &node.expr
                 && root.as_str() == "local"
                 && let Some(TraversalOperator::GetAttr(name)) =
-                    node.operators.first().map(|operator| operator.value())
+                    node.operators.first().map(hcl_edit::Decorated::value)
             {
                 self.0.push(name.as_str().to_owned());
             }

@@ -90,8 +90,8 @@ impl<'s> Lexer<'s> {
             self.at += blank;
             if rest.starts_with('#') || rest.starts_with("//") {
                 self.at += rest.find('\n').unwrap_or(rest.len());
-            } else if rest.starts_with("/*") {
-                self.at += rest[2..].find("*/").map_or(rest.len(), |offset| offset + 4);
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                self.at += comment.find("*/").map_or(rest.len(), |offset| offset + 4);
             } else {
                 return;
             }
@@ -122,16 +122,13 @@ impl<'s> Lexer<'s> {
                 },
                 [b'$', b'{', ..] if self.at >= self.no_brace_before => {
                     let line = rest.find('\n').map_or(rest, |end| &rest[..end]);
-                    match interpolation_end(line) {
-                        Some(end) => {
-                            text.push_str(&line[..end]);
-                            self.at += end;
-                        }
-                        None => {
-                            self.no_brace_before = self.at + line.len();
-                            text.push('$');
-                            self.at += 1;
-                        }
+                    if let Some(end) = interpolation_end(line) {
+                        text.push_str(&line[..end]);
+                        self.at += end;
+                    } else {
+                        self.no_brace_before = self.at + line.len();
+                        text.push('$');
+                        self.at += 1;
                     }
                 }
                 [b'$', ..] => {

@@ -71,16 +71,13 @@ fn permission(mut fields: Fields<'_, '_>) {
         fields.missing_with("action", format!("{field} must be set to 'allow' or 'deny'"));
     }
     providers(&mut fields);
-    match fields.table("http") {
-        Some((table, span)) => {
-            let parent = fields.place;
-            let place = Place::Field(&parent, "http");
-            http(Fields::new(table, span, place, &mut *fields.faults), span);
-        }
-        None => {
-            let field = fields.place.field("http");
-            fields.missing_with("http", format!("{field} is required"));
-        }
+    if let Some((table, span)) = fields.table("http") {
+        let parent = fields.place;
+        let place = Place::Field(&parent, "http");
+        http(Fields::new(table, span, place, &mut *fields.faults), span);
+    } else {
+        let field = fields.place.field("http");
+        fields.missing_with("http", format!("{field} is required"));
     }
     fields.finish();
 }
