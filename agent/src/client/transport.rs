@@ -120,9 +120,10 @@ pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    // An `io::Error` that wraps another hides it from `source`.
-    match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => inner.to_string(),
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it hung up".to_owned(),
+        // An `io::Error` that wraps another hides it from `source`.
+        Some(error) => error.get_ref().map_or_else(|| error.to_string(), ToString::to_string),
         None => cause.to_string(),
     }
 }

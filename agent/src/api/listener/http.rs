@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::api::request::Connection;
@@ -20,6 +21,8 @@ use crate::trust::identity::Identities;
 
 /// How long the head of a request may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer under way may take once its caller is trusted no more: it may be the one that says so.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// How long a stranger may stay connected. What it may do takes a request or two.
 const STRANGER_STAYS: Duration = Duration::from_secs(120);
 
@@ -59,6 +62,7 @@ pub(super) async fn serve<S>(
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ending = tasks.ending();
     let mut leaving = false;
+    let mut cut = None;
     let stranger_stays = tokio::time::sleep(STRANGER_STAYS);
     let mut stranger_stays = pin!(stranger_stays);
     loop {
@@ -69,6 +73,7 @@ pub(super) async fn serve<S>(
                 }
                 return;
             }
+            () = tokio::time::sleep_until(cut.unwrap_or_else(Instant::now)), if cut.is_some() => return,
             () = ending.cancelled(), if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
@@ -80,9 +85,11 @@ pub(super) async fn serve<S>(
             // The sender lives as long as the identities do, and those outlive their connections.
             Ok(()) = changed.changed() => {
                 let now = connection.caller(identities);
-                if lost(&known, &now) {
-                    tracing::info!(caller = %known, "the caller is trusted no more; its connection was cut");
-                    return;
+                if cut.is_none() && lost(&known, &now) {
+                    tracing::info!(caller = %known, "the caller is trusted no more; its connection is cut");
+                    cut = Some(Instant::now() + LAST_ANSWER);
+                    leaving = true;
+                    served.as_mut().graceful_shutdown();
                 }
                 known = now;
             }
