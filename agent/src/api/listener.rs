@@ -123,19 +123,19 @@ impl Network {
                 () = ending.cancelled() => return,
             };
             match accepted {
-                Ok((tcp, from)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
-                        let network = Arc::clone(&self);
-                        let ending = ending.clone();
-                        self.api.tasks().spawn("connection", async move {
-                            let taken = network.take(tcp, from, place, &ending).await;
-                            if let Err(error) = taken {
-                                tracing::debug!(%from, %error, "a connection came to nothing");
-                            }
-                        });
-                    }
-                    Err(_) => tracing::warn!(%from, "too many connections; one was dropped"),
-                },
+                Ok((tcp, from)) => {
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                        tracing::warn!(%from, "too many connections; one was dropped");
+                        continue;
+                    };
+                    let network = Arc::clone(&self);
+                    let ending = ending.clone();
+                    self.api.tasks().spawn("connection", async move {
+                        if let Err(error) = network.take(tcp, from, place, &ending).await {
+                            tracing::debug!(%from, %error, "a connection came to nothing");
+                        }
+                    });
+                }
                 Err(error) => {
                     tracing::error!(%error, "connections cannot be accepted");
                     tokio::time::sleep(PAUSE).await;

@@ -16,7 +16,6 @@ use super::*;
 use crate::apply::ApplyParts;
 use crate::audit::Audit;
 use crate::client::{Client, ClientError, NO_BODY, first_contact};
-use crate::dataset::Pools;
 use crate::mesh::MeshParts;
 use crate::peering::PeeringParts;
 use crate::store::sqlite::SqliteStore;
@@ -79,10 +78,12 @@ impl Served {
             identities: identities.clone(),
             tasks: tasks.clone(),
         });
+        let (pools, operations) = (Pools::open(dir.path()).unwrap(), Operations::new());
+        let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
         let apply = Apply::start(ApplyParts {
             store: store.clone(),
             links: peering.clone(),
-            pools: Pools::open(dir.path()).unwrap(),
+            pools: pools.clone(),
             audit: Audit::open(&dir.path().join("audit")).unwrap(),
             tasks: tasks.clone(),
         });
@@ -104,6 +105,9 @@ impl Served {
             observe,
             apply,
             peering,
+            pools,
+            operations,
+            transfers,
             tasks,
         };
         let api = Api::new(state.clone());

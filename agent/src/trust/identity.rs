@@ -172,7 +172,7 @@ impl Identities {
         loop {
             while let Some(Ok(batch)) = watch.recv().await {
                 self.update(prefix, batch.revision, |view| {
-                    batch.events.iter().for_each(|event| view.take(event))
+                    batch.events.iter().for_each(|event| view.take(event));
                 });
             }
             // Too far behind, or the store failed: begin again from what there is now.
@@ -182,7 +182,7 @@ impl Identities {
                     Ok(watch) => break watch,
                     Err(StoreError::Closed) => return,
                     Err(error) => {
-                        tracing::error!(%error, prefix, "identities cannot be followed; trying again")
+                        tracing::error!(%error, prefix, "identities cannot be followed; trying again");
                     }
                 }
             };
@@ -303,8 +303,8 @@ mod tests {
 
         // The declaration's groups are the ones that count.
         let mut changed = identities.changed();
-        let mut declared = schema::kind::cluster_link::ClusterLink::default();
-        declared.auth_groups = vec!["new".parse().unwrap()];
+        let auth_groups = vec!["new".parse().unwrap()];
+        let declared = schema::kind::cluster_link::ClusterLink { auth_groups, ..Default::default() };
         let record = Declared { owner: None, record: Record::ClusterLink(declared) };
         let key = keys::declared(&RecordKey::ClusterLink(link));
         commit(&*store, Op::Put { key, value: encode(&record) }).await;

@@ -74,8 +74,9 @@ async fn pair() -> Pair {
     let client = Arc::new(KeyPair::generate("west", &[]).unwrap());
     let router = Arc::new(Echo::default());
     let address = listen(server.clone(), router.clone(), tasks.clone()).await;
-    let dialled =
-        dial(&[address.clone()], server.fingerprint, &client, router.clone(), &tasks).await.unwrap();
+    let dialled = dial(std::slice::from_ref(&address), server.fingerprint, &client, router.clone(), &tasks)
+        .await
+        .unwrap();
     // The greeting is sent before the session is registered.
     while router.sessions.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
@@ -91,7 +92,7 @@ async fn echo(session: Session, content: Vec<u8>) {
         writer.shutdown().await.unwrap();
     };
     let mut back = Vec::new();
-    let (_, read) = tokio::join!(send, reader.read_to_end(&mut back));
+    let ((), read) = tokio::join!(send, reader.read_to_end(&mut back));
     read.unwrap();
     assert!(back == content, "{} of {} bytes came back alike", back.len(), content.len());
 }
@@ -142,7 +143,9 @@ async fn another_certificate_than_the_pinned_one_is_told_with_both_fingerprints(
     let pair = pair().await;
     let wrong = pair.client.fingerprint;
     let router = Arc::new(Echo::default());
-    let error = dial(&[pair.address.clone()], wrong, &pair.client, router, &pair.tasks).await.unwrap_err();
+    let error = dial(std::slice::from_ref(&pair.address), wrong, &pair.client, router, &pair.tasks)
+        .await
+        .unwrap_err();
     assert_eq!(error.mismatch(), Some((wrong, pair.server.fingerprint)));
 }
 

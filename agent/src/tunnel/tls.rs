@@ -185,7 +185,7 @@ impl ClientCertVerifier for AnyClient {
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         match x509_parser::parse_x509_certificate(end_entity) {
-            Ok((rest, _)) if rest.is_empty() => Ok(ClientCertVerified::assertion()),
+            Ok(([], _)) => Ok(ClientCertVerified::assertion()),
             _ => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
         }
     }

@@ -100,8 +100,9 @@ pub(super) async fn serve<S>(
 /// Whether the caller has lost what it was trusted as.
 fn lost(before: &Caller, now: &Caller) -> bool {
     match (before, now) {
-        (Caller::Anonymous { .. }, _) | (Caller::Local { .. }, Caller::Local { .. }) => false,
-        (Caller::Client { .. }, Caller::Client { .. }) => false,
+        (Caller::Anonymous { .. }, _)
+        | (Caller::Local { .. }, Caller::Local { .. })
+        | (Caller::Client { .. }, Caller::Client { .. }) => false,
         (Caller::Peer { link: before, .. }, Caller::Peer { link: now, .. }) => before != now,
         _ => true,
     }

@@ -98,7 +98,7 @@ async fn each_bad_token_is_told_apart_and_none_is_echoed() {
     };
     let elsewhere = Fingerprint([8; 32]).to_string();
     let cases = [
-        ("".to_owned(), "the token is empty"),
+        (String::new(), "the token is empty"),
         (text[..text.len() - 9].to_owned(), "part of it may be missing"),
         ("bm90IGpzb24=".to_owned(), "does not hold what a token holds"),
         (with(&|token| token.secret = Secret::random()), "no such token"),

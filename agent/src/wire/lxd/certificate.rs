@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::wire::token::Secret;
 
 /// A trusted client.
+#[allow(clippy::struct_field_names, reason = "the names are LXD's")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     pub name: String,
