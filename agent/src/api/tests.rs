@@ -108,6 +108,7 @@ impl Served {
             pools,
             operations,
             transfers,
+            reconcile: None,
             tasks,
         };
         let api = Api::new(state.clone());
