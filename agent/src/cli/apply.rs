@@ -52,6 +52,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         output.text(render::text(&sections, gather::colour(output)));
     }
     drop(sections);
+    exchange::check_given(&gathered)?;
     let token_file = TokenFile::reserve(args.token_out, &gathered.exchanges)?;
     if !nothing && !args.yes && !approved(output).await? {
         return Err(CliError::failed("the apply was cancelled; nothing was changed").code("cancelled"));

@@ -79,7 +79,10 @@ impl Peering {
             txn.guards.push(declared);
             if let Some(revision) = self.commit(txn).await? {
                 crash::point("link-minted");
-                parts.identities.seen(revision).await;
+                // Only trust that is given up for the token changes who is known: else there is nothing to wait for.
+                if before.half.peer().is_some() {
+                    parts.identities.seen(revision).await;
+                }
                 tracing::info!(%link, by = %permit.caller(), id = %issued.id, "token issued");
                 let token = TrustToken {
                     client_name: link.to_string(),

@@ -15,7 +15,7 @@ use schema::record::RecordKey;
 use serde_json::{Value, json};
 
 use super::token_file::TokenFile;
-use crate::cli::plan::gather::{Gathered, Target};
+use crate::cli::plan::gather::{Gathered, Target, together};
 use crate::cli::{CliError, Format, Output};
 use crate::files::DiskInputs;
 use crate::wire::cluster_link::{LinkReport, MintRequest, MintResponse, RedeemRequest};
@@ -75,9 +75,9 @@ async fn run(
         Exchange::Redeem { end, from } => (end, redeem_given(gathered, end, from, output).await),
         Exchange::Mint { end } => (end, mint_for_a_person(gathered, end, file, output).await),
     };
-    result.unwrap_or_else(|mut error| {
+    result.unwrap_or_else(|error| {
         let label = gathered.targets[end.site].label.clone();
-        error.message = format!("{label}: cluster_link.{}: {}", end.link, error.message);
+        let mut error = placed(gathered, end, error);
         if error.hint.is_none() {
             error.hint = Some("Nothing is lost: run the same apply again to finish the link.".to_owned());
         }
@@ -122,6 +122,24 @@ async fn redeem_given(
     let request = RedeemRequest { token: given(gathered, end, from)? };
     target.client.redeem_link_token(&end.link, &request).await?;
     linked(vec![settled(target, &end.link).await?], output)
+}
+
+/// Whether every token that is to be brought is there: asked before anything is changed.
+pub fn check_given(gathered: &Gathered) -> Result<(), CliError> {
+    let faults = gathered.exchanges.iter().filter_map(|exchange| match exchange {
+        Exchange::Redeem { end, from } => {
+            given(gathered, end, from).err().map(|error| placed(gathered, end, error))
+        }
+        Exchange::Paired { .. } | Exchange::Mint { .. } => None,
+    });
+    together(faults.collect()).map_or(Ok(()), Err)
+}
+
+/// The error, with the link it is about.
+fn placed(gathered: &Gathered, end: &End, mut error: CliError) -> CliError {
+    error.message =
+        format!("{}: cluster_link.{}: {}", gathered.targets[end.site].label, end.link, error.message);
+    error
 }
 
 /// The token's text, from where the declaration says.
