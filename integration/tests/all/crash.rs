@@ -67,7 +67,6 @@ fn converges(side: &str, step: &str) {
         assert_eq!(under("/link/"), 1, "{what}: {keys:?}");
         assert!(keys.contains(&format!("/link/{peer}")), "{what}: {keys:?}");
         assert_eq!(under("/identity/"), 2, "the operator and the peer; {what}: {keys:?}");
-        assert_eq!(under("/token/"), 0, "{what}: {keys:?}");
         assert_eq!(under("/step/"), 0, "{what}: {keys:?}");
         assert_eq!(under("/tombstone/"), 0, "{what}: {keys:?}");
         assert_eq!(under("/declared/"), 3, "{what}: {keys:?}");
