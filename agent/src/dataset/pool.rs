@@ -21,6 +21,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use schema::name::{PoolName, VolumeName};
 
+use crate::task::crash;
+
 /// The pool that every agent has.
 pub const DEFAULT_POOL: &str = "default";
 /// Staging of an interrupted transfer is kept this long for resuming.
@@ -256,6 +258,7 @@ impl Held {
         let handle = fs::File::open(&staging).map_err(|e| PoolError::io(&staging, "opened", e))?;
         rustix::fs::syncfs(&handle).map_err(|e| PoolError::io(&staging, "made durable", e))?;
 
+        crash::point("transfer-before-switch");
         let mode = loosen(new)?;
         if tree.exists() {
             loosen(&tree)?;
@@ -271,6 +274,7 @@ impl Held {
         } else {
             fs::rename(new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
         }
+        crash::point("transfer-after-switch");
         if let Some(mode) = mode {
             set_mode(&tree, mode)?;
         }

@@ -11,6 +11,7 @@ use crate::dataset::PoolError;
 use crate::dataset::build::Build;
 use crate::dataset::chunk::Hash;
 use crate::dataset::encoding::{decode, tree_hash};
+use crate::task::crash;
 
 /// Largest manifest, bytes, unpacked: enough for some 400 GiB of files without a repeat, or millions of small ones.
 const MAX_MANIFEST: u64 = 256 << 20;
@@ -77,6 +78,9 @@ fn converse(
                 build.put(number, &data)?;
                 received += u64::from(chunk.len);
                 left = left.saturating_sub(1);
+                if left == wanted / 2 {
+                    crash::point("transfer-half");
+                }
                 progress(Progress { stage: Stage::Receiving, done: received, total: Some(wanted_bytes) });
             }
             Frame::Done if left == 0 => break,

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::answer::{self, LxdError};
 use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
-use crate::apply::{ApplyError, Edit};
+use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity};
 use crate::dataset::PoolError;
 use crate::store::value::Declared;
