@@ -99,8 +99,8 @@ impl DaemonError {
             DaemonError::Place(PlaceError::Io { .. }) => {
                 Some("Give a folder that this user may write with --data-dir.")
             }
-            DaemonError::Listen(network::ListenError::InUse(_)) => {
-                Some("`ss -ltnp` shows which; stop it, or give another address with --listen.")
+            DaemonError::Listen(network::ListenError::InUse { .. }) => {
+                Some("Stop it, or give another address with --listen.")
             }
             DaemonError::Listen(network::ListenError::Forbidden(_)) => {
                 Some("Ports below 1024 need a privilege: give a higher one with --listen.")

@@ -55,8 +55,10 @@ mod floors {
     const MOST_LINES: usize = 500;
 
     /// What would make the words of `schema` depend on anything but their arguments.
-    const IMPURE_WORDS: [&str; 5] = ["async", "await", "tokio", "Instant", "SystemTime"];
-    const IMPURE_STD: [&str; 6] = ["fs", "net", "env", "process", "thread", "os"];
+    /// (Addresses are words; sockets are not.)
+    const IMPURE_WORDS: [&str; 8] =
+        ["async", "await", "tokio", "Instant", "SystemTime", "TcpStream", "UdpSocket", "ToSocketAddrs"];
+    const IMPURE_STD: [&str; 5] = ["fs", "env", "process", "thread", "os"];
 
     #[test]
     fn modules_import_only_from_floors_below_their_own() {
@@ -97,7 +99,8 @@ mod floors {
     #[test]
     fn schema_is_pure() {
         let mut faults = Vec::new();
-        for file in sources(&workspace().join("schema/src")) {
+        let in_tests = |file: &PathBuf| file.iter().any(|part| part == "tests.rs" || part == "tests");
+        for file in sources(&workspace().join("schema/src")).into_iter().filter(|file| !in_tests(file)) {
             let tokens = tokens(&code(&read(&file)));
             let words = tokens.iter().filter(|t| IMPURE_WORDS.contains(&t.text.as_str())).cloned();
             let modules =

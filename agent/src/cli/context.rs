@@ -14,6 +14,7 @@ use super::remotes::{Folder, LOCAL, Remotes};
 use crate::client::{Client, NO_BODY};
 use crate::trust::certificate::fingerprint;
 use crate::wire::status::Status;
+use crate::wire::token::TrustToken;
 
 /// Where an installed agent has its socket.
 const SYSTEM_SOCKET: &str = "/var/lib/comity/unix.socket";
@@ -121,5 +122,11 @@ pub fn name<T>(place: &str, text: &str) -> Result<T, CliError>
 where
     T: std::str::FromStr<Err = schema::name::NameError>,
 {
-    text.parse().map_err(|error| CliError::usage(format!("{place}: {error}")).code("bad-name"))
+    text.parse().map_err(|error| {
+        let failed = CliError::failed(format!("{place}: {error}")).code("bad-name");
+        match TrustToken::decode(text) {
+            Ok(_) => failed.hint("This is a trust token; a name belongs here."),
+            Err(_) => failed,
+        }
+    })
 }

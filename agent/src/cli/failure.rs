@@ -198,6 +198,6 @@ mod tests {
         }
         let named = super::super::context::name::<schema::name::RemoteName>("NAME", token).unwrap_err();
         assert!(!named.message.contains("eyJ"), "{}", named.message);
-        assert_eq!(named.exit, ExitCode::Usage);
+        assert_eq!(named.exit, ExitCode::Failed);
     }
 }

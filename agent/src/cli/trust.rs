@@ -73,7 +73,7 @@ async fn add(
         None => return Err(CliError::usage("the client needs a name").hint("Give it with --name.")),
     };
     if called.len() > schema::name::MAX_NAME {
-        return Err(CliError::usage(format!(
+        return Err(CliError::failed(format!(
             "--name: this is {} characters long; a name has at most {}",
             called.len(),
             schema::name::MAX_NAME
@@ -168,8 +168,10 @@ fn date(at: Option<Timestamp>) -> String {
 
 async fn remove(context: &Context, fingerprint: &str) -> Result<ExitCode, CliError> {
     context.client(None).await?.distrust(fingerprint).await.map_err(|error| match error {
-        ClientError::Refused { ref hint, .. } if hint.is_none() => {
-            CliError::from(error).hint("`comity trust list` shows the clients that are trusted.")
+        ClientError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
+            CliError::failed("No trusted client has this fingerprint")
+                .code("not-found")
+                .hint("`comity trust list` shows the clients that are trusted.")
         }
         error => error.into(),
     })?;

@@ -1,7 +1,9 @@
 //! The network listener, and where others are told to reach it.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -13,8 +15,8 @@ const BACKLOG: i32 = 1024;
 /// Why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("{0} is in use by another program")]
-    InUse(SocketAddr),
+    #[error("{address} is in use by {}", .holder.as_deref().unwrap_or("another program"))]
+    InUse { address: SocketAddr, holder: Option<String> },
     #[error("no permission to listen on {0}")]
     Forbidden(SocketAddr),
     #[error("{0} is no address of this machine")]
@@ -34,7 +36,9 @@ pub fn bind(listen: Listen) -> Result<Option<TcpListener>, ListenError> {
                 let no_family = source.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
                     || source.kind() == io::ErrorKind::AddrNotAvailable;
                 let error = match source.kind() {
-                    io::ErrorKind::AddrInUse => ListenError::InUse(address),
+                    io::ErrorKind::AddrInUse => {
+                        ListenError::InUse { address, holder: holder(address.port()) }
+                    }
                     io::ErrorKind::PermissionDenied => ListenError::Forbidden(address),
                     io::ErrorKind::AddrNotAvailable => ListenError::NotHere(address),
                     _ => ListenError::Io { address, source },
@@ -60,6 +64,37 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The program that listens on `port`, as far as this user may see: its socket's inode, sought in every process.
+fn holder(port: u16) -> Option<String> {
+    const LISTENING: &str = "0A";
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+    let sockets: Vec<String> = tables
+        .iter()
+        .flat_map(|table| table.lines().skip(1))
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, local, _, state, .., _, inode] = *fields.get(..10)? else { return None };
+            let on_port =
+                local.rsplit_once(':').is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port));
+            (on_port && state == LISTENING).then(|| format!("socket:[{inode}]"))
+        })
+        .collect();
+    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let holding = |process: &PathBuf| {
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten().filter_map(Result::ok);
+        let mut opened = files.filter_map(|file| fs::read_link(file.path()).ok());
+        opened.any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
+    };
+    // Not by its other names, such as `self`.
+    let numbered = |process: &PathBuf| {
+        process.file_name().is_some_and(|pid| pid.as_encoded_bytes().iter().all(u8::is_ascii_digit))
+    };
+    let process = processes.filter(numbered).find(holding)?;
+    let name = fs::read_to_string(process.join("comm")).ok()?;
+    Some(format!("{} (process {})", name.trim(), process.file_name()?.to_string_lossy()))
 }
 
 /// Where others reach a listener that is bound to `bound`: there, or, where that is every address, at those by which
@@ -96,7 +131,12 @@ mod tests {
     fn a_port_in_use_is_named_and_a_bound_address_is_told_as_it_is() {
         let first = bind(Listen::At("127.0.0.1:0".parse().unwrap())).unwrap().unwrap();
         let address = first.local_addr().unwrap();
-        assert!(matches!(bind(Listen::At(address)), Err(ListenError::InUse(taken)) if taken == address));
+        let refused = bind(Listen::At(address)).unwrap_err().to_string();
+        let process = format!("(process {})", std::process::id());
+        assert!(
+            refused.starts_with(&format!("{address} is in use by ")) && refused.ends_with(&process),
+            "{refused}"
+        );
         assert_eq!(reachable(address), [address.to_string()]);
         assert!(bind(Listen::Nowhere).unwrap().is_none());
     }

@@ -75,6 +75,8 @@ async fn by_token(
         }
         ClientError::Unreachable { .. } => CliError::from(error)
             .hint("The token names these addresses. Is the agent running, and do they lead to it from here? Another one can be given: `comity remote add NAME ADDRESS --token TOKEN`."),
+        ClientError::Refused { hint: None, .. } => CliError::from(error)
+            .hint("A token works once and for a limited time: `comity trust add` there makes another."),
         error => error.into(),
     })?;
     keep(context, called, addresses, pin, &client).await
