@@ -35,7 +35,7 @@ pub fn start(format: LogFormat) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         LogFormat::Text => lines.with_ansi(colour).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_ansi(false).boxed(),
     };
     // A second start in one process (tests) keeps the first log.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
