@@ -31,6 +31,7 @@ use crate::wire::control::{ApplyRequest, ApplyResponse};
 
 mod binding;
 mod check;
+mod content;
 mod draft;
 mod refusal;
 mod steps;
@@ -254,7 +255,7 @@ impl Apply {
                 draft.txn.guards.extend(removal.guards);
                 draft.txn.ops.extend(removal.ops);
             }
-            draft.write(write);
+            draft.write(write)?;
         }
         let txn = draft.finish();
         let writes_something = !txn.ops.is_empty();

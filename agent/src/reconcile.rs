@@ -151,7 +151,7 @@ impl Reconcile {
         if (state, &faults) != (before.state, &before.faults) {
             for WatchFault { at, message } in &faults {
                 let at = at.as_deref().unwrap_or(folder);
-                tracing::warn!(folder, at, message, "the watched folder is not applied");
+                tracing::warn!(folder, at, fault = message, "the watched folder is not applied");
             }
             if state == WatchState::Missing {
                 tracing::warn!(folder, "the watched folder is gone; what it declared stays");

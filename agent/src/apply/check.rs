@@ -8,7 +8,7 @@ use schema::plan::{Action, Change, Data, Ownership, Plan};
 use schema::record::{LiveRecord, Record, RecordKey};
 
 use super::draft::Write;
-use super::{ApplyError, Edit};
+use super::{ApplyError, Edit, content};
 use crate::store::Revision;
 use crate::store::value::Declared;
 
@@ -28,6 +28,9 @@ pub fn shape(plan: &Plan, destroy_data: bool) -> Result<(), ApplyError> {
         }
         if change.after.as_ref().is_some_and(|record| record.kind() != change.key.kind()) {
             return fault("its content is of another kind");
+        }
+        if let Some(Err(why)) = change.after.as_ref().map(content::check) {
+            return fault(why);
         }
         let is_volume = matches!(change.key, RecordKey::Volume { .. });
         match (change.action, &change.after, change.base_revision) {
@@ -87,6 +90,9 @@ pub fn edits(edits: Vec<Edit>, current: &BTreeMap<RecordKey, LiveRecord>) -> Res
         }
         if to.as_ref().is_some_and(|record| record.kind() != key.kind()) {
             return Err(ApplyError::Malformed(key, "its content is of another kind"));
+        }
+        if let Some(Err(why)) = to.as_ref().map(content::check) {
+            return Err(ApplyError::Malformed(key, why));
         }
         let have = current.get(&key);
         let revision = have.map_or(0, |have| have.modify_revision);

@@ -8,6 +8,7 @@ use schema::record::RecordKey;
 use uuid::Uuid;
 
 use super::steps::Step;
+use super::{ApplyError, content};
 use crate::store::value::{self, Declared};
 use crate::store::{Guard, Op, Revision, Txn, keys};
 
@@ -32,7 +33,7 @@ pub struct Draft {
 
 impl Draft {
     /// Adds a record's change, what it does to its entry's head, and the steps that follow from it.
-    pub fn write(&mut self, write: Write) {
+    pub fn write(&mut self, write: Write) -> Result<(), ApplyError> {
         let Write { key, base, after, data } = write;
         // An entry of one record needs no head: the record's revision is the entry's.
         if matches!(key, RecordKey::Export(_) | RecordKey::Intention { .. }) {
@@ -49,9 +50,16 @@ impl Draft {
         let stored = keys::declared(&key);
         self.txn.guards.push(Guard { key: stored.clone(), modify_revision: base });
         self.txn.ops.push(match after {
-            Some(declared) => Op::Put { key: stored, value: value::encode(&declared) },
+            Some(declared) => {
+                let value = value::encode(&declared);
+                if value.len() > content::MAX_RECORD {
+                    return Err(ApplyError::Malformed(key, "it is too large"));
+                }
+                Op::Put { key: stored, value }
+            }
             None => Op::Delete { key: stored },
         });
+        Ok(())
     }
 
     fn step(&mut self, step: &Step) {

@@ -22,7 +22,7 @@ pub enum ApplyError {
     Bound { manifest: String, bound_to: Binding, owners: Vec<GroupName> },
     #[error("{} belongs to manifest {:?}", .0.address(), .1.as_str())]
     Owned(RecordKey, ManifestName),
-    #[error("the plan contradicts itself at {0}: {1}")]
+    #[error("{0} cannot be changed like this: {1}")]
     Malformed(RecordKey, &'static str),
     #[error("the plan has {0} changes; at most {1} are taken at once")]
     TooLarge(usize, usize),
@@ -60,7 +60,8 @@ impl ApplyError {
                  or give your manifest another name."
             }
             Self::Owned(..) => "Change it in that manifest's files, or remove it there first.",
-            Self::Malformed(..) | Self::TooLarge(..) => "Plans are made by `comity plan`; this one was not.",
+            Self::Malformed(..) => "Plans are made by `comity plan` of the agent's own version.",
+            Self::TooLarge(..) => "Divide the declarations among several manifests.",
             Self::NoSuchGroup { .. } => "Declare the group, or make it with `comity auth group create`.",
             Self::GroupInUse { .. } => {
                 "Take the group off the link first, in the same apply or an earlier one."

@@ -1,0 +1,100 @@
+//! Whether a record says what a declaration could say: normalised, so that the plan after it is empty, and within
+//! the bounds that those who act on it count on.
+//!
+//! Plans come normalised from `schema`; this is for what comes past it. Rejected: rendering each record as a
+//! declaration and reading that, which checks everything, but makes each apply pay for the parser.
+
+use std::net::IpAddr;
+
+use schema::kind::auth_group::{ENTITLEMENTS, Permission};
+use schema::kind::service::{self, Service};
+use schema::record::Record;
+
+/// Largest stored record, bytes.
+pub const MAX_RECORD: usize = 512 * 1024;
+/// What lies between two probes of a check, and how long one may take, milliseconds.
+const CHECK_TIMES: std::ops::RangeInclusive<u64> = 100..=86_400_000;
+
+/// The first thing that is wrong with `record`.
+pub fn check(record: &Record) -> Result<(), &'static str> {
+    match record {
+        Record::AuthGroup(group) => {
+            rising(&group.permissions)?;
+            if group.permissions.iter().all(is_known) { Ok(()) } else { Err("LXD knows no such permission") }
+        }
+        Record::ClusterLink(link) => rising(&link.auth_groups),
+        Record::Service(service) => check_service(service),
+        Record::ExportedServices(export) if export.consumers.is_empty() => Err("an export has consumers"),
+        Record::ExportedServices(export) => rising(&export.consumers),
+        Record::ServiceIntentions(_) | Record::Volume(_) | Record::Transfer(_) => Ok(()),
+    }
+}
+
+/// Sorted and without duplicates.
+fn rising<T: Ord>(list: &[T]) -> Result<(), &'static str> {
+    if list.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err("a list in it is not normalised") }
+}
+
+fn is_known(permission: &Permission) -> bool {
+    ENTITLEMENTS.iter().any(|(entity_type, entitlements)| {
+        *entity_type == permission.entity_type && entitlements.contains(&permission.entitlement.as_str())
+    })
+}
+
+fn check_service(service: &Service) -> Result<(), &'static str> {
+    let mut normal = service.clone();
+    service::normalise(&mut normal);
+    if normal != *service {
+        return Err("a list in it is not normalised");
+    }
+    let times = |check: &service::Check| {
+        CHECK_TIMES.contains(&check.interval_ms) && CHECK_TIMES.contains(&check.timeout_ms)
+    };
+    if !service.checks.iter().all(times) {
+        return Err("a check's interval or timeout is out of bounds");
+    }
+    let loopback = |address: &str| {
+        address.is_empty() || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    if !service.upstreams.iter().all(|upstream| loopback(&upstream.local_bind_address)) {
+        return Err("an upstream listens on a loopback address only");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::kind::auth_group::AuthGroup;
+    use schema::kind::exported_services::Export;
+
+    use super::*;
+
+    #[test]
+    fn what_no_declaration_says_is_refused() {
+        let permission = |entity_type: &str, entitlement: &str| Permission {
+            entity_type: entity_type.to_owned(),
+            entitlement: entitlement.to_owned(),
+            entity: None,
+            project: None,
+            pool: None,
+        };
+        let group = |permissions| Record::AuthGroup(AuthGroup { permissions, ..AuthGroup::default() });
+        let view = permission("server", "can_view_metrics");
+        assert_eq!(check(&group(vec![view.clone()])), Ok(()));
+        assert!(check(&group(vec![view.clone(), view])).is_err());
+        assert!(check(&group(vec![permission("server", "can_do_anything")])).is_err());
+        assert!(check(&Record::ExportedServices(Export::default())).is_err());
+
+        let service = |text: &str| check(&Record::Service(serde_json::from_str(text).unwrap()));
+        assert_eq!(service(r#"{"port":1,"tags":["a","b"]}"#), Ok(()));
+        assert!(service(r#"{"port":1,"tags":["b","a"]}"#).is_err());
+        assert!(service(r#"{"checks":[{"tcp":"a:1","interval_ms":0,"timeout_ms":100}]}"#).is_err());
+        let upstream = |address: &str| {
+            service(&format!(
+                r#"{{"upstreams":[{{"destination_name":"b","local_bind_address":"{address}","local_bind_port":1}}]}}"#
+            ))
+        };
+        assert_eq!(upstream("127.0.0.2"), Ok(()));
+        assert!(upstream("0.0.0.0").is_err());
+    }
+}
