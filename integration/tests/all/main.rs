@@ -1,6 +1,11 @@
 //! Black-box tests against the real binary, all in one program: linking the agent's library once takes as long as
 //! running most of them.
 
+mod apply;
 mod crash;
+mod declarations;
 mod links;
 mod traffic;
+mod trust;
+mod volumes;
+mod watch;
