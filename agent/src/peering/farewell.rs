@@ -22,7 +22,7 @@ use crate::wire::cluster_link::Dials;
 use crate::wire::link::{Refusal, StreamHeader};
 
 /// How long the peer may take to note a deletion.
-const LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LIMIT: Duration = Duration::from_secs(2);
 /// A peer that was away for longer is not looked for any more.
 const TOMBSTONE_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How long, at most, until a peer that was not there is looked for again.

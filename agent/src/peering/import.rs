@@ -11,7 +11,7 @@ use super::{Peering, PeeringError, ledger};
 use crate::catalog::ImportedService;
 use crate::tunnel::frame::{self, FRAME_TIMEOUT};
 use crate::tunnel::{OpenError, Session};
-use crate::wire::link::StreamHeader;
+use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::sync::{MAX_SERVICES, Offered, SyncFrame};
 
 /// Why nothing more is received.
@@ -28,6 +28,13 @@ pub(super) enum ReceiveError {
     TooMany,
     #[error("the peer sent a snapshot's parts out of order")]
     OutOfOrder,
+}
+
+impl ReceiveError {
+    /// Whether the peer says that it knows no link with us.
+    pub fn is_unknown_link(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Refused { code: Refusal::NotFound, .. }))
+    }
 }
 
 /// What has been received of the peer's exports.

@@ -141,7 +141,18 @@ impl Peering {
                         }
                     }
                     closed = session.closed() => break why(closed),
-                    error = &mut receive => break error.to_string(),
+                    error = &mut receive => {
+                        if error.is_unknown_link() {
+                            // The peer has no such link any more and is about to say so on this very session: closing
+                            // it now would cut off our answer, and leave the peer looking for us.
+                            tokio::select! {
+                                () = kept.stop.cancelled() => return Held::Stopped,
+                                _ = session.closed() => {}
+                                () = tokio::time::sleep(farewell::LIMIT) => {}
+                            }
+                        }
+                        break error.to_string();
+                    }
                 }
             }
         };
