@@ -58,11 +58,10 @@ fn the_files_of_consuls_page_are_taken_unchanged() {
     operator.trusted_by(&agent);
     let seeds = argument("testdata/seeds/001");
 
-    let refused = operator.run(&["apply", "--yes", &seeds]).exits(1);
-    assert!(refused.stderr.contains("cluster-02"), "names the peer that is nowhere: {}", refused.stderr);
-
-    operator.run(&["link", "create", "cluster-02"]).success();
+    // As Consul does, entries are taken before their peer exists; the link may come later, by hand.
     applies_for_good(&operator, &[&seeds]);
+    operator.run(&["link", "create", "cluster-02"]).success();
+    operator.run(&["plan", "--detailed-exitcode", &seeds]).exits(0);
     let explained = operator.run(&["explain", "frontend-service@cluster-02", "backend-service"]).success();
     assert!(explained.stdout.contains("allowed"), "{}", explained.stdout);
 }
@@ -124,7 +123,7 @@ fn what_another_manifest_owns_is_refused_with_both_names() {
 
     clusters.run(&["apply", "one", "--yes"]).success();
     let refused = clusters.run(&["apply", "two", "--yes"]).exits(1);
-    assert!(refused.stderr.contains("service.web") && refused.stderr.contains("one"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("service/web") && refused.stderr.contains("one"), "{}", refused.stderr);
 }
 
 #[test]
