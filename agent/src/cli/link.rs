@@ -6,6 +6,7 @@ use clap::Subcommand;
 use http::StatusCode;
 use schema::kind::cluster_link::LinkType;
 use schema::name::{GroupName, LinkName};
+use schema::plan::LinkState;
 use serde_json::json;
 
 use super::context::name;
@@ -109,7 +110,18 @@ async fn create(context: &Context, args: Create) -> Result<ExitCode, CliError> {
         ..LinkPost::default()
     };
     let pending = post.trust_token.is_empty();
-    let answer = context.client(None).await?.create_link(&post).await.map_err(explained)?;
+    let created = context.client(None).await?.create_link(&post).await;
+    let answer = created.map_err(|error| {
+        let about_token =
+            !pending && matches!(error.status(), Some(StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN));
+        let failed = explained(error);
+        match failed.hint {
+            None if about_token => {
+                failed.hint("Copy the whole token again, or mint another one on the peer.")
+            }
+            _ => failed,
+        }
+    })?;
     let output = &context.output;
     if !pending {
         match output.format() {
@@ -256,7 +268,9 @@ fn both(report: &LinkReport) -> String {
     ];
     match &report.peer {
         Some(peer) => {
-            lines.push(("Peer's half", format!("{}{}", peer.state.as_str(), because(&peer.reason))));
+            // Only over a link that carries data is the peer's word of now.
+            let when = if report.state == LinkState::Active { "" } else { " when last heard" };
+            lines.push(("Peer's half", format!("{}{when}{}", peer.state.as_str(), because(&peer.reason))));
             lines.push(("Peer's name for it", peer.link.to_string()));
             lines.push(("Exported to us", format!("{} services", peer.exported)));
             lines.push(("Imported from us", format!("{} services", peer.imported)));
@@ -288,7 +302,6 @@ async fn delete(context: &Context, link: &LinkName) -> Result<ExitCode, CliError
 mod tests {
     use super::*;
     use crate::wire::sync::PeerView;
-    use schema::plan::LinkState;
 
     fn report() -> LinkReport {
         LinkReport {
@@ -323,7 +336,11 @@ mod tests {
             exported: 2,
             imported: 0,
         });
-        assert!(both(&report).contains("Peer's half:        ACTIVE\nPeer's name for it: east\n"));
+        assert!(
+            both(&report).contains("Peer's half:        ACTIVE when last heard\nPeer's name for it: east\n")
+        );
+        (report.state, report.reason) = (LinkState::Active, None);
+        assert!(both(&report).contains("Peer's half:        ACTIVE\n"));
         assert!(!shown(&report).contains("First active"));
     }
 }
