@@ -14,6 +14,7 @@ mod eval;
 mod hcl;
 mod hcl1;
 mod hcl_items;
+mod hcl_plain;
 mod json;
 pub mod limits;
 mod toml;

@@ -6,51 +6,84 @@ use hcl_edit::Span as _;
 use hcl_edit::parser::{self, parse_body};
 use hcl_edit::structure::{Block as HclBlock, BlockLabel, Body, Structure};
 
+use super::blocks::not_a_block;
 use super::eval::Evaluator;
 use super::hcl_items::{self, Item, Items};
-use super::{Block, Inputs, Key, Node, Origin, Span, Table, Value, limits};
+use super::{Block, Inputs, Key, Node, Origin, Span, Table, Value, hcl_plain, limits};
 use crate::diagnostic::secret::quoted;
 use crate::diagnostic::{Diagnostic, Faults, sentence};
 
-/// A parsed item and where it starts in the file; its own spans count from there.
-struct Parsed {
-    base: usize,
-    body: Body,
+/// A parsed item.
+enum Parsed {
+    /// Of literals only: there is nothing to work out.
+    Plain(Block),
+    /// The item's own spans count from `base`, where it starts in the file.
+    Full { base: usize, body: Body },
 }
 
 /// Every block that can be read.
 pub fn parse(source: &str, inputs: &dyn Inputs, faults: &mut Faults) -> Vec<Block> {
+    blocks(source, inputs, faults, hcl_plain::read)
+}
+
+/// As [`parse`], without the short way for plain blocks.
+#[cfg(test)]
+pub fn parse_the_long_way(source: &str, inputs: &dyn Inputs, faults: &mut Faults) -> Vec<Block> {
+    blocks(source, inputs, faults, |_, _| None)
+}
+
+fn blocks(
+    source: &str,
+    inputs: &dyn Inputs,
+    faults: &mut Faults,
+    short_way: impl Fn(&str, &Range<usize>) -> Option<Block>,
+) -> Vec<Block> {
     let mut parsed = Vec::new();
     for item in Items::new(source) {
-        parse_item(source, &item, &mut parsed, faults);
+        // The limits first: both ways recurse.
+        match item.is_within_limits().then(|| short_way(source, &item.span)).flatten() {
+            Some(block) => parsed.push(Parsed::Plain(block)),
+            None => parse_item(source, &item, &mut parsed, faults),
+        }
         if faults.is_full() {
             break;
         }
     }
     let mut evaluator = Evaluator::new(inputs);
+    for (block, base) in parsed.iter().flat_map(Parsed::locals) {
+        declare(block, base, &mut evaluator, faults);
+    }
+    evaluator.settle(faults);
     let mut blocks = Vec::new();
-    for item in &parsed {
-        for structure in &item.body {
-            match structure {
-                Structure::Block(block) if block.has_ident("locals") => {
-                    declare(block, item.base, &mut evaluator, faults);
-                }
-                Structure::Block(block) => blocks.push((block, item.base)),
-                Structure::Attribute(attribute) => {
-                    let span = moved(attribute.key.span(), item.base);
-                    faults.push(
-                        Diagnostic::error("not-a-block", "a value stands here on its own", Some(faults.at(span)))
-                            .detail(
-                                "A file is either a set of blocks, such as `service \"backend\" { … }`, or a config \
-                                 entry, which has `Kind` and `Name` at its top level.",
-                            ),
-                    );
+    for item in parsed {
+        match item {
+            Parsed::Plain(block) => blocks.push(block),
+            Parsed::Full { base, body } => {
+                for structure in &body {
+                    match structure {
+                        Structure::Block(block) if block.has_ident("locals") => {}
+                        Structure::Block(block) => blocks.push(convert(block, base, &evaluator, faults)),
+                        Structure::Attribute(attribute) => {
+                            let key = Key::new(attribute.key.as_str(), moved(attribute.key.span(), base));
+                            faults.push(not_a_block(faults, &key));
+                        }
+                    }
                 }
             }
         }
     }
-    evaluator.settle(faults);
-    blocks.into_iter().map(|(block, base)| convert(block, base, &mut evaluator, faults)).collect()
+    blocks
+}
+
+impl Parsed {
+    /// The `locals` blocks in it.
+    fn locals(&self) -> impl Iterator<Item = (&HclBlock, usize)> {
+        let full = match self {
+            Parsed::Plain(_) => None,
+            Parsed::Full { base, body } => Some((*base, body)),
+        };
+        full.into_iter().flat_map(|(base, body)| body.get_blocks("locals").map(move |block| (block, base)))
+    }
 }
 
 fn parse_item(source: &str, item: &Item, parsed: &mut Vec<Parsed>, faults: &mut Faults) {
@@ -61,7 +94,7 @@ fn parse_item(source: &str, item: &Item, parsed: &mut Vec<Parsed>, faults: &mut 
         return limits::too_many_keys(faults, at);
     }
     let error = match parse_body(source[item.span.clone()].trim_end()) {
-        Ok(body) => return parsed.push(Parsed { base: item.span.start, body }),
+        Ok(body) => return parsed.push(Parsed::Full { base: item.span.start, body }),
         Err(error) => error,
     };
     let pieces = hcl_items::pieces(source, &item.span);
@@ -71,7 +104,7 @@ fn parse_item(source: &str, item: &Item, parsed: &mut Vec<Parsed>, faults: &mut 
     // What looked like one item is several of which one is not closed, or closed twice.
     for piece in pieces {
         match parse_body(source[piece.span.clone()].trim_end()) {
-            Ok(body) => parsed.push(Parsed { base: piece.span.start, body }),
+            Ok(body) => parsed.push(Parsed::Full { base: piece.span.start, body }),
             Err(error) => syntax_fault(source, &piece, &error, faults),
         }
     }
@@ -165,7 +198,7 @@ fn declare(block: &HclBlock, base: usize, evaluator: &mut Evaluator<'_>, faults:
     }
 }
 
-fn convert(block: &HclBlock, base: usize, evaluator: &mut Evaluator<'_>, faults: &mut Faults) -> Block {
+fn convert(block: &HclBlock, base: usize, evaluator: &Evaluator<'_>, faults: &mut Faults) -> Block {
     let kind = Key::new(block.ident.as_str(), moved(block.ident.span(), base));
     let labels: Vec<Key> = block.labels.iter().map(|label| label_key(label, base)).collect();
     let header =
@@ -178,7 +211,7 @@ fn label_key(label: &BlockLabel, base: usize) -> Key {
 }
 
 /// A body's attributes, and its nested blocks: those of one name are a list of objects.
-fn convert_body(body: &Body, base: usize, evaluator: &mut Evaluator<'_>, faults: &mut Faults) -> Table {
+fn convert_body(body: &Body, base: usize, evaluator: &Evaluator<'_>, faults: &mut Faults) -> Table {
     let mut table = Table::default();
     for structure in body {
         match structure {

@@ -24,6 +24,12 @@ pub struct Item {
     pub open_string: Option<usize>,
 }
 
+impl Item {
+    pub fn is_within_limits(&self) -> bool {
+        self.too_deep.is_none() && self.crowded.is_none()
+    }
+}
+
 /// The items of a file, one after the other.
 pub struct Items<'s> {
     source: &'s str,

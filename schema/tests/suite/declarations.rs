@@ -225,6 +225,8 @@ fn hostile_files_are_refused_without_harm() {
         ("latin.hcl", b"auth_group \"a\" { description = \"\xe9\" }".to_vec()),
         ("wide.hcl", "\u{feff}service \"\" {}".encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("zeroes.hcl", vec![0; 1000]),
+        ("blocks.hcl", deep("service \"a\" {\n", "}\n").into_bytes()),
+        ("nested.hcl", format!("service \"a\" {{\n{}}}\n", deep(" b {\n", " }\n")).into_bytes()),
     ];
     for syntax in ["hcl", "json", "toml"] {
         for (open, close) in [
