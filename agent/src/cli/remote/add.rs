@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Args {
     /// What to call it here.
     name: String,
-    /// A trust token, or where it is reached: HOST[:PORT].
+    /// A trust token, or where it is reached: HOST or HOST:PORT.
     token_or_address: String,
     /// The trust token, where an address is given.
     #[arg(long)]
