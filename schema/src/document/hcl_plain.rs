@@ -129,7 +129,7 @@ impl Reader<'_> {
         if self.take(b'}').is_some() {
             return Some(table);
         }
-        if matches!(self.peek()?, b'a'..=b'z') {
+        if self.peek()?.is_ascii_lowercase() {
             self.attribute(&mut table)?;
             self.blanks();
             self.take(b'}')?;
