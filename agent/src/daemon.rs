@@ -2,6 +2,7 @@
 //!
 //! Every floor is built here, from the ground up, and given what it needs; none looks for another by itself.
 
+mod descriptors;
 pub mod logging;
 pub mod network;
 pub mod options;
@@ -125,6 +126,7 @@ struct ClusterRecord {
 
 /// Runs an agent until it is told to end.
 pub async fn run(options: Options) -> Result<Ended, DaemonError> {
+    descriptors::raise();
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
     let place = Place::take(&options.data_dir)?;
     let store = SqliteStore::open(&place.store())?;

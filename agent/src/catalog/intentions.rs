@@ -50,7 +50,9 @@ impl IntentionParts {
                 write(Arc::make_mut(&mut parts[part_of(name)]));
             }
             RecordKey::Intention { destination: ServiceMatch::Any, .. } => {
-                parts.iter_mut().for_each(|part| write(Arc::make_mut(part)));
+                for part in parts {
+                    write(Arc::make_mut(part));
+                }
             }
             _ => {}
         }

@@ -136,7 +136,7 @@ async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver
         }
         Failed::Cut(reason) => tracing::warn!(%source, %destination, link, reason, "connection cut"),
         Failed::Rerouted => {
-            tracing::info!(%source, %destination, link, "connection cut: its upstream was changed")
+            tracing::info!(%source, %destination, link, "connection cut: its upstream was changed");
         }
         Failed::Broke(error) => tracing::debug!(%source, %destination, link, %error, "connection broke"),
         Failed::Draining => {}
@@ -147,7 +147,7 @@ async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver
 /// end by itself for a while.
 async fn rerouted(mesh: &Mesh, routes: &mut watch::Receiver<Arc<Route>>) {
     if routes.changed().await.is_err() && mesh.parts.tasks.ending().is_cancelled() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -118,14 +118,12 @@ fn claim(declared: &BTreeMap<ServiceName, Vec<Upstream>>) -> (Vec<Claim>, BTreeM
                 destination: upstream.destination_name.clone(),
                 peer: upstream.destination_peer.clone(),
             };
-            let port = address(upstream).and_then(|address| match routes.get(&address) {
-                Some(taken) => {
-                    Err(format!("the port is taken by the upstream {} of {}", taken.destination, taken.owner))
+            let port = address(upstream).and_then(|address| {
+                if let Some(Route { owner, destination, .. }) = routes.get(&address) {
+                    return Err(format!("the port is taken by the upstream {destination} of {owner}"));
                 }
-                None => {
-                    routes.insert(address, route.clone());
-                    Ok(address)
-                }
+                routes.insert(address, route.clone());
+                Ok(address)
             });
             let host = if upstream.local_bind_address.is_empty() {
                 "127.0.0.1"

@@ -36,6 +36,11 @@ fn a_link_made_by_files_carries_exports_and_outlives_a_kill_of_either_side() {
     let imported = clusters.ask("west", &["service", "imported"]);
     assert_eq!((&imported[0]["peer"], &imported[0]["status"]), (&json!("east"), &json!("passing")));
 
+    // A wait for what never comes would show here, and in the time that the apply took.
+    for agent in [&clusters.east, &clusters.west] {
+        assert!(!agent.log().contains("has not been seen yet"), "{}", agent.log());
+    }
+
     clusters.east.restart();
     clusters.wait_active();
     wait_imported(&clusters, &["backend"]);
