@@ -214,21 +214,9 @@ impl Pools {
                 .and_then(|meta| meta.modified())
                 .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STAGING_KEPT));
             if old || staging.join("switching").exists() {
-                self.undo_halfway_switch(&base, &staging)?;
+                undo_halfway_switch(&base, &staging)?;
                 remove_tree(&staging)?;
             }
-        }
-        Ok(())
-    }
-
-    /// On a file system without exchanging renames the old tree is set aside first; put it back if the new one
-    /// did not make it.
-    fn undo_halfway_switch(&self, base: &Path, staging: &Path) -> Result<(), PoolError> {
-        let (Some(name), aside) = (staging.file_name(), staging.join("aside")) else { return Ok(()) };
-        let tree = base.join("custom").join(name);
-        if aside.is_dir() && !tree.exists() {
-            fs::rename(&aside, &tree).map_err(|e| PoolError::io(&tree, "restored", e))?;
-            sync_dir(&base.join("custom"))?;
         }
         Ok(())
     }
@@ -298,6 +286,18 @@ impl Drop for Held {
             }
         }
     }
+}
+
+/// On a file system without exchanging renames the old tree is set aside first; put it back if the new one
+/// did not make it.
+fn undo_halfway_switch(base: &Path, staging: &Path) -> Result<(), PoolError> {
+    let (Some(name), aside) = (staging.file_name(), staging.join("aside")) else { return Ok(()) };
+    let tree = base.join("custom").join(name);
+    if aside.is_dir() && !tree.exists() {
+        fs::rename(&aside, &tree).map_err(|e| PoolError::io(&tree, "restored", e))?;
+        sync_dir(&base.join("custom"))?;
+    }
+    Ok(())
 }
 
 /// Moving a directory writes its `..`, which its owner, unless root, may do only with write permission on it. Gives

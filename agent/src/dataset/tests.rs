@@ -263,7 +263,7 @@ async fn volumes_are_adopted_switched_and_destroyed() {
     let new = held.staging().unwrap().join("1/tree");
     fs::create_dir_all(&new).unwrap();
     fs::write(new.join("kept"), b"new").unwrap();
-    assert_eq!(pools.volumes(&pool).unwrap(), [volume.clone()]);
+    assert_eq!(pools.volumes(&pool).unwrap(), std::slice::from_ref(&volume));
     held.switch_in(&new).unwrap();
     assert_eq!(fs::read(tree.join("kept")).unwrap(), b"new");
     drop(held);

@@ -126,8 +126,7 @@ impl Frames {
 
     /// Tells the other side why, if it still listens.
     pub fn fail(&mut self, message: &str) {
-        let end = message.floor_char_boundary(MAX_MESSAGE);
-        let _ = self.send(&Frame::Failed(message[..end].to_owned())).and_then(|()| self.flush());
+        let _ = self.send(&Frame::Failed(clipped(message).to_owned())).and_then(|()| self.flush());
     }
 
     fn write(&mut self, frame: &Frame) -> io::Result<()> {
@@ -149,7 +148,7 @@ impl Frames {
             Frame::Done => put(5, &[]),
             Frame::Ack { tree, notes } => {
                 let notes = notes.join("\n");
-                put(6, &[&tree.0, &notes.as_bytes()[..notes.floor_char_boundary(MAX_MESSAGE)]])
+                put(6, &[&tree.0, clipped(&notes).as_bytes()])
             }
             Frame::Failed(message) => put(7, &[message.as_bytes()]),
             Frame::Working => put(8, &[]),
@@ -205,6 +204,15 @@ impl Frames {
             _ => Frame::Working,
         })
     }
+}
+
+/// As much of a text as a frame takes.
+fn clipped(text: &str) -> &str {
+    let mut end = text.len().min(MAX_MESSAGE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The other side's words reach a terminal and a log: control characters stay out.

@@ -31,7 +31,7 @@ pub trait Destination {
 pub struct Received {
     /// Bytes of file data in the whole tree, and those of them that had to be sent.
     pub total: u64,
-    pub received: u64,
+    pub moved: u64,
     /// What could not be set here, in sentences.
     pub unset: Vec<String>,
 }
@@ -57,7 +57,7 @@ fn converse(
     let mut build = Build::begin(&area, manifest, &encoded)?;
     drop(encoded);
 
-    let mut alive = Alive::new();
+    let mut alive = Alive::begin();
     build.reuse(destination.present().as_deref(), &mut |done| {
         progress(Progress { stage: Stage::Comparing, done, total: None });
         alive.sign(frames)
@@ -102,7 +102,7 @@ fn converse(
     {
         tracing::info!(reason = %e, "the source could not be told that its tree has arrived");
     }
-    Ok(Received { total, received, unset: built.unset })
+    Ok(Received { total, moved: received, unset: built.unset })
 }
 
 /// One bit a chunk, how many are set, and their bytes.

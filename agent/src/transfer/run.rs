@@ -82,14 +82,13 @@ impl Transfers {
             let taken = offers.put(id, &digest, bound_to);
             async move {
                 let withdraw = Withdraw { offers, id };
-                let stream = match tokio::time::timeout(UNCONNECTED_LIFE, taken).await {
-                    Ok(Ok(stream)) => stream,
-                    _ => return Err(format!("nobody connected within {} s", UNCONNECTED_LIFE.as_secs())),
+                let Ok(Ok(stream)) = tokio::time::timeout(UNCONNECTED_LIFE, taken).await else {
+                    return Err(format!("nobody connected within {} s", UNCONNECTED_LIFE.as_secs()));
                 };
                 drop(withdraw);
                 sending(stream, tree, Some(held), Some(handle))
                     .await
-                    .map(|sent| json!({"total": sent.total, "sent": sent.sent}))
+                    .map(|sent| json!({"total": sent.total, "sent": sent.moved}))
                     .map_err(|e| e.to_string())
             }
         });

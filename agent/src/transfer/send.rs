@@ -22,7 +22,7 @@ const MANIFEST_LEVEL: i32 = 3;
 pub struct Sent {
     /// Bytes of file data in the whole tree, and those of them that the target lacked.
     pub total: u64,
-    pub sent: u64,
+    pub moved: u64,
     /// What could not be set at the target, in sentences.
     pub unset: Vec<String>,
 }
@@ -41,7 +41,7 @@ fn converse(
     tree: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Sent, TransferError> {
-    let mut alive = Alive::new();
+    let mut alive = Alive::begin();
     let mut scan = Scan::read(tree, &mut |done| {
         progress(Progress { stage: Stage::Reading, done, total: None });
         alive.sign(frames)
@@ -75,7 +75,7 @@ fn converse(
     frames.flush()?;
     match frames.receive()? {
         Frame::Ack { tree, notes } if tree == hash => {
-            Ok(Sent { total: scan.manifest.data_bytes(), sent, unset: notes })
+            Ok(Sent { total: scan.manifest.data_bytes(), moved: sent, unset: notes })
         }
         _ => Err(FrameError::Malformed("expected its acknowledgement").into()),
     }
@@ -144,7 +144,7 @@ pub struct Alive {
 }
 
 impl Alive {
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Self { last: Instant::now() }
     }
 

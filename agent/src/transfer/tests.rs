@@ -66,14 +66,14 @@ async fn a_tree_arrives_and_a_refresh_sends_only_what_is_new() {
     let (sent, received) = run(&from, &to).await;
     let (sent, received) = (sent.unwrap(), received.unwrap());
     assert_eq!(listing(&to), listing(&from));
-    assert_eq!((sent.sent, sent.total), (received.received, received.total));
-    assert!(sent.sent > 1_500_000 && sent.total > 3_000_000);
+    assert_eq!((sent.moved, sent.total), (received.moved, received.total));
+    assert!(sent.moved > 1_500_000 && sent.total > 3_000_000);
 
     fs::write(from.join("b/-rf"), b"changed").unwrap();
     fs::remove_file(from.join("b/hole")).unwrap();
     let (sent, received) = run(&from, &to).await;
     received.unwrap();
-    assert_eq!(sent.unwrap().sent, 7);
+    assert_eq!(sent.unwrap().moved, 7);
     assert_eq!(listing(&to), listing(&from));
     for tree in [from, to] {
         crate::dataset::pool::remove_tree(&tree).unwrap();
@@ -116,7 +116,7 @@ async fn run_meddled(
     let meddling = tokio::spawn(meddle(b, c, cut, spoil));
     let (_, received) = through(from, to, Box::new(a), Box::new(d)).await;
     meddling.abort();
-    received.map(|received| received.received)
+    received.map(|received| received.moved)
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn within_one_agent_and_with_a_secret() {
             let then = Box::new(|| -> futures::future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
             let permits = [&permit, &permit];
             let copied = transfers.copy(permits, (&pool, &orders), &target, &handle, then).await;
-            copied.map(|r| serde_json::json!(r.received)).map_err(|e| e.to_string())
+            copied.map(|r| serde_json::json!(r.moved)).map_err(|e| e.to_string())
         })
     };
     let copied = operations.wait(copying.id, Duration::from_secs(30)).await.unwrap();
@@ -207,7 +207,7 @@ async fn within_one_agent_and_with_a_secret() {
     transfers.claim(operation.id, &secret, None).unwrap().serve(Box::new(here));
     assert!(transfers.claim(operation.id, &secret, None).is_err());
     let received = receiving_with(Box::new(there), Place(dir.path().join("to")), quiet).await.unwrap();
-    assert_eq!((received.received, received.total), (7, 7));
+    assert_eq!((received.moved, received.total), (7, 7));
     let sent = operations.wait(operation.id, Duration::from_secs(30)).await.unwrap();
     assert_eq!(sent.status, Status::Success);
     assert_eq!(fs::read(dir.path().join("to/file")).unwrap(), b"content");

@@ -106,7 +106,7 @@ async fn pull(
             }
         };
         let received = received.map_err(|e| e.to_string())?;
-        let pulled = Pulled { total: received.total, received: received.received, unset: received.unset };
+        let pulled = Pulled { total: received.total, received: received.moved, unset: received.unset };
         serde_json::to_value(pulled).map_err(|e| e.to_string())
     });
     Ok((StatusCode::ACCEPTED, Json(OperationBody::from(&operation))))
@@ -136,7 +136,7 @@ async fn import(
                 Ok(done) => {
                     let caller = permit.caller();
                     let volume = format_args!("{}/{}", target.pool, target.volume);
-                    tracing::info!(%caller, %volume, total = done.total, received = done.received, "imported");
+                    tracing::info!(%caller, %volume, total = done.total, received = done.moved, "imported");
                 }
                 Err(reason) => tracing::warn!(reason, "an import failed"),
             },

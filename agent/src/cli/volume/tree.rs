@@ -38,7 +38,7 @@ pub async fn import(
     .await;
     bar.clear();
     let sent = sent.map_err(failed)?;
-    let report = Report { total: sent.total, moved: sent.sent, unset: &sent.unset };
+    let report = Report { total: sent.total, moved: sent.moved, unset: &sent.unset };
     report.print(context, volume, &folder, "Imported", "into");
     Ok(())
 }
@@ -59,7 +59,7 @@ pub async fn export(
     .await;
     bar.clear();
     let received = received.map_err(failed)?;
-    let report = Report { total: received.total, moved: received.received, unset: &received.unset };
+    let report = Report { total: received.total, moved: received.moved, unset: &received.unset };
     report.print(context, volume, folder, "Exported", "to");
     Ok(())
 }
