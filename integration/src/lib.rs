@@ -8,6 +8,7 @@ mod agent;
 mod binary;
 mod clusters;
 mod command;
+pub mod measure;
 mod port;
 mod server;
 mod wait;
