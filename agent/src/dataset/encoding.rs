@@ -5,7 +5,7 @@
 //! with the one before and the rest. It is compressed by whoever stores or sends it.
 
 use super::chunk::{ChunkRef, Hash};
-use super::manifest::{Content, Entry, Extent, Hostile, Manifest, Meta, Node, Time, TreePath};
+use super::manifest::{Content, Entry, Extent, Hostile, MAX_ENTRIES, Manifest, Meta, Node, Time, TreePath};
 
 /// Begins every encoded manifest: what it is, and the version.
 const MAGIC: &[u8; 8] = b"cmtytre1";
@@ -36,15 +36,28 @@ pub fn tree_hash(encoded: &[u8]) -> Hash {
 
 /// Reads bytes from anywhere; what comes back is safe to build.
 pub fn decode(bytes: &[u8]) -> Result<Manifest, Hostile> {
+    decode_within(bytes, MAX_PATHS)
+}
+
+fn decode_within(bytes: &[u8], max_paths: usize) -> Result<Manifest, Hostile> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(Hostile::Malformed)?;
     let mut input = Reader { rest };
     let count = input.count(MIN_ENTRY)?;
-    let mut entries: Vec<Entry> = Vec::with_capacity(count);
+    if count > MAX_ENTRIES {
+        return Err(Hostile::TooMany);
+    }
+    // A count is only a claim until the entries are there.
+    let mut entries: Vec<Entry> = Vec::with_capacity(count.min(AHEAD));
+    let mut paths = 0;
     for _ in 0..count {
         let before = entries.last().map_or(&b""[..], |e| e.path.as_bytes());
         let shared = input.small()?;
         let mut path = before.get(..shared).ok_or(Hostile::Malformed)?.to_vec();
         path.extend_from_slice(input.blob()?);
+        paths += path.len();
+        if paths > max_paths {
+            return Err(Hostile::TooMany);
+        }
         let path = TreePath::new(path)?;
         let node = input.node()?;
         let meta = if matches!(node, Node::HardLink(_)) { Meta::default() } else { input.meta()? };
@@ -55,6 +68,12 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest, Hostile> {
     }
     Manifest::new(entries)
 }
+
+/// Longest paths of all entries together, bytes. A path that shares all but a byte with the one before takes five
+/// bytes here and four thousand once it is read: without a bound a few kilobytes could fill any memory.
+const MAX_PATHS: usize = 1 << 30;
+/// Entries that room is made for before they are read.
+const AHEAD: usize = 64 * 1024;
 
 /// Fewest bytes that an entry, an extent, a chunk and an attribute take: what bounds their count.
 const MIN_ENTRY: usize = 4;
@@ -346,6 +365,26 @@ mod tests {
         fn noise_is_refused_without_fuss(noise in any::<Vec<u8>>()) {
             let _ = decode(&[&MAGIC[..], &noise].concat());
         }
+    }
+
+    #[test]
+    fn long_paths_that_share_nearly_all_do_not_add_up_to_more_than_memory() {
+        let entry = |path: Vec<u8>| Entry {
+            path: TreePath::new(path).unwrap(),
+            node: Node::Directory,
+            meta: Meta::default(),
+        };
+        let mut entries = vec![entry(Vec::new()), entry(vec![b'd'; 250])];
+        let last = (1..=200).filter(|byte| *byte != b'/');
+        entries.extend(last.map(|byte| entry([&[b'd'; 250][..], b"/", &[b'x'; 250], &[byte]].concat())));
+        let bytes = encode(&Manifest::new(entries).unwrap());
+        assert!(bytes.len() < 4096, "{}", bytes.len());
+        assert!(decode(&bytes).is_ok());
+        assert_eq!(decode_within(&bytes, 16 * 1024), Err(Hostile::TooMany));
+        let mut claim = Writer { bytes: MAGIC.to_vec() };
+        claim.number(MAX_ENTRIES as u64 + 1);
+        claim.bytes.resize(claim.bytes.len() + 5 * MAX_ENTRIES, 0);
+        assert_eq!(decode(&claim.bytes), Err(Hostile::TooMany));
     }
 
     #[test]
