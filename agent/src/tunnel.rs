@@ -15,6 +15,7 @@ use crate::task::Tasks;
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 use crate::wire::link::{Refusal, StreamAnswer};
+use crate::wire::printable;
 
 pub mod connect;
 pub mod frame;
@@ -25,7 +26,7 @@ pub mod tls;
 
 pub use connect::{AttemptError, DialError};
 pub use registry::Sessions;
-pub use session::{Closed, Session};
+pub use session::{Closed, Room, Session};
 pub use stream::{Incoming, TunnelStream};
 
 use session::End;
@@ -78,19 +79,22 @@ pub async fn dial(
             }
             match frame::read(&mut stream).await {
                 Ok(StreamAnswer::Accepted) => Ok(stream),
-                Ok(StreamAnswer::Refused { code, message }) => Err(AttemptError::Refused { code, message }),
+                Ok(StreamAnswer::Refused { code, message }) => {
+                    Err(AttemptError::Refused { code, message: printable(&message) })
+                }
                 Err(error) => Err(AttemptError::Tls(error.to_string())),
             }
         }
     })
     .await?;
-    Ok(Session::start(stream, End::Dialled, pin, router, tasks))
+    Ok(Session::start(stream, End::Dialled, pin, Room::Full, router, tasks))
 }
 
-/// Serves the accepted end of a connection whose peer was found to be trusted.
+/// Serves the accepted end of a connection, with as much room as its peer was found to deserve.
 pub async fn serve<S>(
     mut stream: S,
     peer: Fingerprint,
+    room: Room,
     router: Arc<dyn Router>,
     tasks: &Tasks,
 ) -> io::Result<Session>
@@ -98,7 +102,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     frame::write(&mut stream, &StreamAnswer::Accepted).await?;
-    let session = Session::start(stream, End::Accepted, peer, router.clone(), tasks);
+    let session = Session::start(stream, End::Accepted, peer, room, router.clone(), tasks);
     router.arrived(&session);
     Ok(session)
 }

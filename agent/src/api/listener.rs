@@ -21,16 +21,19 @@ use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
 use crate::tunnel::tls::{ALPN_API, ClientCertificate, server_config};
-use crate::tunnel::{self, ALPN_LINK, Session, TunnelStream, connect};
+use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
 use crate::wire::link::Refusal;
 
 mod http;
 pub mod socket;
+mod strangers;
+
+use strangers::{Stranger, Strangers};
 
 /// Most connections from the network at a time.
 const MAX_CONNECTIONS: usize = 2048;
-/// Most of them that may be in their handshake.
-const MAX_HANDSHAKES: usize = 256;
+/// Most of them that may be of somebody who is not trusted, or not known yet. The rest is for those who are.
+const MAX_STRANGERS: usize = 1024;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a link's connection may outlive its identity: time for both sides to part in order. What runs on it is cut
@@ -51,7 +54,7 @@ struct Network {
     router: Arc<dyn tunnel::Router>,
     for_api: Arc<ServerConfig>,
     for_links: Arc<ServerConfig>,
-    handshakes: Semaphore,
+    strangers: Arc<Strangers>,
 }
 
 impl Api {
@@ -73,7 +76,7 @@ impl Api {
             router,
             for_api: server_config(identity, &ALPN_API, ClientCertificate::Requested)?,
             for_links: server_config(identity, &[ALPN_LINK], ClientCertificate::Required)?,
-            handshakes: Semaphore::new(MAX_HANDSHAKES),
+            strangers: Strangers::new(MAX_STRANGERS),
         });
         self.state.tasks.spawn("listener", network.accept(listener));
         Ok(())
@@ -89,14 +92,15 @@ impl Api {
 
     /// Serves a stream of kind `Api` that a linked cluster opened and that was accepted.
     pub async fn serve_stream(&self, session: &Session, stream: TunnelStream) {
-        self.serve(stream, Connection::Link { peer: session.peer() }).await;
+        self.serve(stream, Connection::Link { peer: session.peer() }, None).await;
     }
 
-    async fn serve<S>(&self, stream: S, connection: Connection)
+    async fn serve<S>(&self, stream: S, connection: Connection, stranger: Option<Stranger>)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        http::serve(self.app.clone(), &self.state.identities, &self.state.tasks, stream, connection).await;
+        let (app, state) = (self.app.clone(), &self.state);
+        http::serve(app, &state.identities, &state.tasks, stream, connection, stranger).await;
     }
 
     fn tasks(&self) -> &Tasks {
@@ -124,6 +128,8 @@ impl Network {
             };
             match accepted {
                 Ok((tcp, from)) => {
+                    // First, since it may free a place.
+                    let stranger = self.strangers.enter();
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                         tracing::warn!(%from, "too many connections; one was dropped");
                         continue;
@@ -131,7 +137,7 @@ impl Network {
                     let network = Arc::clone(&self);
                     let ending = ending.clone();
                     self.api.tasks().spawn("connection", async move {
-                        if let Err(error) = network.take(tcp, from, place, &ending).await {
+                        if let Err(error) = network.take(tcp, from, stranger, place, &ending).await {
                             tracing::debug!(%from, %error, "a connection came to nothing");
                         }
                     });
@@ -148,6 +154,7 @@ impl Network {
         &self,
         tcp: TcpStream,
         from: SocketAddr,
+        stranger: Stranger,
         _place: OwnedSemaphorePermit,
         ending: &tokio_util::sync::CancellationToken,
     ) -> io::Result<()> {
@@ -155,6 +162,7 @@ impl Network {
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp));
         let stream = tokio::select! {
             ended = handshake => ended.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?,
+            () = stranger.evicted() => return Err(io::Error::other("others came after it")),
             () = ending.cancelled() => return Ok(()),
         };
         let session = stream.get_ref().1;
@@ -163,15 +171,13 @@ impl Network {
         if session.alpn_protocol() == Some(ALPN_LINK) {
             // The link's verifier insists on one.
             let certificate = certificate.ok_or(io::ErrorKind::InvalidData)?;
-            return self.link(stream, &certificate).await;
+            return self.link(stream, &certificate, stranger).await;
         }
-        self.api.serve(stream, Connection::Network { from, certificate }).await;
+        self.api.serve(stream, Connection::Network { from, certificate }, Some(stranger)).await;
         Ok(())
     }
 
     async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        // The semaphore is never closed.
-        let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
         let is_link =
             start.client_hello().alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_LINK));
@@ -185,6 +191,7 @@ impl Network {
         &self,
         stream: TlsStream<TcpStream>,
         certificate: &rustls_pki_types::CertificateDer<'static>,
+        stranger: Stranger,
     ) -> io::Result<()> {
         if let Err(reason) = check_validity(certificate, jiff::Timestamp::now()) {
             return tunnel::refuse(stream, Refusal::Denied, &reason.to_string()).await;
@@ -194,10 +201,14 @@ impl Network {
         let mut changed = identities.changed();
         let linked = |caller: &Caller| matches!(caller, Caller::Peer { .. });
         let was_linked = linked(&identities.caller_by_fingerprint(peer));
-        let session = tunnel::serve(stream, peer, self.router.clone(), self.api.tasks()).await?;
+        let (room, stranger) = if was_linked { (Room::Full, None) } else { (Room::Little, Some(stranger)) };
+        let session = tunnel::serve(stream, peer, room, self.router.clone(), self.api.tasks()).await?;
         loop {
             tokio::select! {
                 _ = session.closed() => return Ok(()),
+                () = strangers::evicted(stranger.as_ref()), if stranger.is_some() && !session.is_closed() => {
+                    session.close("too many others wait");
+                }
                 _ = changed.changed(), if was_linked => {
                     if !linked(&identities.caller_by_fingerprint(peer)) {
                         let _ = tokio::time::timeout(PARTING, session.closed()).await;

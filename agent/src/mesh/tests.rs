@@ -222,7 +222,7 @@ async fn linked() -> (Side, Side, Arc<KeyPair>) {
     tokio::spawn(async move {
         let socket = listener.accept().await.unwrap().0;
         let stream = tokio_rustls::TlsAcceptor::from(config).accept(socket).await.unwrap();
-        crate::tunnel::serve(stream, peer, router, &tasks).await.unwrap();
+        crate::tunnel::serve(stream, peer, crate::tunnel::Room::Full, router, &tasks).await.unwrap();
     });
     let router = Arc::new(ToMesh(west.mesh.clone()));
     let session =

@@ -16,7 +16,7 @@ use super::status::Connection;
 use super::{Peering, PeeringError};
 use crate::store::{Event, Revision, keys};
 use crate::trust::Fingerprint;
-use crate::tunnel::{Router, Session};
+use crate::tunnel::{Room, Router, Session};
 use crate::wire::cluster_link::Dials;
 
 /// How long a session may wait for its link's keeper: the identity is seen by the listener before the watch tells us.
@@ -161,6 +161,10 @@ impl Peering {
             let ending = peering.parts.tasks.ending();
             let adopted = async {
                 match ledger::link_of(&*peering.parts.store, &session.peer()).await {
+                    // Linked while it connected: it has a stranger's room, and its dialler tries again.
+                    Ok(Some(_)) if session.room() == Room::Little => {
+                        session.close("the link was made just now; connect again");
+                    }
                     Ok(Some(link)) => peering.hand_over(&link, session.clone()).await,
                     Ok(None) => Arc::clone(&peering).receive_stranger(session.clone()).await,
                     Err(error) => {

@@ -23,11 +23,14 @@ use super::{OpenError, Router, frame};
 use crate::task::Tasks;
 use crate::trust::Fingerprint;
 use crate::wire::link::{Refusal, StreamAnswer, StreamHeader};
+use crate::wire::printable;
 
 /// Most streams that either side may have open on one connection.
 pub const MAX_STREAMS: usize = 4096;
 /// yamux ends the whole connection at its own limit, so that is kept out of reach of both sides' limits.
 const YAMUX_STREAMS: usize = 2 * MAX_STREAMS + 256;
+/// Most streams that somebody who is not linked may have open: it has a farewell to say or to hear, no more.
+const STRANGER_STREAMS: usize = 8;
 /// What streams may take beyond their first 256 KiB, shared by all of a connection, to fill a long fat pipe.
 const WINDOW_ROOM: usize = 128 * 1024 * 1024;
 /// How long an orderly end may take before the connection is dropped.
@@ -42,6 +45,7 @@ pub struct Session {
 pub(super) struct Inner {
     id: u64,
     peer: Fingerprint,
+    room: Room,
     open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
     closing: CancellationToken,
     reason: OnceLock<String>,
@@ -63,6 +67,15 @@ pub enum Closed {
     Lost(String),
 }
 
+/// How much a connection may make us hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// A linked cluster's.
+    Full,
+    /// A stranger's: a window for each of thousands of streams would be gigabytes for anybody who connects.
+    Little,
+}
+
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -75,6 +88,7 @@ impl Session {
         stream: S,
         end: End,
         peer: Fingerprint,
+        room: Room,
         router: Arc<dyn Router>,
         tasks: &Tasks,
     ) -> Self
@@ -82,11 +96,15 @@ impl Session {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (streams, yamux_streams, window_room) = match room {
+            Room::Full => (MAX_STREAMS, YAMUX_STREAMS, WINDOW_ROOM),
+            Room::Little => (STRANGER_STREAMS, 4 * STRANGER_STREAMS, 0),
+        };
         let mut config = Config::default();
         config
             .set_max_connection_receive_window(None)
-            .set_max_num_streams(YAMUX_STREAMS)
-            .set_max_connection_receive_window(Some(YAMUX_STREAMS * 256 * 1024 + WINDOW_ROOM))
+            .set_max_num_streams(yamux_streams)
+            .set_max_connection_receive_window(Some(yamux_streams * 256 * 1024 + window_room))
             .set_split_send_size(64 * 1024);
         let mode = match end {
             End::Dialled => Mode::Client,
@@ -100,12 +118,13 @@ impl Session {
             inner: Arc::new(Inner {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
                 peer,
+                room,
                 open,
                 closing: CancellationToken::new(),
                 reason: OnceLock::new(),
                 closed: watch::Sender::new(None),
-                outbound: Arc::new(Semaphore::new(MAX_STREAMS)),
-                inbound: Arc::new(Semaphore::new(MAX_STREAMS)),
+                outbound: Arc::new(Semaphore::new(streams)),
+                inbound: Arc::new(Semaphore::new(streams)),
                 lost,
             }),
         };
@@ -116,6 +135,11 @@ impl Session {
     /// The peer's certificate.
     pub fn peer(&self) -> Fingerprint {
         self.inner.peer
+    }
+
+    /// What it was given when it began.
+    pub fn room(&self) -> Room {
+        self.inner.room
     }
 
     /// Opens a stream and waits for the peer's answer to `header`.
@@ -132,7 +156,9 @@ impl Session {
         frame::write(&mut stream, header).await?;
         match frame::read(&mut stream).await? {
             StreamAnswer::Accepted => Ok(stream),
-            StreamAnswer::Refused { code, message } => Err(OpenError::Refused { code, message }),
+            StreamAnswer::Refused { code, message } => {
+                Err(OpenError::Refused { code, message: printable(&message) })
+            }
         }
     }
 

@@ -47,7 +47,7 @@ struct Pair {
     client: Arc<KeyPair>,
 }
 
-async fn listen(server: Arc<KeyPair>, router: Arc<Echo>, tasks: Tasks) -> String {
+async fn listen(server: Arc<KeyPair>, room: Room, router: Arc<Echo>, tasks: Tasks) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
@@ -62,18 +62,22 @@ async fn listen(server: Arc<KeyPair>, router: Arc<Echo>, tasks: Tasks) -> String
             let Ok(stream) = TlsAcceptor::from(config.clone()).accept(tcp).await else { continue };
             let peer = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
             let peer = crate::trust::certificate::fingerprint(&peer);
-            serve(stream, peer, router.clone(), &group).await.unwrap();
+            serve(stream, peer, room, router.clone(), &group).await.unwrap();
         }
     });
     address
 }
 
 async fn pair() -> Pair {
+    pair_with(Room::Full).await
+}
+
+async fn pair_with(room: Room) -> Pair {
     let tasks = Tasks::new();
     let server = Arc::new(KeyPair::generate("east", &[]).unwrap());
     let client = Arc::new(KeyPair::generate("west", &[]).unwrap());
     let router = Arc::new(Echo::default());
-    let address = listen(server.clone(), router.clone(), tasks.clone()).await;
+    let address = listen(server.clone(), room, router.clone(), tasks.clone()).await;
     let dialled = dial(std::slice::from_ref(&address), server.fingerprint, &client, router.clone(), &tasks)
         .await
         .unwrap();
@@ -124,6 +128,18 @@ async fn a_refused_stream_says_why_and_leaves_the_session_up() {
         other => panic!("{:?}", other.map(|_| "accepted")),
     }
     echo(pair.dialled.clone(), b"still up".to_vec()).await;
+}
+
+#[tokio::test]
+async fn a_stranger_gets_room_for_a_few_streams_only() {
+    let pair = pair_with(Room::Little).await;
+    let header = StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap() };
+    let mut open = Vec::new();
+    while let Ok(stream) = pair.dialled.open(&header).await {
+        open.push(stream);
+        assert!(open.len() < 64, "a stranger may open as many streams as it likes");
+    }
+    assert!(!open.is_empty());
 }
 
 #[tokio::test]

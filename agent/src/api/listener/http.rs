@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
+use super::strangers::{Stranger, evicted};
 use crate::api::request::Connection;
 use crate::task::Tasks;
 use crate::trust::Caller;
@@ -23,8 +24,17 @@ use crate::trust::identity::Identities;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer under way may take once its caller is trusted no more: it may be the one that says so.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
-/// How long a stranger may stay connected. What it may do takes a request or two.
-const STRANGER_STAYS: Duration = Duration::from_secs(120);
+
+/// How long a stranger is borne with.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// It may stay connected. What it may do takes a request or two.
+    stays: Duration,
+    /// An answer under way may take so long then: one that is not read would never end.
+    leaves: Duration,
+}
+
+const PATIENCE: Patience = Patience { stays: Duration::from_secs(120), leaves: Duration::from_secs(10) };
 
 pub(super) async fn serve<S>(
     app: Router,
@@ -32,12 +42,28 @@ pub(super) async fn serve<S>(
     tasks: &Tasks,
     stream: S,
     connection: Connection,
+    stranger: Option<Stranger>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    serve_with(PATIENCE, app, identities, tasks, stream, connection, stranger).await;
+}
+
+async fn serve_with<S>(
+    patience: Patience,
+    app: Router,
+    identities: &Identities,
+    tasks: &Tasks,
+    stream: S,
+    connection: Connection,
+    mut stranger: Option<Stranger>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let connection = Arc::new(connection);
     let mut changed = identities.changed();
     let mut known = connection.caller(identities);
+    stranger.take_if(|_| known.is_trusted());
     let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
@@ -63,7 +89,7 @@ pub(super) async fn serve<S>(
     let ending = tasks.ending();
     let mut leaving = false;
     let mut cut = None;
-    let stranger_stays = tokio::time::sleep(STRANGER_STAYS);
+    let stranger_stays = tokio::time::sleep(patience.stays);
     let mut stranger_stays = pin!(stranger_stays);
     loop {
         tokio::select! {
@@ -78,8 +104,10 @@ pub(super) async fn serve<S>(
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }
+            () = evicted(stranger.as_ref()) => return,
             () = stranger_stays.as_mut(), if !leaving && !known.is_trusted() => {
                 leaving = true;
+                cut = Some(Instant::now() + patience.leaves);
                 served.as_mut().graceful_shutdown();
             }
             // The sender lives as long as the identities do, and those outlive their connections.
@@ -92,6 +120,7 @@ pub(super) async fn serve<S>(
                     served.as_mut().graceful_shutdown();
                 }
                 known = now;
+                stranger.take_if(|_| known.is_trusted());
             }
         }
     }
@@ -105,5 +134,27 @@ fn lost(before: &Caller, now: &Caller) -> bool {
         | (Caller::Client { .. }, Caller::Client { .. }) => false,
         (Caller::Peer { link: before, .. }, Caller::Peer { link: now, .. }) => before != now,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+
+    #[tokio::test]
+    async fn a_stranger_that_does_not_read_its_answer_is_cut_all_the_same() {
+        let tasks = Tasks::new();
+        let identities = Identities::start(SqliteStore::scratch(), &tasks).await.unwrap();
+        let app = Router::new().fallback(|| async { "x".repeat(1 << 20) });
+        let (here, mut there) = tokio::io::duplex(1024);
+        let connection = Connection::Network { from: ([127, 0, 0, 1], 1).into(), certificate: None };
+        there.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let patience = Patience { stays: Duration::from_millis(50), leaves: Duration::from_millis(50) };
+        let serving = serve_with(patience, app, &identities, &tasks, here, connection, None);
+        let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
+        assert!(ended.is_ok(), "it may stay for ever");
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn accept(api: Api, listener: UnixListener) {
                 let Some(uid) = administrator(&stream) else { continue };
                 let serving = api.clone();
                 api.tasks().spawn("connection", async move {
-                    serving.serve(stream, Connection::Local { uid }).await;
+                    serving.serve(stream, Connection::Local { uid }, None).await;
                     drop(place);
                 });
             }

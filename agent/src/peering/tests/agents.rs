@@ -30,7 +30,7 @@ use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::certificate::{KeyPair, fingerprint};
 use crate::trust::identity::{Identities, Policy};
-use crate::tunnel::{ALPN_LINK, Incoming, Router, Session, Sessions, serve, tls};
+use crate::tunnel::{ALPN_LINK, Incoming, Room, Router, Session, Sessions, serve, tls};
 use crate::wire::cluster_link::{Activated, LinkPost, LinkReport};
 
 pub struct Agent {
@@ -213,7 +213,7 @@ fn listen(
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
                 let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
                 if stream.get_ref().1.alpn_protocol() == Some(ALPN_LINK) {
-                    let _ = serve(stream, fingerprint(&shown), router, &inner).await;
+                    let _ = serve(stream, fingerprint(&shown), Room::Full, router, &inner).await;
                     return;
                 }
                 let answer = |request| answer(Arc::clone(&peering), shown.clone(), own.clone(), request);
