@@ -20,6 +20,7 @@ use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
 use crate::wire::control::ErrorBody;
 use crate::wire::lxd::{Envelope, EnvelopeKind};
+use crate::wire::printable;
 
 mod control;
 mod service;
@@ -223,7 +224,8 @@ impl Client {
             let reason = status.canonical_reason().unwrap_or("refused");
             reason.to_ascii_lowercase().replace(' ', "_")
         });
-        ClientError::Refused { agent: self.agent(), status, code, message, hint }
+        let (message, hint) = (printable(&message), hint.as_deref().map(printable));
+        ClientError::Refused { agent: self.agent(), status, code: printable(&code), message, hint }
     }
 
     fn broken(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {

@@ -1,5 +1,10 @@
 //! Request and response types: everything that crosses a process boundary, and nothing that acts.
 
+/// Another side's words, which reach terminals and logs: nothing in them steers a terminal.
+pub fn printable(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
 pub mod cluster_link;
 pub mod control;
 pub mod link;

@@ -11,6 +11,7 @@ use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
 use serde::Serialize;
 
 use super::failure::CliError;
+use crate::wire::printable;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -181,7 +182,7 @@ impl Table {
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.drawn.add_row(cells);
+        self.drawn.add_row(cells.map(|cell| printable(&cell)));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::catalog::ImportedService;
 use crate::tunnel::frame::{self, FRAME_TIMEOUT};
 use crate::tunnel::{OpenError, Session};
 use crate::wire::link::{Refusal, StreamHeader};
+use crate::wire::printable;
 use crate::wire::sync::{MAX_SERVICES, Offered, SyncFrame};
 
 /// Why nothing more is received.
@@ -79,7 +80,8 @@ impl Peering {
         let imports = &self.parts.imports;
         let mut view = None;
         match frame {
-            SyncFrame::Hello { view: theirs, .. } | SyncFrame::Heartbeat { view: theirs } => {
+            SyncFrame::Hello { view: mut theirs, .. } | SyncFrame::Heartbeat { view: mut theirs } => {
+                theirs.reason = theirs.reason.as_deref().map(printable);
                 view = Some(theirs);
             }
             SyncFrame::Begin => inbox.building = Some(BTreeMap::new()),
