@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use schema::name::ClusterName;
+use schema::name::{ClusterName, GroupName};
 
 use crate::apply::Apply;
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
@@ -23,10 +23,10 @@ use crate::reconcile::Reconcile;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
-use crate::trust::Caller;
 use crate::trust::certificate::KeyPair;
 use crate::trust::client_token::Clients;
 use crate::trust::identity::Identities;
+use crate::trust::{Access, Caller};
 use crate::tunnel::Sessions;
 
 pub mod control;
@@ -76,6 +76,27 @@ impl ApiState {
         entity: Entity,
     ) -> Result<Permit, Denied> {
         decide(caller, entitlement, entity, &self.identities.policy())
+    }
+
+    /// Asks whether `caller` may give others what `groups` may: who is in a group has it to give, and so has who may
+    /// write the group. Otherwise the right to make identities would be every right there is.
+    pub fn permit_groups(&self, caller: &Caller, groups: &[GroupName]) -> Result<(), Denied> {
+        let own: &[GroupName] = match caller {
+            Caller::Client { access: Access::Groups(groups), .. } | Caller::Peer { groups, .. } => groups,
+            _ => &[],
+        };
+        for group in groups.iter().filter(|group| !own.contains(group)) {
+            self.permit(caller, Entitlement::CanEdit, Entity::AuthGroup(group.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Lists are for whoever is known here, and show what each may see.
+    pub fn require_trust(&self, caller: &Caller) -> Result<(), Denied> {
+        if caller.is_trusted() {
+            return Ok(());
+        }
+        Err(Denied::Untrusted("this is for trusted callers".to_owned()))
     }
 }
 

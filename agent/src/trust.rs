@@ -83,6 +83,14 @@ impl Caller {
         }
     }
 
+    /// Tells callers apart, as their names do not: two clients may have the same.
+    pub fn identity(&self) -> String {
+        match self.fingerprint() {
+            Some(fingerprint) => format!("{self} {fingerprint}"),
+            None => self.to_string(),
+        }
+    }
+
     pub fn is_trusted(&self) -> bool {
         !matches!(self, Caller::Anonymous { .. })
     }

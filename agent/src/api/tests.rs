@@ -257,12 +257,26 @@ async fn tokens_are_taken_as_lxc_sends_them_and_bad_ones_are_told_apart() {
 async fn a_limited_client_sees_itself_and_can_make_no_unlimited_one() {
     let served = Served::new().await;
     let group = json!({"v": 1, "data": {"record": {"auth_group": {"permissions":
-        [{"entity_type": "server", "entitlement": "can_create_identities"}]}}}});
-    let put =
-        Op::Put { key: "/declared/auth_group/makers".to_owned(), value: group.to_string().into_bytes() };
+        [{"entity_type": "server", "entitlement": "can_create_identities"},
+         {"entity_type": "server", "entitlement": "can_create_cluster_links"}]}}}});
+    let admins = json!({"v": 1, "data": {"record": {"auth_group": {"permissions":
+        [{"entity_type": "server", "entitlement": "admin"}]}}}});
+    let south = json!({"v": 1, "data": {"record": {"cluster_link": {"type": "bidirectional",
+        "auth_groups": ["admins"]}}}});
+    let put = |key: &str, value: serde_json::Value| Op::Put {
+        key: format!("/declared/{key}"),
+        value: value.to_string().into_bytes(),
+    };
+    let ops = vec![
+        put("cluster_link/south", south),
+        put("auth_group/makers", group),
+        put("auth_group/admins", admins),
+    ];
+    served.state.store.commit(Txn { guards: Vec::new(), ops }).await.unwrap();
     let mut changed = served.state.identities.changed();
-    served.state.store.commit(Txn { guards: Vec::new(), ops: vec![put] }).await.unwrap();
-    changed.changed().await.unwrap();
+    while served.state.identities.policy().groups.len() < 2 {
+        changed.changed().await.unwrap();
+    }
 
     served.trusted(&[]).await;
     let (pair, limited) = served.trusted(&["makers".to_owned()]).await;
@@ -271,6 +285,15 @@ async fn a_limited_client_sees_itself_and_can_make_no_unlimited_one() {
     let wider = limited.mint_token("wider", &[], None).await.unwrap_err();
     assert_eq!(wider.status(), Some(StatusCode::FORBIDDEN));
     limited.mint_token("alike", &["makers".to_owned()], None).await.unwrap();
+    // A group that it is not in is not its to give, whichever way.
+    let more = limited.mint_token("x", &["admins".to_owned()], None).await.unwrap_err();
+    assert_eq!(more.status(), Some(StatusCode::NOT_FOUND));
+    let mut sender = served.connection(&pair).await;
+    let link = json!({"name": "west", "type": "bidirectional", "auth_groups": ["admins"], "config": {}});
+    let (head, _) = ask(&mut sender, Method::POST, "/1.0/cluster/links", link.to_string()).await;
+    assert_eq!(head.status(), StatusCode::NOT_FOUND);
+    let (head, _) = ask(&mut sender, Method::POST, "/control/v1/links/south/token", "").await;
+    assert_eq!(head.status(), StatusCode::NOT_FOUND);
     let missing = limited.mint_token("x", &["nowhere".to_owned()], None).await.unwrap_err();
     assert_eq!(missing.to_string(), "One or more groups were not found: \"nowhere\"");
     limited.distrust(&pair.fingerprint.to_string()[..12]).await.unwrap();
@@ -337,6 +360,71 @@ async fn a_linked_cluster_calls_the_api_over_its_session_as_itself() {
     served.state.store.commit(Txn { guards: Vec::new(), ops: vec![Op::Delete { key }] }).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), session.closed()).await;
     assert!(ended.is_ok(), "a session does not outlive its identity");
+}
+
+#[tokio::test]
+async fn a_client_of_the_same_name_is_another_client() {
+    let served = Served::new().await;
+    let nobody = json!({"v": 1, "data": {"record": {"auth_group": {"permissions": []}}}});
+    let put =
+        Op::Put { key: "/declared/auth_group/nobody".to_owned(), value: nobody.to_string().into_bytes() };
+    let mut changed = served.state.identities.changed();
+    served.state.store.commit(Txn { guards: Vec::new(), ops: vec![put] }).await.unwrap();
+    changed.changed().await.unwrap();
+    let (first, _) = served.trusted(&["nobody".to_owned()]).await;
+    let (second, _) = served.trusted(&["nobody".to_owned()]).await;
+    let start = crate::operation::Start {
+        class: crate::operation::Class::Task,
+        description: "Testing",
+        owner: served.state.identities.caller_by_fingerprint(first.fingerprint).identity(),
+        resources: Vec::new(),
+    };
+    let operation = served.state.operations.start(&served.state.tasks, start, |_| std::future::pending());
+    let path = format!("/1.0/operations/{}", operation.id);
+    for (pair, status) in [(&second, StatusCode::NOT_FOUND), (&first, StatusCode::OK)] {
+        let (head, _) = ask(&mut served.connection(pair).await, Method::GET, &path, "").await;
+        assert_eq!(head.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_nothing_but_that_it_is_one() {
+    let served = Served::new().await;
+    let mut sender = served.connection(&KeyPair::generate("stranger", &[]).unwrap()).await;
+    for path in [
+        "/1.0/certificates",
+        "/1.0/cluster/links",
+        "/1.0/operations",
+        "/1.0/storage-pools",
+        "/control/v1/explain?source=a&destination=b",
+        "/control/v1/links",
+        "/control/v1/links/west",
+        "/control/v1/services",
+        "/control/v1/services/exported",
+        "/control/v1/services/imported",
+        "/control/v1/state",
+        "/control/v1/status",
+        "/control/v1/trust/tokens",
+        "/control/v1/watch",
+    ] {
+        let (head, body) = ask(&mut sender, Method::GET, path, "").await;
+        assert_eq!(head.status(), StatusCode::FORBIDDEN, "{path} {body}");
+    }
+}
+
+#[tokio::test]
+async fn those_who_connect_and_say_nothing_shut_nobody_out() {
+    let served = Served::new().await;
+    let (pair, client) = served.trusted(&[]).await;
+    let mut kept = served.connection(&pair).await;
+    assert_eq!(ask(&mut kept, Method::GET, "/1.0", "").await.0.status(), StatusCode::OK);
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(tokio::net::TcpStream::connect(&served.address).await.unwrap());
+    }
+    let client = client.with_timeout(Duration::from_secs(5));
+    client.request::<Status>(Method::GET, "/control/v1/status", NO_BODY).await.unwrap();
+    assert_eq!(ask(&mut kept, Method::GET, "/1.0", "").await.0.status(), StatusCode::OK);
 }
 
 #[tokio::test]

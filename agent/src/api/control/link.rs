@@ -10,6 +10,7 @@ use axum::{Extension, Json, Router};
 use http::StatusCode;
 use schema::name::LinkName;
 use schema::plan::LinkState;
+use schema::record::{Record, RecordKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +18,8 @@ use crate::api::ApiState;
 use crate::api::problem::Problem;
 use crate::authorize::{Denied, Entitlement, Entity, Permit};
 use crate::peering::PeeringError;
+use crate::store::keys;
+use crate::store::value::{self, Declared};
 use crate::trust::{Caller, Fingerprint};
 use crate::wire::cluster_link::{LinkReport, MintRequest, MintResponse, RedeemRequest};
 
@@ -37,10 +40,24 @@ pub fn permit_exchange(state: &ApiState, caller: &Caller) -> Result<Permit, Deni
     state.permit(caller, Entitlement::CanCreateClusterLinks, Entity::Server)
 }
 
+/// Whoever has a token for a link, or says which cluster is behind it, gives what its groups may.
+async fn permit_link_groups(state: &ApiState, caller: &Caller, link: &LinkName) -> Result<(), Problem> {
+    let key = keys::declared(&RecordKey::ClusterLink(link.clone()));
+    let Some(entry) = state.store.get(&key).await.map_err(|error| Problem::internal(&error))? else {
+        // There is nothing to give; what is asked for says so itself.
+        return Ok(());
+    };
+    match value::decode::<Declared>(&entry).map_err(|error| Problem::internal(&error))?.record {
+        Record::ClusterLink(declared) => Ok(state.permit_groups(caller, &declared.auth_groups)?),
+        _ => Ok(()),
+    }
+}
+
 async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Vec<LinkReport>>, Problem> {
+    state.require_trust(&caller)?;
     let mut reports = state.peering.reports().await?;
     // Lists show what the caller may see and say nothing of the rest.
     reports.retain(|report| {
@@ -102,6 +119,7 @@ async fn mint(
 ) -> Result<Json<MintResponse>, Problem> {
     let permit = permit_exchange(&state, &caller)?;
     let link = link(&name)?;
+    permit_link_groups(&state, &caller, &link).await?;
     let request: MintRequest = if body.is_empty() { MintRequest::default() } else { parse(&body)? };
     let bound_to = match request.bound_to.as_deref().map(str::parse::<Fingerprint>) {
         None => None,
@@ -123,6 +141,7 @@ async fn redeem(
 ) -> Result<Json<LinkReport>, Problem> {
     let permit = permit_exchange(&state, &caller)?;
     let link = link(&name)?;
+    permit_link_groups(&state, &caller, &link).await?;
     let request: RedeemRequest = parse(&body)?;
     Ok(Json(state.peering.redeem(&permit, &link, &request.token).await?))
 }

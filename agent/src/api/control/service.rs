@@ -8,6 +8,7 @@ use axum::{Extension, Json, Router};
 use schema::name::{LinkName, ServiceName};
 
 use crate::api::ApiState;
+use crate::api::problem::Problem;
 use crate::authorize::{Entitlement, Entity};
 use crate::catalog::{CatalogView, Freshness};
 use crate::health::Status;
@@ -26,7 +27,11 @@ fn sees(state: &ApiState, caller: &Caller, entity: Entity) -> bool {
     state.permit(caller, Entitlement::CanView, entity).is_ok()
 }
 
-async fn list(State(state): State<ApiState>, Extension(caller): Extension<Caller>) -> Json<Vec<ServiceRow>> {
+async fn list(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Vec<ServiceRow>>, Problem> {
+    state.require_trust(&caller)?;
     let view = state.catalog.view();
     let mut upstreams = BTreeMap::<ServiceName, Vec<UpstreamRow>>::new();
     for row in state.mesh.upstreams() {
@@ -51,17 +56,18 @@ async fn list(State(state): State<ApiState>, Extension(caller): Extension<Caller
         },
         upstreams: upstreams.remove(name).unwrap_or_default(),
     });
-    Json(rows.collect())
+    Ok(Json(rows.collect()))
 }
 
 async fn exported(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-) -> Json<Vec<ExportedRow>> {
+) -> Result<Json<Vec<ExportedRow>>, Problem> {
+    state.require_trust(&caller)?;
     let view = state.catalog.view();
     let mut rows = by_service(&view);
     rows.retain(|row| sees(&state, &caller, Entity::Service(row.service.clone())));
-    Json(rows)
+    Ok(Json(rows))
 }
 
 /// Each exported service with its consumers, resolved as the peers see it.
@@ -80,7 +86,8 @@ fn by_service(view: &CatalogView) -> Vec<ExportedRow> {
 async fn imported(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-) -> Json<Vec<ImportedRow>> {
+) -> Result<Json<Vec<ImportedRow>>, Problem> {
+    state.require_trust(&caller)?;
     let mut rows = Vec::new();
     for (link, imported) in state.imports.view().iter() {
         if !sees(&state, &caller, Entity::ClusterLink(link.clone())) {
@@ -99,7 +106,7 @@ async fn imported(
         }));
     }
     rows.sort_unstable_by(|a, b| (&a.service, &a.peer).cmp(&(&b.service, &b.peer)));
-    Json(rows)
+    Ok(Json(rows))
 }
 
 #[cfg(test)]

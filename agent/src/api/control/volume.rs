@@ -92,7 +92,7 @@ async fn pull(
         } else {
             "Copying storage volume"
         },
-        owner: caller.to_string(),
+        owner: caller.identity(),
         resources: vec![format!("/1.0/storage-pools/{}/volumes/custom/{}", target.pool, target.volume)],
     };
     let then = recorded(&state, &permit, &target.pool, &target.volume, asked.description);

@@ -67,13 +67,17 @@ async fn add(
     if !token.is_empty() || !caller.is_trusted() {
         return redeem(&state, &caller, &connection, token).await;
     }
-    let access = access(&state, &body)?;
-    let entitlement = match access {
+    let entitlement = if body.groups.is_empty() && !body.restricted {
         // Whoever makes a client that may do everything could do everything through it.
-        Access::Unrestricted => Entitlement::Admin,
-        Access::Groups(_) => Entitlement::CanCreateIdentities,
+        Entitlement::Admin
+    } else {
+        Entitlement::CanCreateIdentities
     };
     let permit = state.permit(&caller, entitlement, Entity::Server)?;
+    let access = access(&state, &body)?;
+    if let Access::Groups(groups) = &access {
+        state.permit_groups(&caller, groups)?;
+    }
     if !matches!(body.kind.as_str(), "" | "client") {
         return Err(LxdError::bad_request("Only client certificates can be added"));
     }

@@ -131,6 +131,7 @@ async fn create(
         .parse()
         .map_err(|error| LxdError::bad_request(format!("Invalid cluster link name: {error}")))?;
     let declared = declaration(&post)?;
+    state.permit_groups(&caller, &declared.auth_groups)?;
     if has_token {
         with_token(&state, &permit, &link, declared, &post).await
     } else {

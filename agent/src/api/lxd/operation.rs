@@ -38,20 +38,21 @@ async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Query(Recursion { recursion }): Query<Recursion>,
-) -> Response {
+) -> Result<Response, LxdError> {
+    state.require_trust(&caller)?;
     let seen = state.operations.list().into_iter().filter(|operation| sees(&state, &caller, operation));
     if recursion == 0 {
         let mut by_status = BTreeMap::<String, Vec<String>>::new();
         for operation in seen {
             by_status.entry(operation.status.as_str().to_lowercase()).or_default().push(url(operation.id));
         }
-        return answer::sync(by_status);
+        return Ok(answer::sync(by_status));
     }
     let mut by_status = BTreeMap::<String, Vec<OperationBody>>::new();
     for operation in seen {
         by_status.entry(operation.status.as_str().to_lowercase()).or_default().push((&operation).into());
     }
-    answer::sync(by_status)
+    Ok(answer::sync(by_status))
 }
 
 async fn show(
@@ -103,7 +104,7 @@ async fn cancel(
 }
 
 fn owns(caller: &Caller, operation: &Operation) -> bool {
-    caller.is_trusted() && caller.to_string() == operation.owner
+    caller.is_trusted() && caller.identity() == operation.owner
 }
 
 fn sees(state: &ApiState, caller: &Caller, operation: &Operation) -> bool {
