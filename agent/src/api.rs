@@ -90,14 +90,6 @@ impl ApiState {
         }
         Ok(())
     }
-
-    /// Lists are for whoever is known here, and show what each may see.
-    pub fn require_trust(&self, caller: &Caller) -> Result<(), Denied> {
-        if caller.is_trusted() {
-            return Ok(());
-        }
-        Err(Denied::Untrusted("this is for trusted callers".to_owned()))
-    }
 }
 
 /// Largest body of a request, unless its route says otherwise.

@@ -178,6 +178,15 @@ pub fn decide(
     Err(if hidden { Denied::NotFound(reason) } else { Denied::Forbidden(reason) })
 }
 
+/// Some things are for everybody who is known here, such as lists that show what each may see.
+pub fn require_trust(caller: &Caller) -> Result<(), Denied> {
+    if caller.is_trusted() {
+        Ok(())
+    } else {
+        Err(Denied::Untrusted("this is for trusted callers".to_owned()))
+    }
+}
+
 struct Holder<'a> {
     caller: &'a Caller,
     groups: &'a [GroupName],

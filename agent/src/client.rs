@@ -139,7 +139,7 @@ impl Client {
         if envelope.kind == EnvelopeKind::Error {
             let status =
                 StatusCode::from_u16(envelope.error_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return Err(self.refused(status, envelope.error, None, None));
+            return Err(self.refused(status, &envelope.error, None, None));
         }
         serde_json::from_value(envelope.metadata)
             .map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
@@ -205,26 +205,26 @@ impl Client {
             Err(error) => return self.broken(&*error),
         };
         if let Ok(ErrorBody { code, message, hint, .. }) = serde_json::from_slice(&body) {
-            return self.refused(status, message, Some(code), hint);
+            return self.refused(status, &message, Some(code), hint.as_deref());
         }
         if let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) {
-            return self.refused(status, envelope.error, None, None);
+            return self.refused(status, &envelope.error, None, None);
         }
-        self.refused(status, format!("{} answered: {status}", self.agent()), None, None)
+        self.refused(status, &format!("{} answered: {status}", self.agent()), None, None)
     }
 
     fn refused(
         &self,
         status: StatusCode,
-        message: String,
+        message: &str,
         code: Option<String>,
-        hint: Option<String>,
+        hint: Option<&str>,
     ) -> ClientError {
         let code = code.unwrap_or_else(|| {
             let reason = status.canonical_reason().unwrap_or("refused");
             reason.to_ascii_lowercase().replace(' ', "_")
         });
-        let (message, hint) = (printable(&message), hint.as_deref().map(printable));
+        let (message, hint) = (printable(message), hint.map(printable));
         ClientError::Refused { agent: self.agent(), status, code: printable(&code), message, hint }
     }
 

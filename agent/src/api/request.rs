@@ -5,11 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::Limited;
 use rustls_pki_types::CertificateDer;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -23,6 +25,8 @@ use crate::trust::{Caller, Fingerprint};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How long a stranger's request may take, body and all.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest body of a stranger's request: a token and a certificate.
+const STRANGER_BODY: usize = 64 * 1024;
 /// Longest path that the log repeats; none of ours is longer, and what is may be something pasted.
 const MAX_LOGGED_PATH: usize = 200;
 
@@ -74,6 +78,9 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
     let (method, path) = (request.method().clone(), logged(request.uri().path()));
     let surface = Surface::of(request.uri().path());
     let (name, trusted) = (caller.to_string(), caller.is_trusted());
+    if !trusted {
+        request = request.map(|body| Body::new(Limited::new(body, STRANGER_BODY)));
+    }
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(RequestId(id));
 

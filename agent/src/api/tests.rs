@@ -363,6 +363,21 @@ async fn a_linked_cluster_calls_the_api_over_its_session_as_itself() {
 }
 
 #[tokio::test]
+async fn a_stranger_sends_no_large_body() {
+    let served = Served::new().await;
+    let (known, _) = served.trusted(&[]).await;
+    let body = format!("{{\"name\": \"{}\"", "x".repeat(100_000));
+    let stranger = KeyPair::generate("stranger", &[]).unwrap();
+    for (pair, status) in [(&stranger, StatusCode::PAYLOAD_TOO_LARGE), (&*known, StatusCode::BAD_REQUEST)] {
+        for path in ["/1.0/certificates", "/1.0/cluster/links"] {
+            let mut sender = served.connection(pair).await;
+            let (head, answer) = ask(&mut sender, Method::POST, path, body.clone()).await;
+            assert_eq!(head.status(), status, "{path} {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_of_the_same_name_is_another_client() {
     let served = Served::new().await;
     let nobody = json!({"v": 1, "data": {"record": {"auth_group": {"permissions": []}}}});

@@ -9,7 +9,7 @@ use schema::name::{LinkName, ServiceName};
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::authorize::{Entitlement, Entity};
+use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::catalog::{CatalogView, Freshness};
 use crate::health::Status;
 use crate::trust::Caller;
@@ -31,7 +31,7 @@ async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Vec<ServiceRow>>, Problem> {
-    state.require_trust(&caller)?;
+    require_trust(&caller)?;
     let view = state.catalog.view();
     let mut upstreams = BTreeMap::<ServiceName, Vec<UpstreamRow>>::new();
     for row in state.mesh.upstreams() {
@@ -63,7 +63,7 @@ async fn exported(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Vec<ExportedRow>>, Problem> {
-    state.require_trust(&caller)?;
+    require_trust(&caller)?;
     let view = state.catalog.view();
     let mut rows = by_service(&view);
     rows.retain(|row| sees(&state, &caller, Entity::Service(row.service.clone())));
@@ -87,7 +87,7 @@ async fn imported(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Vec<ImportedRow>>, Problem> {
-    state.require_trust(&caller)?;
+    require_trust(&caller)?;
     let mut rows = Vec::new();
     for (link, imported) in state.imports.view().iter() {
         if !sees(&state, &caller, Entity::ClusterLink(link.clone())) {

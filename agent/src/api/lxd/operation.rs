@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::answer::{self, LxdError};
 use crate::api::ApiState;
-use crate::authorize::{Entitlement, Entity};
+use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::operation::Operation;
 use crate::trust::Caller;
 use crate::wire::volume::OperationBody;
@@ -39,7 +39,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Query(Recursion { recursion }): Query<Recursion>,
 ) -> Result<Response, LxdError> {
-    state.require_trust(&caller)?;
+    require_trust(&caller)?;
     let seen = state.operations.list().into_iter().filter(|operation| sees(&state, &caller, operation));
     if recursion == 0 {
         let mut by_status = BTreeMap::<String, Vec<String>>::new();
