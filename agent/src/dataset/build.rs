@@ -34,7 +34,7 @@ use super::verify::{self, VerifyError};
 /// Why a tree could not be built. The staging area keeps what was done.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("no space left: {needed} bytes are needed and {available} are free")]
+    #[error("no space left: {:.1} MiB are needed and {:.1} MiB are free", mib(*needed), mib(*available))]
     NoSpace { needed: u64, available: u64 },
     #[error("no space left on the file system")]
     Full,
@@ -71,6 +71,11 @@ impl BuildError {
             _ => Self::Area(source),
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // for people
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// A tree being built.
@@ -224,7 +229,7 @@ impl Build {
         self.journal.write_all(&number.to_le_bytes()).map_err(BuildError::area)
     }
 
-    /// Sets all metadata and verifies the whole tree.
+    /// Verifies the whole tree and sets all metadata.
     pub fn finish(mut self, progress: Progress<'_>) -> Result<Built, BuildError> {
         let missing = self.have.iter().filter(|have| !**have).count();
         if missing > 0 {
@@ -232,9 +237,9 @@ impl Build {
         }
         self.journal.flush().map_err(BuildError::area)?;
         self.open = None;
+        verify::contents(&mut self.root, &self.manifest, &self.unset, progress)?;
         fs::write(self.attempt.join("finishing"), b"").map_err(BuildError::area)?;
         finish::set_metadata(&mut self.root, &self.manifest, &mut self.unset)?;
-        verify::verify(&mut self.root, &self.manifest, &self.unset, progress)?;
         Ok(Built { tree: self.attempt.join("tree"), unset: self.unset.report(&self.manifest) })
     }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::beneath::{Place, Root};
 use super::build::BuildError;
 use super::manifest::{Entry, Manifest, Node};
+use super::verify;
 
 const SET_ID: u16 = 0o6000;
 
@@ -95,7 +96,7 @@ pub(super) fn set_metadata(
             continue;
         }
         let place = root.place(&entry.path).map_err(|e| BuildError::io(&entry.path, e))?;
-        let lack = set(place, entry).map_err(|e| BuildError::io(&entry.path, e))?;
+        let lack = set(place, entry)?;
         if lack.owner || lack.set_id || !lack.xattrs.is_empty() {
             unset.entries.insert(at, lack);
         }
@@ -103,47 +104,70 @@ pub(super) fn set_metadata(
     Ok(())
 }
 
-fn set(place: Place<'_>, entry: &Entry) -> io::Result<Lack> {
-    let (meta, Place { directory, name }) = (&entry.meta, place);
-    let symlink = matches!(entry.node, Node::Symlink(_));
+/// Sets an entry's metadata, and looks whether it took.
+fn set(place: Place<'_>, entry: &Entry) -> Result<Lack, BuildError> {
+    let failed = |e: io::Error| BuildError::io(&entry.path, e);
     let mut lack = Lack::default();
-
     // In this order: a change of owner clears set-id bits and capabilities, and attributes need a writable file.
-    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+    lack.owner = !set_owner(place, entry).map_err(failed)?;
+    lack.xattrs = set_attributes(place, entry).map_err(failed)?;
+    verify::attributes(entry, place, &lack)?;
+    lack.set_id = !set_mode(place, entry, lack.owner).map_err(failed)?;
+    let meta = &entry.meta;
+    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    let (directory, name) = (place.directory, place.name);
+    utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(e.into()))?;
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(e.into()))?;
+    verify::metadata(entry, &stat, &lack)?;
+    Ok(lack)
+}
+
+/// False if it may not be set here.
+fn set_owner(place: Place<'_>, entry: &Entry) -> io::Result<bool> {
+    let Place { directory, name } = place;
     let now = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (now.st_uid, now.st_gid) != (meta.uid, meta.gid) {
-        match chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(()) => {}
-            Err(Errno::PERM | Errno::INVAL) => {
-                lack.owner = true;
-                // One may still give a file to another group of one's own.
-                let _ = chownat(directory, name, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-            }
-            Err(e) => return Err(e.into()),
-        }
+    if (now.st_uid, now.st_gid) == (entry.meta.uid, entry.meta.gid) {
+        return Ok(true);
     }
-    let path = place.proc_path();
-    for (key, value) in &meta.xattrs {
+    let (uid, gid) = (Uid::from_raw(entry.meta.uid), Gid::from_raw(entry.meta.gid));
+    match chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::INVAL) => {
+            // One may still give a file to another group of one's own.
+            let _ = chownat(directory, name, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The names of those that may not be set here.
+fn set_attributes(place: Place<'_>, entry: &Entry) -> io::Result<Vec<Vec<u8>>> {
+    let (path, mut unset) = (place.proc_path(), Vec::new());
+    for (key, value) in &entry.meta.xattrs {
         match xattr::set(&path, OsStr::from_bytes(key), value) {
             Ok(()) => {}
             Err(e) => match Errno::from_io_error(&e) {
                 Some(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) => {
-                    lack.xattrs.push(key.clone());
+                    unset.push(key.clone());
                 }
                 _ => return Err(e),
             },
         }
     }
-    if !symlink {
-        let mut mode = meta.mode;
-        if lack.owner && mode & SET_ID != 0 && !matches!(entry.node, Node::Directory) {
-            (mode, lack.set_id) = (mode & !SET_ID, true);
-        }
-        // Staging is ours alone, so the name cannot have become a symlink.
-        chmodat(directory, name, Mode::from_raw_mode(mode.into()), AtFlags::empty())?;
+    Ok(unset)
+}
+
+/// False if set-id bits were left off.
+fn set_mode(place: Place<'_>, entry: &Entry, owner_lacks: bool) -> io::Result<bool> {
+    if matches!(entry.node, Node::Symlink(_)) {
+        return Ok(true);
     }
-    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanoseconds.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
-    utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(lack)
+    let mode = entry.meta.mode;
+    let lends = owner_lacks && mode & SET_ID != 0 && entry.node != Node::Directory;
+    let mode = if lends { mode & !SET_ID } else { mode };
+    // Staging is ours alone, so the name cannot have become a symlink.
+    chmodat(place.directory, place.name, Mode::from_raw_mode(mode.into()), AtFlags::empty())?;
+    Ok(!lends)
 }

@@ -1,4 +1,7 @@
-//! Compares a tree on disk with its manifest: every entry, every attribute, every byte, and nothing besides.
+//! Compares a tree on disk with its manifest: every entry, every byte, every attribute, and nothing besides.
+//!
+//! In two parts. What is in the tree is read back while all of it is still open to its owner; each entry's metadata
+//! when it has been set, as nobody but root can look into what shuts out its owner.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +9,10 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, fstat, readlinkat, statat};
 
-use super::beneath::Root;
+use super::beneath::{Place, Root};
 use super::chunk::{ChunkRef, MAX_CHUNK};
 use super::finish::{Lack, Unset};
-use super::manifest::{Content, Entry, Manifest, Meta, Node, TreePath};
+use super::manifest::{Content, Entry, Manifest, Node, Time, TreePath};
 use super::scan::{Progress, data_after, meta_of, names, xattrs};
 
 /// How a tree differs from its manifest.
@@ -25,8 +28,8 @@ pub enum VerifyError {
     Stopped,
 }
 
-/// Checks the whole tree, except for what is known not to have been set.
-pub fn verify(
+/// Checks what the whole tree holds, except for what is known not to have been made.
+pub fn contents(
     root: &mut Root,
     manifest: &Manifest,
     unset: &Unset,
@@ -35,8 +38,7 @@ pub fn verify(
     let mut identities: Vec<(u64, u64)> = Vec::with_capacity(manifest.entries().len());
     let (mut bytes, mut expected, mut found) = (0, 0, 0);
     for (at, entry) in manifest.entries().iter().enumerate() {
-        let lack = unset.of(at);
-        if lack.is_some_and(|lack| lack.node) {
+        if unset.of(at).is_some_and(|lack| lack.node) {
             identities.push((0, 0));
             continue;
         }
@@ -52,12 +54,6 @@ pub fn verify(
         let differs = |what| Err(VerifyError::Differs { path: entry.path.clone(), what });
         if !kind_matches(entry, &stat, &identities) {
             return differs("kind");
-        }
-        if matches!(entry.node, Node::HardLink(_)) {
-            continue;
-        }
-        if let Some(what) = difference(entry, &meta_of(&stat, xattrs(place).map_err(io)?), lack) {
-            return differs(what);
         }
         match &entry.node {
             Node::Symlink(to) => {
@@ -98,24 +94,38 @@ fn kind_matches(entry: &Entry, stat: &Stat, identities: &[(u64, u64)]) -> bool {
     }
 }
 
-fn difference(entry: &Entry, actual: &Meta, lack: Option<&Lack>) -> Option<&'static str> {
-    let wanted = &entry.meta;
-    let set_id = if lack.is_some_and(|lack| lack.set_id) { 0o6000 } else { 0 };
+/// The first way in which an entry's metadata, attributes apart, is not what it should be.
+pub(super) fn metadata(entry: &Entry, actual: &Stat, lack: &Lack) -> Result<(), VerifyError> {
+    let (wanted, actual) = (&entry.meta, meta_of(actual, Vec::new()));
+    let set_id = if lack.set_id { 0o6000 } else { 0 };
     // A symlink's own mode means nothing, and cannot be set.
-    if !matches!(entry.node, Node::Symlink(_)) && actual.mode != wanted.mode & !set_id {
-        return Some("mode");
+    let what = if !matches!(entry.node, Node::Symlink(_)) && actual.mode != wanted.mode & !set_id {
+        "mode"
+    } else if !lack.owner && (actual.uid, actual.gid) != (wanted.uid, wanted.gid) {
+        "owner"
+    } else if !as_near_as_can_be(actual.mtime, wanted.mtime) {
+        "modification time"
+    } else {
+        return Ok(());
+    };
+    Err(VerifyError::Differs { path: entry.path.clone(), what })
+}
+
+/// A file system with a coarser clock rounds down.
+fn as_near_as_can_be(actual: Time, wanted: Time) -> bool {
+    actual.seconds == wanted.seconds && actual.nanoseconds <= wanted.nanoseconds
+}
+
+/// The same of its extended attributes.
+pub(super) fn attributes(entry: &Entry, place: Place<'_>, lack: &Lack) -> Result<(), VerifyError> {
+    let actual = xattrs(place).map_err(|source| VerifyError::Io { path: entry.path.clone(), source })?;
+    let left_out = |name: &Vec<u8>| lack.xattrs.contains(name);
+    let wanted = entry.meta.xattrs.iter().filter(|(name, _)| !left_out(name));
+    if wanted.eq(actual.iter().filter(|(name, _)| !left_out(name))) {
+        Ok(())
+    } else {
+        Err(VerifyError::Differs { path: entry.path.clone(), what: "extended attributes" })
     }
-    if !lack.is_some_and(|lack| lack.owner) && (actual.uid, actual.gid) != (wanted.uid, wanted.gid) {
-        return Some("owner");
-    }
-    // A file system with a coarser clock rounds down; that is as near as it can be.
-    if actual.mtime.seconds != wanted.mtime.seconds || actual.mtime.nanoseconds > wanted.mtime.nanoseconds {
-        return Some("modification time");
-    }
-    let left_out = |name: &Vec<u8>| lack.is_some_and(|lack| lack.xattrs.contains(name));
-    let kept = wanted.xattrs.iter().filter(|(name, _)| !left_out(name));
-    let there = actual.xattrs.iter().filter(|(name, _)| !left_out(name));
-    if kept.eq(there) { None } else { Some("extended attributes") }
 }
 
 /// Whether the chunks are there and everything else reads as zeros.

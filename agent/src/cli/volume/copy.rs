@@ -86,7 +86,7 @@ async fn watch(context: &Context, to: &Client, mut operation: OperationBody) -> 
     bar.clear();
     if operation.status_code != SUCCESS {
         return Err(CliError::failed(operation.err).code("transfer-failed").hint(
-            "The target is as it was. Run the same command again: what has arrived is not sent twice.",
+            "The target is as it was. What has arrived is kept, and not sent again when the same command is run again.",
         ));
     }
     serde_json::from_value(operation.metadata)

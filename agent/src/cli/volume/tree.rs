@@ -159,5 +159,5 @@ fn unusable(folder: &Path, error: &io::Error) -> CliError {
 fn failed(error: TransferError) -> CliError {
     CliError::failed(error)
         .code("transfer-failed")
-        .hint("The target is as it was. Run the same command again: what has arrived is not sent twice.")
+        .hint("The target is as it was. What has arrived is kept, and not sent again when the same command is run again.")
 }
