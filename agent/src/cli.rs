@@ -99,9 +99,10 @@ pub fn main() -> std::process::ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
+    let json = failure::asks_for_json(&arguments);
     let cli = match parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return Ok(failure::usage(&error)),
+        Err(error) => return Ok(failure::usage(&error, json)),
     };
     let context =
         Context::new(cli.globals.socket, cli.globals.remote, cli.globals.format, cli.globals.quiet)?;

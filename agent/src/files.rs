@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use schema::config::SourceFile;
-use schema::diagnostic::Diagnostic;
+use schema::diagnostic::{Diagnostic, secret};
 use walkdir::{DirEntry, WalkDir};
 
 mod inputs;
@@ -41,7 +41,7 @@ pub fn read(paths: &[PathBuf]) -> (Vec<SourceFile>, Vec<Diagnostic>) {
             Ok(_) => reading.fault(
                 Diagnostic::error(
                     "not-a-declaration",
-                    format!("{} is no declaration file", path.display()),
+                    format!("{} is no declaration file", given(path)),
                     None,
                 )
                 .detail("Give a folder, or a file whose name ends in .hcl, .toml or .json."),
@@ -186,8 +186,13 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(".").unwrap_or(path).to_string_lossy().into_owned()
 }
 
+/// A path that nothing was read from, without a token pasted in its place.
+fn given(path: &Path) -> String {
+    secret::without_tokens(&path.to_string_lossy()).into_owned()
+}
+
 /// At most one byte more than [`MAX_FILE`], so that too much can be told.
-fn contents(path: &Path) -> io::Result<Vec<u8>> {
+pub fn contents(path: &Path) -> io::Result<Vec<u8>> {
     // NONBLOCK, so that a FIFO of that name does not make us wait for a writer; what it is, is asked of the open file.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
@@ -223,7 +228,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
         }
         _ => ("unreadable", "cannot be read", ""),
     };
-    let diagnostic = Diagnostic::error(code, format!("{} {what}", path.display()), None);
+    let diagnostic = Diagnostic::error(code, format!("{} {what}", given(path)), None);
     if advice.is_empty() {
         diagnostic.detail(format!("The reason: {error}."))
     } else {

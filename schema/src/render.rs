@@ -3,6 +3,9 @@
 pub mod diagnostic;
 pub mod plan;
 pub mod record;
+mod visible;
+
+pub use visible::visible;
 
 /// Whether text for people carries ANSI colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use schema::access::Source;
+use schema::render::visible;
 
 use super::context::name;
 use super::{CliError, Context, ExitCode, Format};
@@ -33,7 +34,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let answer = context.client(None).await?.explain(&source, &destination).await?;
     match context.output.format() {
         Format::Json => context.output.json(&answer),
-        Format::Text => context.output.text(text(&answer)),
+        Format::Text => context.output.text(visible(&text(&answer))),
     }
     Ok(if args.check && !answer.allowed { ExitCode::Failed } else { ExitCode::Done })
 }

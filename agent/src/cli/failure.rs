@@ -1,8 +1,11 @@
 //! How a command ends: exit codes, and errors with what to do about them.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write as _;
 
+use schema::diagnostic::secret::without_tokens;
+use schema::render::visible;
 use serde_json::json;
 
 use super::output::{Format, Output};
@@ -100,7 +103,7 @@ impl From<FolderError> for CliError {
 }
 
 /// What clap made of wrong arguments, or of a wish for help.
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
     if !error.use_stderr() {
         // Help or version; a reader that has gone away is no fault.
         let _ = error.print();
@@ -108,12 +111,23 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
     let plain = error.render().to_string();
     let shown = without_secrets(&plain);
-    if shown == plain {
+    let shown = visible(&shown);
+    if json {
+        let message = shown.trim().trim_start_matches("error: ");
+        let body = json!({"error": {"message": message, "hint": null, "code": "usage"}});
+        let _ = writeln!(std::io::stderr(), "{body}");
+    } else if shown == plain {
         let _ = error.print();
     } else {
         let _ = write!(std::io::stderr(), "{shown}");
     }
     ExitCode::Usage
+}
+
+/// Whether arguments that cannot be parsed ask for JSON all the same.
+pub fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|argument| argument == "--format=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
 }
 
 /// `text` with everything blotted out that could be a token pasted in the wrong place: clap repeats what it was given.
@@ -138,7 +152,7 @@ pub fn conclude(ended: Result<ExitCode, CliError>, output: &Output) -> Result<Ex
     let ended = ended.and_then(|code| output.finish().map(|()| code));
     match ended {
         Err(error) if output.format() == Format::Json => {
-            let body = json!({"error": {"message": error.message, "hint": error.hint, "code": error.code}});
+            let body = json!({"error": {"message": without_tokens(&error.message), "hint": error.hint, "code": error.code}});
             let _ = writeln!(std::io::stderr(), "{body}");
             Ok(error.exit)
         }
@@ -152,9 +166,9 @@ pub fn end(ended: Result<ExitCode, CliError>) -> std::process::ExitCode {
         Ok(code) => code,
         Err(error) => {
             let mut stderr = anstream::stderr().lock();
-            let _ = writeln!(stderr, "Error: {}", error.message);
+            let _ = writeln!(stderr, "Error: {}", visible(&without_tokens(&error.message)));
             if let Some(hint) = &error.hint {
-                let _ = writeln!(stderr, "Hint: {hint}");
+                let _ = writeln!(stderr, "Hint: {}", visible(&without_tokens(hint)));
             }
             error.exit
         }
@@ -172,10 +186,10 @@ mod tests {
 
     #[test]
     fn wrong_usage_ends_with_64_and_help_with_0() {
-        assert_eq!(usage(&refused(&["comity", "--help"])), ExitCode::Done);
-        assert_eq!(usage(&refused(&["comity", "--version"])), ExitCode::Done);
+        assert_eq!(usage(&refused(&["comity", "--help"]), false), ExitCode::Done);
+        assert_eq!(usage(&refused(&["comity", "--version"]), true), ExitCode::Done);
         for wrong in [&["comity"][..], &["comity", "nonsense"], &["comity", "status", "--wait", "soon"]] {
-            assert_eq!(usage(&refused(wrong)), ExitCode::Usage, "{wrong:?}");
+            assert_eq!(usage(&refused(wrong), false), ExitCode::Usage, "{wrong:?}");
         }
         let numbers =
             [ExitCode::Done, ExitCode::Failed, ExitCode::Changes, ExitCode::Usage, ExitCode::Interrupted];

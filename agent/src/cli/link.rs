@@ -7,6 +7,7 @@ use http::StatusCode;
 use schema::kind::cluster_link::LinkType;
 use schema::name::{GroupName, LinkName};
 use schema::plan::LinkState;
+use schema::render::visible;
 use serde_json::json;
 
 use super::context::name;
@@ -284,7 +285,8 @@ fn both(report: &LinkReport) -> String {
 fn aligned(lines: Vec<(&str, String)>) -> String {
     let told: Vec<_> = lines.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let width = told.iter().map(|(label, _)| label.len() + 1).max().unwrap_or_default();
-    let line = |(label, value): (&str, String)| format!("{:width$} {value}\n", format!("{label}:"));
+    let line =
+        |(label, value): (&str, String)| format!("{:width$} {}\n", format!("{label}:"), visible(&value));
     told.into_iter().map(line).collect::<Vec<_>>().concat()
 }
 

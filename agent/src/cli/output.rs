@@ -8,10 +8,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Mutex;
 
 use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
+use schema::render::visible;
 use serde::Serialize;
 
 use super::failure::CliError;
-use crate::wire::printable;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -81,7 +81,7 @@ impl Output {
     /// A remark for the person at the terminal: standard error, unless `--quiet`.
     pub fn note(&self, text: impl Display) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "{text}");
+            let _ = writeln!(anstream::stderr(), "{}", visible(&text.to_string()));
         }
     }
 
@@ -106,9 +106,13 @@ impl Output {
         let _ = write!(stderr, "{question}");
         let _ = stderr.flush();
         let mut line = String::new();
-        io::stdin()
+        let read = io::stdin()
             .read_line(&mut line)
             .map_err(|error| CliError::failed(format!("standard input could not be read: {error}")))?;
+        if read == 0 {
+            // The end of the input brings no line end of its own.
+            let _ = writeln!(stderr);
+        }
         Ok(line.trim().to_owned())
     }
 
@@ -182,7 +186,7 @@ impl Table {
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.drawn.add_row(cells.map(|cell| printable(&cell)));
+        self.drawn.add_row(cells.map(|cell| visible(&cell).into_owned()));
     }
 }
 

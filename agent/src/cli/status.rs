@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use schema::plan::LinkState;
+use schema::render::visible;
 use tokio::time::Instant;
 
 use super::{CliError, Context, ExitCode, Format};
@@ -31,7 +32,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     match context.output.format() {
         Format::Json => context.output.json(&status),
-        Format::Text => context.output.text(text(&status)),
+        Format::Text => context.output.text(visible(&text(&status))),
     }
     Ok(ExitCode::Done)
 }

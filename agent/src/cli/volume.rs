@@ -6,6 +6,7 @@ use clap::Subcommand;
 use http::StatusCode;
 use schema::kind::transfer::{Mode, VolumeAddress};
 use schema::name::{PoolName, RemoteName};
+use schema::render::visible;
 use serde_json::json;
 
 use super::context::name;
@@ -153,7 +154,7 @@ async fn show(context: &Context, volume: &str) -> Result<(), CliError> {
         Format::Text => {
             let used = indicatif::BinaryBytes(state.usage.used);
             context.output.line(format!("Name:         {}/{}", volume.pool, volume.name));
-            context.output.line(format!("Description:  {}", volume.description));
+            context.output.line(format!("Description:  {}", visible(&volume.description)));
             context.output.line(format!("Manifest:     {}", owner(&volume).unwrap_or("none")));
             context.output.line(format!("On disk:      {used}"));
         }

@@ -1,6 +1,6 @@
 //! What an agent is told at its start: the command line's flags over a file's keys over what is usual.
 
-use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,9 +9,10 @@ use schema::name::ClusterName;
 use serde::{Deserialize, Deserializer};
 
 use super::logging::LogFormat;
+use crate::files;
 
 /// Larger than any configuration; a wrong path may lead to anything.
-const MOST_BYTES: u64 = 1024 * 1024;
+const MOST_BYTES: usize = 1024 * 1024;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/comity";
 pub const DEFAULT_PORT: u16 = 8443;
@@ -78,10 +79,12 @@ impl Settings {
     /// Reads a configuration file; relative paths in it are relative to its folder.
     pub fn read(path: &Path) -> Result<Self, OptionsError> {
         let unreadable = |source| OptionsError::Unreadable { path: path.to_owned(), source };
-        if fs::metadata(path).map_err(unreadable)?.len() > MOST_BYTES {
+        let bytes = files::contents(path).map_err(unreadable)?;
+        if bytes.len() > MOST_BYTES {
             return Err(OptionsError::TooLarge(path.to_owned()));
         }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))?;
         let mut settings = match path.extension().and_then(|e| e.to_str()) {
             Some("toml") => from_toml(&text),
             Some("hcl") => from_hcl(&text),
@@ -240,7 +243,7 @@ mod tests {
     fn read(name: &str, text: &str) -> Result<Settings, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
         let shown = format!("{}/", folder.path().display());
         Settings::read(&path).map_err(|error| error.to_string().replace(&shown, ""))
     }
@@ -268,6 +271,20 @@ mod tests {
         assert!(read("agent.json", "{}").unwrap_err().contains(".hcl or .toml"));
         let threads = Settings { worker_threads: Some(0), ..Settings::default() };
         assert!(matches!(threads.finish(), Err(OptionsError::Threads(0))));
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let endless = folder.path().join("agent.toml");
+        std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
+        for path in [&endless, Path::new("/dev/zero")] {
+            let message = Settings::read(path).unwrap_err().to_string();
+            assert!(message.ends_with("it is not a regular file"), "{message}");
+        }
+        std::fs::remove_file(&endless).unwrap();
+        std::fs::File::create(&endless).unwrap().set_len(1 << 40).unwrap();
+        assert!(matches!(Settings::read(&endless), Err(OptionsError::TooLarge(_))));
     }
 
     #[test]

@@ -68,6 +68,14 @@ fn every_fault_is_told_and_the_rest_is_read() {
 }
 
 #[test]
+fn a_token_given_as_a_path_is_not_repeated() {
+    let token = format!("eyJ{}", "aB3".repeat(90));
+    let (_, faults) = read(&[token.into(), format!("eyJ{}", "aB3".repeat(30)).into()]);
+    assert_eq!(codes(&faults).len(), 2);
+    assert!(faults.iter().all(|fault| !fault.summary.contains("aB3")), "{faults:?}");
+}
+
+#[test]
 fn an_empty_folder_is_a_fault() {
     let root = tempfile::tempdir().unwrap();
     assert_eq!(codes(&read(&[root.path().to_owned()]).1), ["no-declarations"]);

@@ -14,6 +14,10 @@ const LONGEST_ANY: usize = crate::name::MAX_NAME;
 /// Longest text that a message repeats.
 const LONGEST_QUOTE: usize = 80;
 
+/// What JSON in base64 begins with, and so each of our tokens.
+const TOKEN_BEGIN: &str = "eyJ";
+const SHORTEST_TOKEN: usize = 60;
+
 const PEM_BEGIN: &str = "-----BEGIN ";
 const PEM_END: &str = "-----END ";
 
@@ -51,6 +55,25 @@ pub fn quoted(text: &str) -> String {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }
+}
+
+/// `text` without the trust tokens in it, whatever is around them: for messages that repeat a path, which is no secret
+/// however long it is, unless a token was pasted in its place.
+pub fn without_tokens(text: &str) -> Cow<'_, str> {
+    let token = |at: usize| {
+        let length = text[at..].bytes().take_while(|byte| is_token_byte(*byte)).count();
+        (length >= SHORTEST_TOKEN).then_some(length)
+    };
+    let mut shown = String::new();
+    let mut rest = 0;
+    while let Some((at, length)) =
+        text[rest..].match_indices(TOKEN_BEGIN).find_map(|(at, _)| Some((rest + at, token(rest + at)?)))
+    {
+        shown.push_str(&text[rest..at]);
+        shown.push_str("(hidden: it looks like a token)");
+        rest = at + length;
+    }
+    if rest == 0 { Cow::Borrowed(text) } else { Cow::Owned(shown + &text[rest..]) }
 }
 
 /// Long unbroken runs of the letters that tokens are written in.
@@ -111,6 +134,15 @@ mod tests {
         assert!(!looks_secret(&"# ".repeat(40)));
         assert!(!looks_secret(&"-".repeat(90)));
         assert!(!quoted(token).contains("eyJ"));
+    }
+
+    #[test]
+    fn paths_are_shown_and_tokens_in_their_place_are_not() {
+        let token = format!("eyJ{}", "aB3".repeat(40));
+        let path = "/srv/0123456789abcdef0123456789abcdef0123456789abcdef/eyJ/é.hcl";
+        assert_eq!(without_tokens(path), path);
+        let shown = without_tokens(&format!("./{token} or é{token}!")).into_owned();
+        assert_eq!(shown, "./(hidden: it looks like a token) or é(hidden: it looks like a token)!");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use serde_json::{Value, json};
 
 use crate::diagnostic::{Diagnostic, Location, Severity, Sources};
-use crate::render::Colour;
+use crate::render::{Colour, visible};
 
 mod lines;
 
@@ -25,7 +25,7 @@ pub fn text(diagnostics: &[Diagnostic], sources: &Sources, colour: Colour) -> St
     let mut files = Files::new(sources);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        out.push_str(&renderer.render(&[group(diagnostic, &mut files)]));
+        out.push_str(&without_empty_origins(renderer.render(&[group(diagnostic, &mut files)])));
         out.push_str("\n\n");
     }
     out
@@ -70,8 +70,10 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &mut Files<'_>) -> Group<'a> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group =
-        level.primary_title(&*diagnostic.summary).id(diagnostic.code).elements(Vec::<Origin<'_>>::new());
+    let mut group = level
+        .primary_title(visible(&diagnostic.summary))
+        .id(diagnostic.code)
+        .elements(Vec::<Origin<'_>>::new());
     if let Some(location) = &diagnostic.location {
         group = place(group, location, None, diagnostic.hides_source, files);
     }
@@ -79,9 +81,24 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &mut Files<'_>) -> Group<'a> {
         group = place(group, location, Some(label), false, files);
     }
     if !diagnostic.detail.is_empty() {
-        group = group.element(Level::NOTE.message(&*diagnostic.detail));
+        group = group.element(Level::NOTE.message(visible(&diagnostic.detail)));
     }
     group
+}
+
+/// The renderer begins a snippet that has no path, as one cut from a long line, with an origin that says nothing.
+fn without_empty_origins(rendered: String) -> String {
+    const MARK: &str = "::: ";
+    let empty = |line: &str| {
+        let Some((before, after)) = line.split_once(MARK) else { return false };
+        // Blanks and colours.
+        let blank = |c: char| c.is_ascii_digit() || matches!(c, ' ' | '\u{1b}' | '[' | ';' | 'm' | '\n');
+        before.chars().all(blank) && after.chars().all(blank)
+    };
+    if !rendered.lines().any(empty) {
+        return rendered;
+    }
+    rendered.split_inclusive('\n').filter(|line| !empty(line)).collect()
 }
 
 /// Adds one place: its origin, and its line unless that is to be hidden or there is none.
@@ -92,7 +109,7 @@ fn place<'a>(
     hidden: bool,
     files: &mut Files<'_>,
 ) -> Group<'a> {
-    let origin = || Origin::path(&*location.file);
+    let origin = || Origin::path(visible(&location.file));
     let Some(lines) = files.lines(&location.file) else { return group.element(origin()) };
     let start = lines.position(location.span.start);
     let origin = origin().line(start.line).char_column(start.column);
@@ -107,7 +124,7 @@ fn place<'a>(
         // The column that the renderer would work out is one of the window.
         group.element(origin).element(snippet.annotation(annotation))
     } else {
-        group.element(snippet.path(&*location.file).annotation(annotation))
+        group.element(snippet.path(visible(&location.file)).annotation(annotation))
     }
 }
 
@@ -165,4 +182,30 @@ fn snippet(location: &Location, files: &mut Files<'_>) -> Value {
         "highlight_end_offset": highlight.end,
         "values": [],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(file: &str, source: &str, at: usize) -> String {
+        let mut sources = Sources::default();
+        sources.0.insert(file.into(), source.into());
+        let location = Location { file: file.into(), span: at..at + 3 };
+        text(&[Diagnostic::error("x", "wrong", Some(location))], &sources, Colour::Never)
+    }
+
+    #[test]
+    fn a_line_too_long_to_show_has_one_origin() {
+        let long = format!("{}key = 1", "a, ".repeat(3000));
+        let shown = rendered("a.hcl", &long, 9000);
+        assert!(shown.contains(" --> a.hcl:1:9001\n  |\n1 | ") && !shown.contains(":::"), "{shown}");
+    }
+
+    #[test]
+    fn neither_a_path_nor_a_line_commands_the_terminal() {
+        let shown = rendered("\u{1b}[31m.hcl", "abc \u{9b}2J\u{1b}[2J", 0);
+        assert!(!shown.contains(['\u{1b}', '\u{9b}']), "{shown}");
+        assert!(shown.contains("\\u{1b}[31m.hcl:1:1"), "{shown}");
+    }
 }

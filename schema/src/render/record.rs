@@ -12,6 +12,7 @@ use crate::kind::cluster_link::ClusterLink;
 use crate::kind::service::{Check, Probe, Service, Upstream};
 use crate::kind::service_intentions::IntentionSource;
 use crate::record::{Record, RecordKey};
+use crate::render::visible;
 
 /// The block that declares this record alone.
 pub fn hcl(key: &RecordKey, record: &Record) -> String {
@@ -173,13 +174,13 @@ pub(crate) fn elements(value: &Value) -> Vec<String> {
     }
 }
 
-/// A value on one line. hcl-rs escapes what a terminal or a template would take for its own.
+/// A value on one line. hcl-rs escapes what a template would take for its own and some of what a terminal would.
 pub(crate) fn inline(value: &Value) -> String {
     let mut formatter = Formatter::builder().compact(true).prefer_ident_keys(true).build_vec();
     hcl::to_expression(value)
         .and_then(|expression| expression.format_string(&mut formatter))
         // Only a number beyond 64 bits or an odd key could fail, and the schema has neither; JSON is close enough then.
-        .unwrap_or_else(|_| value.to_string())
+        .map_or_else(|_| value.to_string(), visible::in_hcl)
 }
 
 /// A key as HCL wants it: bare if it is an identifier, else quoted.
@@ -206,7 +207,7 @@ mod tests {
             }],
             meta: BTreeMap::from([
                 ("a".to_owned(), "${x}".to_owned()),
-                ("b c".to_owned(), "\u{1b}[1m".to_owned()),
+                ("b c".to_owned(), "\u{1b}[1m\u{9b}\u{202e}".to_owned()),
             ]),
             ..Service::default()
         };
@@ -216,7 +217,7 @@ mod tests {
   port   = 9090
   meta   = {
     a = "$${x}",
-    "b c" = "\u001b[1m",
+    "b c" = "\u001b[1m\u009b\u202e",
   }
   checks = [{ tcp = "127.0.0.1:9090", interval = "10s", timeout = "1500ms" }]
 }

@@ -49,7 +49,7 @@ impl Window {
 
 impl<'s> Lines<'s> {
     pub fn new(text: &'s str) -> Self {
-        let text = masked(text);
+        let text = tamed(masked(text));
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let mut characters = Vec::new();
         if !text.is_ascii() {
@@ -129,6 +129,16 @@ impl<'s> Lines<'s> {
             }
         }
         None
+    }
+}
+
+/// C1 controls, which some terminals obey and the renderer lets pass, as a dot of as many bytes.
+fn tamed(text: Cow<'_, str>) -> Cow<'_, str> {
+    let c1 = '\u{80}'..='\u{9f}';
+    if text.contains(|c| c1.contains(&c)) {
+        Cow::Owned(text.chars().map(|c| if c1.contains(&c) { '\u{b7}' } else { c }).collect())
+    } else {
+        text
     }
 }
 
