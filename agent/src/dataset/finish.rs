@@ -107,10 +107,10 @@ pub(super) fn set_metadata(
 /// Sets an entry's metadata, and looks whether it took.
 fn set(place: Place<'_>, entry: &Entry) -> Result<Lack, BuildError> {
     let failed = |e: io::Error| BuildError::io(&entry.path, e);
-    let mut lack = Lack::default();
     // In this order: a change of owner clears set-id bits and capabilities, and attributes need a writable file.
-    lack.owner = !set_owner(place, entry).map_err(failed)?;
-    lack.xattrs = set_attributes(place, entry).map_err(failed)?;
+    let owner = !set_owner(place, entry).map_err(failed)?;
+    let xattrs = set_attributes(place, entry).map_err(failed)?;
+    let mut lack = Lack { owner, xattrs, ..Lack::default() };
     verify::attributes(entry, place, &lack)?;
     lack.set_id = !set_mode(place, entry, lack.owner).map_err(failed)?;
     let meta = &entry.meta;
