@@ -6,6 +6,7 @@ mod crash;
 mod declarations;
 mod links;
 mod traffic;
+mod transfers;
 mod trust;
 mod volumes;
 mod watch;
