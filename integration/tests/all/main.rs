@@ -8,5 +8,4 @@ mod links;
 mod traffic;
 mod transfers;
 mod trust;
-mod volumes;
 mod watch;

@@ -98,6 +98,8 @@ fn a_tree_goes_in_across_and_out_and_is_the_same() {
     assert_eq!((&listed[0]["name"], &listed[0]["description"]), (&"orders".into(), &"Orders".into()));
     clusters.run(&["volume", "export", "west:default/orders", text(&out)]).success();
     assert_same(&source, &out);
+    let sparse = fs::metadata(out.join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < sparse.len() / 2, "the holes were filled");
     let exported_again = clusters.run(&["volume", "export", "west:default/orders", text(&out)]).exits(1);
     assert!(exported_again.stderr.contains("is not empty"), "{}", exported_again.stderr);
 
@@ -219,4 +221,20 @@ fn what_goes_wrong_is_said_and_no_secret_with_it() {
     for log in [clusters.east.log(), clusters.west.log()] {
         assert!(!log.to_lowercase().contains("secret"), "{log}");
     }
+}
+
+#[test]
+fn a_source_that_goes_down_leaves_the_target_as_it_was() {
+    let mut clusters = Clusters::start();
+    clusters.write("old/order", "old\n");
+    clusters.run(&["volume", "create", "west:default/orders"]).success();
+    clusters.run(&["volume", "import", "west:default/orders", "old"]).success();
+    clusters.east.kill9();
+    let failed =
+        clusters.run(&["volume", "copy", "east:default/orders", "west:default/orders", "--refresh"]).exits(1);
+    assert!(failed.stderr.contains("east"), "{}", failed.stderr);
+    clusters.run(&["volume", "export", "west:default/orders", "kept"]).success();
+    assert_eq!(fs::read_to_string(clusters.path("kept/order")).expect("the data"), "old\n");
+    let listed = clusters.ask("west", &["volume", "list"]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "nothing half made is listed: {listed}");
 }

@@ -73,6 +73,11 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
         let summary = "a public link has no auth_groups and takes no token";
         fields.fault("bad-value", summary, declaration.header);
     }
+    // Refused here, before anything is committed: their token exchange is not made yet, and half a link helps nobody.
+    if kind != LinkType::Bidirectional {
+        let summary = "only bidirectional links can be made yet";
+        fields.fault("not-yet", summary, declaration.header);
+    }
     fields.finish_with(|key| {
         (key == "token" || key == "trust_token").then_some(
             "A token must not stand in a declaration. Put it in a file of its own and name that as token_file, or in \
