@@ -62,7 +62,9 @@ impl ApplyError {
             Self::Owned(..) => "Change it in that manifest's files, or remove it there first.",
             Self::Malformed(..) => "Plans are made by `comity plan` of the agent's own version.",
             Self::TooLarge(..) => "Divide the declarations among several manifests.",
-            Self::NoSuchGroup { .. } => "Declare the group as an auth_group and apply it first, or in the same manifest.",
+            Self::NoSuchGroup { .. } => {
+                "Declare the group as an auth_group and apply it first, or in the same manifest."
+            }
             Self::GroupInUse { .. } => {
                 "Take the group off the link first, in the same apply or an earlier one."
             }
