@@ -59,7 +59,8 @@ impl<'s> Lexer<'s> {
         self.skip_blank();
         let start = self.at;
         let Some(first) = self.source[start..].chars().next() else {
-            return Spanned { token: Token::End, span: start.saturating_sub(1)..start };
+            let last = self.source.char_indices().next_back().map_or(0, |(at, _)| at);
+            return Spanned { token: Token::End, span: last..start };
         };
         self.at += first.len_utf8();
         let token = match first {
@@ -261,6 +262,17 @@ mod tests {
         assert_eq!(tokens(r#""a\n\"é\u00e9""#), text("a\n\"éé"));
         assert_eq!(tokens("<<-E\n  a\n    b\n  E\n"), text("a\n  b\n"));
         assert_eq!(tokens("\"a\nb"), [Token::Bad(OPEN_STRING), Token::Word("b")]);
+    }
+
+    #[test]
+    fn the_end_is_told_of_at_the_last_character_however_wide() {
+        let source = "Sources = [\u{11cb5}";
+        let mut lexer = Lexer::new(source);
+        while lexer.peek().token != Token::End {
+            lexer.next();
+        }
+        assert_eq!(&source[lexer.next().span], "\u{11cb5}");
+        assert_eq!(Lexer::new("").next().span, 0..0);
     }
 
     #[test]
