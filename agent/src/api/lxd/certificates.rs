@@ -17,7 +17,7 @@ use schema::name::GroupName;
 use super::answer::{LxdError, created, empty, operation, sync};
 use crate::api::ApiState;
 use crate::api::request::Connection;
-use crate::authorize::{Entitlement, Entity};
+use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::trust::client_token::{ClientError, LIFETIME, Minted};
 use crate::trust::identity::{IdentityKind, IdentityRecord};
 use crate::trust::{Access, Caller, Fingerprint};
@@ -206,10 +206,6 @@ fn find(state: &ApiState, caller: &Caller, wanted: &str) -> Result<(Fingerprint,
             .map_err(|_| LxdError::plain(StatusCode::NOT_FOUND))?;
     }
     Ok(found?)
-}
-
-fn require_trust(caller: &Caller) -> Result<(), LxdError> {
-    if caller.is_trusted() { Ok(()) } else { Err(LxdError::plain(StatusCode::FORBIDDEN)) }
 }
 
 fn location(fingerprint: Fingerprint) -> String {

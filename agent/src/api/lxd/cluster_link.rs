@@ -20,7 +20,7 @@ use crate::api::ApiState;
 use crate::api::control::link::{permit_exchange, status};
 use crate::api::request::Connection;
 use crate::apply::{ApplyError, Edit};
-use crate::authorize::{Entitlement, Entity, Permit};
+use crate::authorize::{Entitlement, Entity, Permit, require_trust};
 use crate::peering::{ActivateRequest, PeeringError};
 use crate::trust::Caller;
 use crate::wire::cluster_link::{
@@ -52,9 +52,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, LxdError> {
-    if !caller.is_trusted() {
-        return Err(LxdError::plain(StatusCode::FORBIDDEN));
-    }
+    require_trust(&caller)?;
     let mut reports = state.peering.reports().await?;
     reports.retain(|report| {
         state.permit(&caller, Entitlement::CanView, Entity::ClusterLink(report.name.clone())).is_ok()
@@ -288,9 +286,7 @@ async fn undo(state: &ApiState, permit: &Permit, link: &LinkName, error: Peering
 }
 
 async fn seen(state: &ApiState, caller: &Caller, name: &str) -> Result<LinkReport, LxdError> {
-    if !caller.is_trusted() {
-        return Err(LxdError::plain(StatusCode::FORBIDDEN));
-    }
+    require_trust(caller)?;
     let link: LinkName = name.parse().map_err(|_| LxdError::plain(StatusCode::NOT_FOUND))?;
     state.permit(caller, Entitlement::CanView, Entity::ClusterLink(link.clone()))?;
     Ok(state.peering.report(&link).await?)

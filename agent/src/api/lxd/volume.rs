@@ -18,7 +18,7 @@ use super::answer::{self, LxdError};
 use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
-use crate::authorize::{Entitlement, Entity};
+use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::dataset::PoolError;
 use crate::store::value::Declared;
 use crate::trust::Caller;
@@ -65,7 +65,7 @@ async fn pools(
     Extension(caller): Extension<Caller>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, LxdError> {
-    trusted(&caller)?;
+    require_trust(&caller)?;
     let pools = state.pools.list()?;
     if asked.recursion == 0 {
         return Ok(answer::sync(pools.iter().map(pool_url).collect::<Vec<_>>()));
@@ -81,7 +81,7 @@ async fn pool(
     Extension(caller): Extension<Caller>,
     Path(pool): Path<PoolName>,
 ) -> Result<Response, LxdError> {
-    trusted(&caller)?;
+    require_trust(&caller)?;
     let pool = existing(&state, pool)?;
     let volumes = volume::all(&state.store).await?;
     Ok(answer::sync(pool_body(&state, &caller, pool, &volumes)))
@@ -92,7 +92,7 @@ async fn resources(
     Extension(caller): Extension<Caller>,
     Path(pool): Path<PoolName>,
 ) -> Result<Response, LxdError> {
-    trusted(&caller)?;
+    require_trust(&caller)?;
     state.permit(&caller, Entitlement::CanViewResources, Entity::Server)?;
     let (total, free) = state.pools.space(&existing(&state, pool)?)?;
     let space = Usage { used: total.saturating_sub(free), total };
@@ -105,7 +105,7 @@ async fn volumes(
     Path(pool): Path<PoolName>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, LxdError> {
-    trusted(&caller)?;
+    require_trust(&caller)?;
     asked.check()?;
     let pool = existing(&state, pool)?;
     let mut seen = volume::all(&state.store).await?;
@@ -213,11 +213,6 @@ async fn usage(
     declared(&state, &pool, &name).await?;
     let used = state.pools.usage(&pool, &name).await?;
     Ok(answer::sync(StorageVolumeState { usage: Usage { used, total: 0 } }))
-}
-
-/// Lists are for whoever is known here, and show what each may see.
-fn trusted(caller: &Caller) -> Result<(), LxdError> {
-    if caller.is_trusted() { Ok(()) } else { Err(LxdError::plain(StatusCode::FORBIDDEN)) }
 }
 
 fn sees(state: &ApiState, caller: &Caller, pool: &PoolName, name: &VolumeName) -> bool {
