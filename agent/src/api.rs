@@ -23,8 +23,8 @@ use crate::reconcile::Reconcile;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
-use crate::trust::certificate::KeyPair;
 use crate::trust::client_token::Clients;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::trust::{Access, Caller};
 use crate::tunnel::Sessions;
@@ -45,7 +45,7 @@ mod volume;
 #[derive(Clone)]
 pub struct ApiState {
     pub name: ClusterName,
-    pub identity: Arc<KeyPair>,
+    pub identity: Arc<ClusterIdentity>,
     /// Where this agent is reached, `host:port`, as tokens tell it.
     pub addresses: Arc<[String]>,
     pub store: Arc<dyn Store>,

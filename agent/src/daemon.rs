@@ -36,6 +36,7 @@ use crate::task::{Drained, Tasks};
 use crate::transfer::Transfers;
 use crate::trust::certificate::{CertificateError, KeyPair};
 use crate::trust::client_token::Clients;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::tunnel::{Router, Sessions};
 pub use options::{Options, Settings};
@@ -131,7 +132,8 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let place = Place::take(&options.data_dir)?;
     let store = SqliteStore::open(&place.store())?;
     let name = settle_name(&*store, options.name.clone()).await?;
-    let identity = KeyPair::load_or_create(place.path(), "cluster", name.as_str(), &[name.to_string()])?;
+    let pair = KeyPair::load_or_create(place.path(), "cluster", name.as_str(), &[name.to_string()])?;
+    let identity = ClusterIdentity::new(pair)?;
     let listener = network::bind(options.listen)?;
     let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let addresses = match bound {
@@ -156,7 +158,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     api.serve_socket(socket)?;
     tracing::info!(
         name = %name,
-        fingerprint = %identity.fingerprint,
+        fingerprint = %identity.fingerprint(),
         listening = bound.map(tracing::field::display),
         addresses = addresses.join(" "),
         socket = %place.socket().display(),
@@ -170,7 +172,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
 async fn build(
     place: &Place,
     store: &Arc<dyn Store>,
-    identity: &Arc<KeyPair>,
+    identity: &Arc<ClusterIdentity>,
     name: &ClusterName,
     addresses: &[String],
     tasks: &Tasks,
@@ -203,7 +205,7 @@ async fn build(
         identities: identities.clone(),
         tasks: tasks.clone(),
     });
-    let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.fingerprint);
+    let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
     let apply = Apply::start(ApplyParts {
         store: store.clone(),
         links: peering.clone(),
@@ -229,7 +231,7 @@ async fn build(
         identity: identity.clone(),
         addresses: addresses.into(),
         store: store.clone(),
-        clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.fingerprint)),
+        clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone())),
         identities,
         sessions,
         catalog,

@@ -16,6 +16,7 @@ use crate::peering::Peering;
 use crate::store::value::{self, Declared, ValueError};
 use crate::store::{Entry, Snapshot, Store, StoreError, Txn, keys};
 use crate::trust::Fingerprint;
+use crate::trust::cluster_identity::ClusterIdentity;
 
 mod stream;
 
@@ -90,7 +91,7 @@ pub struct Observe {
     store: Arc<dyn Store>,
     links: Arc<dyn LinkTrust>,
     cluster: ClusterName,
-    fingerprint: Fingerprint,
+    identity: Arc<ClusterIdentity>,
 }
 
 impl Observe {
@@ -98,9 +99,9 @@ impl Observe {
         store: Arc<dyn Store>,
         links: Arc<dyn LinkTrust>,
         cluster: ClusterName,
-        fingerprint: Fingerprint,
+        identity: Arc<ClusterIdentity>,
     ) -> Self {
-        Self { store, links, cluster, fingerprint }
+        Self { store, links, cluster, identity }
     }
 
     pub fn cluster(&self) -> &ClusterName {
@@ -119,7 +120,7 @@ impl Observe {
         let Snapshot { revision, entries } = self.store.range(keys::DECLARED).await?;
         Ok(Reading {
             cluster: self.cluster.clone(),
-            fingerprint: self.fingerprint.to_string(),
+            fingerprint: self.identity.fingerprint().to_string(),
             epoch: self.store.epoch().to_owned(),
             revision: revision.0,
             entries,

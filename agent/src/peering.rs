@@ -30,7 +30,7 @@ use crate::health::Health;
 use crate::store::{CommitError, Guard, Store, StoreError, Txn, keys};
 use crate::task::Tasks;
 use crate::trust::Fingerprint;
-use crate::trust::certificate::KeyPair;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::tunnel::{Incoming, Router, Session, Sessions};
 use crate::wire::cluster_link::{LinkPost, LinkReport, VOLATILE_ADDRESSES};
@@ -41,8 +41,8 @@ use half::{ActivateError, Attempt, Half};
 /// What a `Peering` works with.
 pub struct PeeringParts {
     pub store: Arc<dyn Store>,
-    /// The cluster's key pair.
-    pub identity: Arc<KeyPair>,
+    /// The cluster's key pair, whichever is current.
+    pub identity: Arc<ClusterIdentity>,
     pub identities: Arc<Identities>,
     pub sessions: Arc<Sessions>,
     pub catalog: Arc<Catalog>,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod certificate;
 pub mod client_token;
+pub mod cluster_identity;
 pub mod identity;
 
 /// SHA-256 of a certificate's DER: how LXD names certificates, and what a link pins.

@@ -74,8 +74,8 @@ impl Api {
         let network = Arc::new(Network {
             api: self.clone(),
             router,
-            for_api: server_config(identity, &ALPN_API, ClientCertificate::Requested)?,
-            for_links: server_config(identity, &[ALPN_LINK], ClientCertificate::Required)?,
+            for_api: server_config(identity.clone(), &ALPN_API, ClientCertificate::Requested)?,
+            for_links: server_config(identity.clone(), &[ALPN_LINK], ClientCertificate::Required)?,
             strangers: Strangers::new(MAX_STRANGERS),
         });
         self.state.tasks.spawn("listener", network.accept(listener));

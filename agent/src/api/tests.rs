@@ -22,6 +22,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::value::encode;
 use crate::store::{Op, Txn, keys};
 use crate::trust::Access;
+use crate::trust::certificate::KeyPair;
 use crate::trust::identity::{IdentityKind, IdentityRecord};
 use crate::tunnel::{self, Incoming, Session, connect, tls};
 use crate::wire::link::StreamHeader;
@@ -53,7 +54,7 @@ impl Served {
         let address = listener.local_addr().unwrap().to_string();
         let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
         let name: ClusterName = "east".parse().unwrap();
-        let identity = Arc::new(KeyPair::generate("east", &[]).unwrap());
+        let identity = ClusterIdentity::new(Arc::new(KeyPair::generate("east", &[]).unwrap())).unwrap();
         let identities = Identities::start(store.clone(), &tasks).await.unwrap();
         let sessions = Arc::new(Sessions::default());
         let catalog = Catalog::start(store.clone(), &tasks).await.unwrap();
@@ -87,8 +88,8 @@ impl Served {
             audit: Audit::open(&dir.path().join("audit")).unwrap(),
             tasks: tasks.clone(),
         });
-        let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.fingerprint));
-        let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.fingerprint);
+        let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone()));
+        let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
         let addresses = vec![address.clone()].into();
         let state = ApiState {
             name,
@@ -124,7 +125,12 @@ impl Served {
     }
 
     fn remote(&self, identity: Option<&Arc<KeyPair>>) -> Client {
-        Client::pinned("east", vec![self.address.clone()], self.state.identity.fingerprint, identity.cloned())
+        Client::pinned(
+            "east",
+            vec![self.address.clone()],
+            self.state.identity.fingerprint(),
+            identity.cloned(),
+        )
     }
 
     /// A client that is trusted, by token.
@@ -139,7 +145,7 @@ impl Served {
     /// A connection that is kept, with this certificate.
     async fn connection(&self, pair: &KeyPair) -> http1::SendRequest<Full<Bytes>> {
         let config =
-            tls::client_config_pinned(self.state.identity.fingerprint, Some(pair), &[b"http/1.1"]).unwrap();
+            tls::client_config_pinned(self.state.identity.fingerprint(), Some(pair), &[b"http/1.1"]).unwrap();
         speak(connect::connect(&self.address, config).await.unwrap()).await
     }
 }
@@ -176,10 +182,10 @@ async fn the_machines_administrator_asks_over_the_socket() {
     let served = Served::new().await;
     let status: Status = served.local().request(Method::GET, "/control/v1/status", NO_BODY).await.unwrap();
     assert_eq!((status.name.as_str(), &status.addresses[..]), ("east", &[served.address.clone()][..]));
-    assert_eq!(status.fingerprint, served.state.identity.fingerprint.to_string());
+    assert_eq!(status.fingerprint, served.state.identity.fingerprint().to_string());
     let server = served.local().server().await.unwrap();
     assert_eq!((server.auth.as_str(), server.auth_user_method.as_deref()), ("trusted", Some("unix")));
-    assert_eq!(server.environment.unwrap().certificate, served.state.identity.pem);
+    assert_eq!(server.environment.unwrap().certificate, served.state.identity.current().pem);
 }
 
 #[tokio::test]
@@ -348,7 +354,7 @@ async fn a_linked_cluster_calls_the_api_over_its_session_as_itself() {
 
     let router = Arc::new(ApiStreams::default());
     let addresses = [served.address.clone()];
-    let session = tunnel::dial(&addresses, served.state.identity.fingerprint, &west, router, &Tasks::new())
+    let session = tunnel::dial(&addresses, served.state.identity.fingerprint(), &west, router, &Tasks::new())
         .await
         .unwrap();
     let mut sender = speak(session.open(&StreamHeader::Api).await.unwrap()).await;
@@ -446,12 +452,12 @@ async fn those_who_connect_and_say_nothing_shut_nobody_out() {
 async fn a_client_hears_why_it_cannot_reach_an_agent() {
     let served = Served::new().await;
     let shown = first_contact(&served.address).await.unwrap();
-    assert_eq!(shown.fingerprint, served.state.identity.fingerprint);
+    assert_eq!(shown.fingerprint, served.state.identity.fingerprint());
 
     let wrong = KeyPair::generate("other", &[]).unwrap().fingerprint;
     let mismatch =
         Client::pinned("east", vec![served.address.clone()], wrong, None).server().await.unwrap_err();
-    let expected = format!("expected {wrong}, got {}", served.state.identity.fingerprint);
+    let expected = format!("expected {wrong}, got {}", served.state.identity.fingerprint());
     assert!(mismatch.to_string().contains(&expected), "{mismatch}");
 
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

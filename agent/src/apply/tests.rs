@@ -55,7 +55,12 @@ fn bench() -> Bench {
     let pools = Pools::open(folder.path()).unwrap();
     let links: Arc<dyn LinkTrust> = Arc::new(Trust(Arc::clone(&store)));
     let apply = start(&store, &links, &pools, folder.path());
-    let observe = Observe::new(Arc::clone(&store), links, "east".parse().unwrap(), Fingerprint([7; 32]));
+    let observe = Observe::new(
+        Arc::clone(&store),
+        links,
+        "east".parse().unwrap(),
+        crate::trust::cluster_identity::ClusterIdentity::scratch(),
+    );
     Bench { store, pools, apply, observe, folder }
 }
 

@@ -15,6 +15,7 @@ use crate::store::value::{Declared, encode};
 use crate::store::{Op, Store, Txn, keys};
 use crate::trust::Access;
 use crate::trust::certificate::KeyPair;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::{IdentityKind, IdentityRecord};
 use crate::tunnel::{ALPN_LINK, tls};
 use crate::wire::service::PortState;
@@ -217,7 +218,12 @@ async fn linked() -> (Side, Side, Arc<KeyPair>) {
     let client = Arc::new(KeyPair::generate("west", &[]).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
+    let config = tls::server_config(
+        ClusterIdentity::new(server.clone()).unwrap(),
+        &[ALPN_LINK],
+        tls::ClientCertificate::Required,
+    )
+    .unwrap();
     let (router, tasks, peer) = (Arc::new(ToMesh(east.mesh.clone())), east.tasks.clone(), client.fingerprint);
     tokio::spawn(async move {
         let socket = listener.accept().await.unwrap().0;

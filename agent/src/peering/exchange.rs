@@ -64,7 +64,7 @@ impl Peering {
         if parts.advertise.is_empty() {
             return Err(PeeringError::NotListening);
         }
-        if bound_to == Some(parts.identity.fingerprint) {
+        if bound_to == Some(parts.identity.fingerprint()) {
             return Err(PeeringError::Itself);
         }
         let secret = Secret::random();
@@ -86,7 +86,7 @@ impl Peering {
                 tracing::info!(%link, by = %permit.caller(), id = %issued.id, "token issued");
                 let token = TrustToken {
                     client_name: link.to_string(),
-                    fingerprint: parts.identity.fingerprint.to_string(),
+                    fingerprint: parts.identity.fingerprint().to_string(),
                     addresses: parts.advertise.clone(),
                     secret,
                     expires_at,
@@ -102,11 +102,11 @@ impl Peering {
     pub async fn activate(&self, request: ActivateRequest) -> Result<LinkName, PeeringError> {
         let parts = &self.parts;
         let token = link_token(&request.token)?;
-        if token.fingerprint != parts.identity.fingerprint.to_string() {
+        if token.fingerprint != parts.identity.fingerprint().to_string() {
             return Err(PeeringError::ForeignToken);
         }
         let fingerprint = certificate::fingerprint(&request.presented);
-        if fingerprint == parts.identity.fingerprint {
+        if fingerprint == parts.identity.fingerprint() {
             return Err(PeeringError::Itself);
         }
         if let Some(named) = &request.cluster_certificate
@@ -164,7 +164,7 @@ impl Peering {
     ) -> Result<LinkReport, PeeringError> {
         let token = link_token(token)?;
         let pinned: Fingerprint = token.fingerprint.parse().map_err(|_| PeeringError::BadFingerprint)?;
-        if pinned == self.parts.identity.fingerprint {
+        if pinned == self.parts.identity.fingerprint() {
             return Err(PeeringError::Itself);
         }
         tracing::info!(%link, by = %permit.caller(), peer = %pinned, "redeeming a token");
@@ -193,11 +193,11 @@ impl Peering {
             return Err(TokenError::NoAddresses.into());
         }
         let redeeming = Redeeming {
-            attempt: Attempt::of(&token.secret, &parts.identity.fingerprint),
-            key: parts.identity.fingerprint,
+            attempt: Attempt::of(&token.secret, &parts.identity.fingerprint()),
+            key: parts.identity.fingerprint(),
             pinned,
             addresses,
-            sealed: Sealed::seal(&token.secret, &parts.identity),
+            sealed: Sealed::seal(&token.secret, &parts.identity.current()),
         };
         self.begin(link, &redeeming).await?;
         crash::point("link-redeem-begun");
@@ -292,7 +292,7 @@ impl Peering {
         let body = LinkPost {
             kind: "bidirectional".to_owned(),
             trust_token: token.encode().expose().to_owned(),
-            cluster_certificate: parts.identity.pem.clone(),
+            cluster_certificate: parts.identity.current().pem.clone(),
             // LXD takes a request without addresses for something else; an agent that does not listen has none to
             // give, and dials itself.
             config: [(VOLATILE_ADDRESSES.to_owned(), parts.advertise.join(","))].into(),
@@ -303,7 +303,7 @@ impl Peering {
             &format!("the issuer of the token for link {link}"),
             redeeming.addresses.clone(),
             redeeming.pinned,
-            Some(Arc::clone(&parts.identity)),
+            Some(parts.identity.current()),
         )
         .with_timeout(EXCHANGE_LIMIT);
         let answer = tokio::time::timeout(EXCHANGE_LIMIT, issuer.activate_link(&body)).await;

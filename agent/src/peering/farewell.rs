@@ -86,7 +86,8 @@ pub(super) fn seek(
             while let Ok(Some(_)) = ledger::tombstone(&*peering.parts.store, &peer).await {
                 tokio::time::sleep(backoff.pause()).await;
                 let parts = &peering.parts;
-                let dialled = dial(&addresses, peer, &parts.identity, Arc::clone(&router), &parts.tasks);
+                let own = parts.identity.current();
+                let dialled = dial(&addresses, peer, &own, Arc::clone(&router), &parts.tasks);
                 if let Ok(session) = dialled.await {
                     tell(&peering, &session).await;
                 }

@@ -225,7 +225,7 @@ impl Peering {
                 Half::Redeeming(current) if current == *redeeming => {}
                 _ => return Ok(()),
             }
-            let Ok(secret) = redeeming.sealed.open(&self.parts.identity) else {
+            let Ok(secret) = redeeming.sealed.open(&self.parts.identity.current()) else {
                 return self.abandon(link, &redeeming.attempt).await;
             };
             match self.ask_issuer(link, redeeming, secret).await {

@@ -105,8 +105,8 @@ impl Peering {
         let parts = &self.parts;
         loop {
             tokio::time::sleep(backoff.pause()).await;
-            let dialled =
-                dial(&peer.addresses, peer.fingerprint, &parts.identity, Arc::clone(router), &parts.tasks);
+            let own = parts.identity.current();
+            let dialled = dial(&peer.addresses, peer.fingerprint, &own, Arc::clone(router), &parts.tasks);
             match dialled.await {
                 Ok(session) => return session,
                 Err(error) => {
@@ -134,7 +134,7 @@ impl Peering {
                     biased;
                     () = kept.stop.cancelled() => return Held::Stopped,
                     Some(newer) = kept.incoming.recv() => {
-                        if made == Made::Here && parts.identity.fingerprint < kept.peer.fingerprint {
+                        if made == Made::Here && parts.identity.fingerprint() < kept.peer.fingerprint {
                             newer.close("the connection that stands is the other one");
                         } else {
                             return Held::Replaced(newer);

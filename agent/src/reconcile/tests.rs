@@ -15,7 +15,7 @@ use crate::dataset::Pools;
 use crate::observe::LinkTrust;
 use crate::store::Txn;
 use crate::store::sqlite::SqliteStore;
-use crate::trust::{Caller, Fingerprint};
+use crate::trust::Caller;
 
 /// Links whose trust is made by any token but `refused`.
 #[derive(Default)]
@@ -84,8 +84,12 @@ impl Bench {
             audit: Audit::none(),
             tasks: tasks.clone(),
         });
-        let observe =
-            Observe::new(store.clone(), links.clone(), "east".parse().unwrap(), Fingerprint([7; 32]));
+        let observe = Observe::new(
+            store.clone(),
+            links.clone(),
+            "east".parse().unwrap(),
+            crate::trust::cluster_identity::ClusterIdentity::scratch(),
+        );
         let identities = Identities::start(store.clone(), &tasks).await.unwrap();
         Self { root, store, apply, observe, links, identities, tasks }
     }

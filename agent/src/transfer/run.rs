@@ -24,7 +24,7 @@ use crate::dataset::{PoolError, Pools};
 use crate::operation::{Class, Handle, Operation, Operations, Start};
 use crate::task::Tasks;
 use crate::trust::Fingerprint;
-use crate::trust::certificate::KeyPair;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::wire::token::Secret;
 use crate::wire::volume::{RemoteSource, TRANSFER_PROTOCOL};
 
@@ -41,7 +41,7 @@ pub type Then = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Sen
 pub struct Transfers {
     pools: Pools,
     operations: Operations,
-    identity: Arc<KeyPair>,
+    identity: Arc<ClusterIdentity>,
     offers: Arc<Offers>,
     tasks: Tasks,
 }
@@ -55,7 +55,7 @@ pub struct Target {
 }
 
 impl Transfers {
-    pub fn new(pools: Pools, operations: Operations, identity: Arc<KeyPair>, tasks: Tasks) -> Self {
+    pub fn new(pools: Pools, operations: Operations, identity: Arc<ClusterIdentity>, tasks: Tasks) -> Self {
         Self { pools, operations, identity, offers: Arc::default(), tasks }
     }
 
@@ -119,7 +119,8 @@ impl Transfers {
             .fingerprint
             .parse()
             .map_err(|_| TransferError::Unreachable("its certificate fingerprint is malformed".to_owned()))?;
-        let client = Client::pinned("the source", source.addresses.clone(), pin, Some(self.identity.clone()));
+        let client =
+            Client::pinned("the source", source.addresses.clone(), pin, Some(self.identity.current()));
         let path = format!("/control/v1/transfers/{}/stream", source.operation);
         let stream = client
             .upgrade(&path, TRANSFER_PROTOCOL, Some(&source.secret))

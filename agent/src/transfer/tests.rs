@@ -170,12 +170,12 @@ async fn within_one_agent_and_with_a_secret() {
     use crate::authorize::{Entitlement, Entity, decide};
     use crate::operation::{Class, Operations, Start, Status};
     use crate::task::Tasks;
-    use crate::trust::{Caller, certificate::KeyPair, identity::Policy};
+    use crate::trust::{Caller, cluster_identity::ClusterIdentity, identity::Policy};
 
     let dir = tempfile::tempdir().unwrap();
     let pools = Pools::open(dir.path()).unwrap();
     let (operations, tasks) = (Operations::new(), Tasks::new());
-    let identity = std::sync::Arc::new(KeyPair::generate("east", &["east".to_owned()]).unwrap());
+    let identity = ClusterIdentity::scratch();
     let transfers = Transfers::new(pools.clone(), operations.clone(), identity, tasks.clone());
     let permit =
         decide(&Caller::Local { uid: 0 }, Entitlement::CanEdit, Entity::Project, &Policy::default()).unwrap();

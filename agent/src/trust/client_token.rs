@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::certificate::{Validity, check_validity, fingerprint, to_pem};
+use super::cluster_identity::ClusterIdentity;
 use super::identity::{Identities, IdentityKind, IdentityRecord};
 use super::{Access, Fingerprint, Permission};
 use crate::store::value::{ValueError, decode, encode};
@@ -34,7 +35,7 @@ pub struct Clients {
     store: Arc<dyn Store>,
     identities: Arc<Identities>,
     /// This cluster's certificate.
-    fingerprint: Fingerprint,
+    identity: Arc<ClusterIdentity>,
 }
 
 /// What `/token/ID` holds.
@@ -109,8 +110,8 @@ pub enum ClientError {
 }
 
 impl Clients {
-    pub fn new(store: Arc<dyn Store>, identities: Arc<Identities>, fingerprint: Fingerprint) -> Self {
-        Self { store, identities, fingerprint }
+    pub fn new(store: Arc<dyn Store>, identities: Arc<Identities>, identity: Arc<ClusterIdentity>) -> Self {
+        Self { store, identities, identity }
     }
 
     /// Issues a token for a client to be called `name`, to be redeemed at one of `addresses`.
@@ -152,7 +153,7 @@ impl Clients {
         tracing::info!(token = %id, name, by = %by.caller(), %expires_at, "issued a trust token");
         let token = TrustToken {
             client_name: name.to_owned(),
-            fingerprint: self.fingerprint.to_string(),
+            fingerprint: self.identity.fingerprint().to_string(),
             addresses: addresses.to_vec(),
             secret,
             expires_at,
@@ -173,8 +174,9 @@ impl Clients {
         if !token.kind.is_empty() {
             return Err(ClientError::OtherKind(token.kind));
         }
-        if token.fingerprint.parse() != Ok(self.fingerprint) {
-            return Err(ClientError::OtherCluster { ours: self.fingerprint });
+        let ours = self.identity.fingerprint();
+        if token.fingerprint.parse() != Ok(ours) {
+            return Err(ClientError::OtherCluster { ours });
         }
         check_validity(certificate, now)?;
         let shown = fingerprint(certificate);

@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::wire::link::StreamHeader;
 
 /// Echoes `Api` streams, refuses `Sync` ones, and keeps `Service` ones open until the test lets go.
@@ -50,7 +51,12 @@ struct Pair {
 async fn listen(server: Arc<KeyPair>, room: Room, router: Arc<Echo>, tasks: Tasks) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
+    let config = tls::server_config(
+        ClusterIdentity::new(server.clone()).unwrap(),
+        &[ALPN_LINK],
+        tls::ClientCertificate::Required,
+    )
+    .unwrap();
     let group = tasks.clone();
     tasks.spawn("listener", async move {
         loop {
@@ -172,7 +178,12 @@ async fn a_peer_that_is_not_trusted_hears_so() {
     let client = KeyPair::generate("west", &[]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let config = tls::server_config(&server, &[ALPN_LINK], tls::ClientCertificate::Required).unwrap();
+    let config = tls::server_config(
+        ClusterIdentity::new(server.clone()).unwrap(),
+        &[ALPN_LINK],
+        tls::ClientCertificate::Required,
+    )
+    .unwrap();
     let refusing = async {
         let (tcp, _) = listener.accept().await.unwrap();
         let stream = TlsAcceptor::from(config).accept(tcp).await.unwrap();

@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
@@ -47,16 +47,16 @@ fn provider() -> Arc<CryptoProvider> {
     PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
 }
 
-/// What a listener shows for one set of protocols.
+/// What a listener shows for one set of protocols: `shown` is asked at each handshake.
 pub fn server_config(
-    identity: &KeyPair,
+    shown: Arc<dyn ResolvesServerCert>,
     alpn: &[&[u8]],
     client_certificate: ClientCertificate,
 ) -> Result<Arc<ServerConfig>, certificate::CertificateError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(AnyClient { client_certificate }))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified()?)));
+        .with_cert_resolver(shown);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -39,7 +39,7 @@ async fn show(
     Ok(Json(Status {
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        fingerprint: state.identity.fingerprint.to_string(),
+        fingerprint: state.identity.fingerprint().to_string(),
         addresses: state.addresses.to_vec(),
         epoch: state.store.epoch().to_owned(),
         revision: revision.0,

@@ -64,7 +64,7 @@ async fn offer(
     let (operation, secret) = state.transfers.offer(&permit, &pool, &volume, bound_to)?;
     Ok(Json(RemoteSource {
         addresses: state.addresses.to_vec(),
-        fingerprint: state.identity.fingerprint.to_string(),
+        fingerprint: state.identity.fingerprint().to_string(),
         operation: operation.id,
         secret,
     }))

@@ -230,7 +230,7 @@ async fn activate(state: &ApiState, connection: &Connection, post: LinkPost) -> 
     let activated = state.peering.activate(ActivateRequest::from_post(post, presented)).await;
     match activated {
         Ok(link) => {
-            let answer = Activated { cluster_certificate: state.identity.pem.clone() };
+            let answer = Activated { cluster_certificate: state.identity.current().pem.clone() };
             tracing::info!(%link, "a link was activated by its peer");
             // The name that the link has here is not the peer's to know.
             Ok(created("/1.0/cluster/links", answer))

@@ -61,8 +61,8 @@ fn environment(state: &ApiState) -> Environment {
     Environment {
         addresses: state.addresses.to_vec(),
         architectures: vec![std::env::consts::ARCH.to_owned()],
-        certificate: state.identity.pem.clone(),
-        certificate_fingerprint: state.identity.fingerprint.to_string(),
+        certificate: state.identity.current().pem.clone(),
+        certificate_fingerprint: state.identity.fingerprint().to_string(),
         driver: String::new(),
         driver_version: String::new(),
         kernel: machine.kernel.clone(),

@@ -29,6 +29,7 @@ use crate::store::{Op, Store, Txn, keys, value};
 use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::certificate::{KeyPair, fingerprint};
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::{Identities, Policy};
 use crate::tunnel::{ALPN_LINK, Incoming, Room, Router, Session, Sessions, serve, tls};
 use crate::wire::cluster_link::{Activated, LinkPost, LinkReport};
@@ -74,9 +75,10 @@ impl Agent {
         let address = listener.local_addr().unwrap().to_string();
         let catalog = Catalog::start(Arc::clone(&store), &tasks).await.unwrap();
         let imports = Arc::new(Imports::new());
+        let identity = ClusterIdentity::new(Arc::clone(&key)).unwrap();
         let peering = Peering::new(PeeringParts {
             store: Arc::clone(&store),
-            identity: Arc::clone(&key),
+            identity: Arc::clone(&identity),
             identities: Identities::start(Arc::clone(&store), &tasks).await.unwrap(),
             sessions: Arc::new(Sessions::default()),
             health: Health::start(Arc::clone(&catalog), &tasks),
@@ -88,7 +90,7 @@ impl Agent {
         });
         let router = Arc::new(ToPeering::default());
         router.0.set(Arc::clone(&peering)).ok().unwrap();
-        listen(listener, &key, &peering, &router, &tasks);
+        listen(listener, &identity, &peering, &router, &tasks);
         peering.run(router).await.unwrap();
         Self { peering, store, key, imports, address, tasks }
     }
@@ -191,14 +193,14 @@ pub fn permit() -> Permit {
 
 fn listen(
     listener: TcpListener,
-    key: &KeyPair,
+    identity: &Arc<ClusterIdentity>,
     peering: &Arc<Peering>,
     router: &Arc<ToPeering>,
     tasks: &Tasks,
 ) {
     let alpn = [ALPN_LINK, b"http/1.1"];
-    let config = tls::server_config(key, &alpn, tls::ClientCertificate::Requested).unwrap();
-    let own = key.pem.clone();
+    let config = tls::server_config(identity.clone(), &alpn, tls::ClientCertificate::Requested).unwrap();
+    let own = identity.current().pem.clone();
     let (peering, router, group) = (Arc::clone(peering), Arc::clone(router), tasks.clone());
     tasks.spawn("listener", async move {
         loop {

@@ -24,7 +24,11 @@ impl Fixture {
     async fn new() -> Self {
         let store = SqliteStore::scratch();
         let identities = Identities::start(store.clone(), &Tasks::new()).await.unwrap();
-        let clients = Clients::new(store, identities.clone(), Fingerprint([7; 32]));
+        let clients = Clients::new(
+            store,
+            identities.clone(),
+            crate::trust::cluster_identity::ClusterIdentity::scratch(),
+        );
         Self { clients, identities, now: Timestamp::now() }
     }
 

@@ -1,0 +1,89 @@
+//! The cluster's own key pair, as whoever shows it or dials with it asks for it: the one of this moment.
+//!
+//! `comity link rotate` replaces it while the agent runs. Nothing keeps a copy: each handshake, either way, takes the
+//! pair that is current then. What is under way goes on with the one it began with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+
+use super::Fingerprint;
+use super::certificate::{CertificateError, KeyPair};
+
+/// Who this cluster is: one pair at a time, replaced by rotation only.
+pub struct ClusterIdentity {
+    current: watch::Sender<Current>,
+}
+
+#[derive(Clone)]
+struct Current {
+    pair: Arc<KeyPair>,
+    certified: Arc<CertifiedKey>,
+}
+
+impl Current {
+    fn of(pair: Arc<KeyPair>) -> Result<Self, CertificateError> {
+        Ok(Self { certified: Arc::new(pair.certified()?), pair })
+    }
+}
+
+impl ClusterIdentity {
+    /// Fails if TLS cannot use the key.
+    pub fn new(pair: Arc<KeyPair>) -> Result<Arc<Self>, CertificateError> {
+        Ok(Arc::new(Self { current: watch::Sender::new(Current::of(pair)?) }))
+    }
+
+    #[cfg(test)]
+    pub fn scratch() -> Arc<Self> {
+        Self::new(Arc::new(KeyPair::generate("scratch", &[]).unwrap())).unwrap()
+    }
+
+    /// The pair to use now. To be asked for again the next time, not kept.
+    pub fn current(&self) -> Arc<KeyPair> {
+        self.current.borrow().pair.clone()
+    }
+
+    /// The fingerprint of the certificate that is shown now.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.current.borrow().pair.fingerprint
+    }
+
+    /// Everybody uses `next` from here on.
+    pub fn switch(&self, next: Arc<KeyPair>) -> Result<(), CertificateError> {
+        self.current.send_replace(Current::of(next)?);
+        Ok(())
+    }
+
+    /// Resolves whenever another pair has become the current one.
+    pub fn changed(&self) -> Changed {
+        Changed(self.current.subscribe())
+    }
+}
+
+/// Tells of each switch to another pair.
+pub struct Changed(watch::Receiver<Current>);
+
+impl Changed {
+    /// Waits for the next switch; for ever, once the identity is gone.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl fmt::Debug for ClusterIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClusterIdentity({})", self.fingerprint())
+    }
+}
+
+/// What a listener shows: asked for at each handshake.
+impl ResolvesServerCert for ClusterIdentity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.borrow().certified.clone())
+    }
+}
