@@ -10,6 +10,8 @@ pub mod certificate;
 pub mod client_token;
 pub mod cluster_identity;
 pub mod identity;
+pub mod lineage;
+pub mod succession;
 
 /// SHA-256 of a certificate's DER: how LXD names certificates, and what a link pins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -214,6 +214,12 @@ pub fn check_validity(der: &[u8], now: jiff::Timestamp) -> Result<(), Validity> 
     if now.as_second() > validity.not_after.timestamp() { Err(Validity::Expired) } else { Ok(()) }
 }
 
+/// The last second of a certificate's time.
+pub fn expires_at(der: &[u8]) -> Option<jiff::Timestamp> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    jiff::Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
