@@ -34,7 +34,7 @@ use crate::store::value::{self, ValueError};
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
 use crate::task::{Drained, Tasks};
 use crate::transfer::Transfers;
-use crate::trust::certificate::{CertificateError, KeyPair};
+use crate::trust::certificate::CertificateError;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
@@ -132,8 +132,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let place = Place::take(&options.data_dir)?;
     let store = SqliteStore::open(&place.store())?;
     let name = settle_name(&*store, options.name.clone()).await?;
-    let pair = KeyPair::load_or_create(place.path(), "cluster", name.as_str(), &[name.to_string()])?;
-    let identity = ClusterIdentity::new(pair)?;
+    let identity = ClusterIdentity::open(place.path(), name.as_str())?;
     let listener = network::bind(options.listen)?;
     let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let addresses = match bound {

@@ -22,6 +22,7 @@ use crate::authorize::Permit;
 use crate::client::{Client, ClientError};
 use crate::store::{CommitError, Revision, Txn, keys};
 use crate::task::crash;
+use crate::trust::lineage::Lineage;
 use crate::trust::{Fingerprint, certificate};
 use crate::wire::cluster_link::{LinkPost, LinkReport, VOLATILE_ADDRESSES};
 use crate::wire::token::{Secret, TYPE_CLUSTER_LINK, TokenError, TrustToken};
@@ -118,6 +119,7 @@ impl Peering {
             fingerprint,
             certificate_pem: certificate::to_pem(&request.presented),
             addresses: plausible(request.addresses),
+            lineage: Lineage::default(),
         };
         for _ in 0..TRIES {
             let (_, links) = ledger::all(&*parts.store).await?;

@@ -13,7 +13,11 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::seal::Sealed;
+
+mod succeeded;
+
 use crate::trust::Fingerprint;
+use crate::trust::lineage::Lineage;
 use crate::wire::cluster_link::Dials;
 use crate::wire::token::{Secret, SecretDigest};
 
@@ -75,6 +79,9 @@ pub struct Peer {
     pub fingerprint: Fingerprint,
     pub certificate_pem: String,
     pub addresses: Vec<String>,
+    /// What is known of the succession of its certificates.
+    #[serde(default)]
+    pub lineage: Lineage,
 }
 
 /// The one use of a token.
@@ -234,7 +241,12 @@ impl Half {
         match self {
             Half::Redeeming(Redeeming { attempt: current, pinned, addresses, .. }) if current == *attempt => {
                 Ok(Half::Established(Established {
-                    peer: Peer { fingerprint: pinned, certificate_pem, addresses },
+                    peer: Peer {
+                        fingerprint: pinned,
+                        certificate_pem,
+                        addresses,
+                        lineage: Lineage::default(),
+                    },
                     dials: Dials::Here,
                     redemption: None,
                     first_active: None,
@@ -265,7 +277,7 @@ impl Half {
     /// The peer with this certificate has deleted the link; `None` if it is not this half's peer.
     pub fn terminated(self, by: &Fingerprint, now: Timestamp) -> Option<Half> {
         match self {
-            Half::Established(established) if established.peer.fingerprint == *by => {
+            Half::Established(established) if established.peer.accepts(by) => {
                 Some(Half::Terminated(Terminated { peer: *by, at: now }))
             }
             _ => None,

@@ -106,18 +106,17 @@ pub fn replace(link: &LinkName, before: &Held, after: &Half) -> Txn {
         guards: vec![Guard { key: key.clone(), modify_revision: before.revision }],
         ops: vec![Op::Put { key, value: value::encode(after) }],
     };
-    let (old, new) = (before.half.peer(), after.peer());
-    if old.map(|peer| &peer.fingerprint) == new.map(|peer| &peer.fingerprint) {
-        return txn;
+    // While a peer renews its certificate it has two, and is the same under either.
+    let certificates = |half: &Half| half.peer().map(Peer::certificates).unwrap_or_default();
+    let (old, new) = (certificates(&before.half), certificates(after));
+    for gone in old.keys().filter(|fingerprint| !new.contains_key(*fingerprint)) {
+        txn.ops.push(Op::Delete { key: keys::identity(&gone.to_string()) });
     }
-    if let Some(old) = old {
-        txn.ops.push(Op::Delete { key: keys::identity(&old.fingerprint.to_string()) });
-    }
-    if let Some(new) = new {
-        let fingerprint = new.fingerprint.to_string();
+    for (fingerprint, pem) in new.into_iter().filter(|(fingerprint, _)| !old.contains_key(fingerprint)) {
+        let fingerprint = fingerprint.to_string();
         let key = keys::identity(&fingerprint);
         txn.guards.push(Guard { key: key.clone(), modify_revision: Revision(0) });
-        txn.ops.push(Op::Put { key, value: value::encode(&identity(link, new)) });
+        txn.ops.push(Op::Put { key, value: value::encode(&identity(link, pem)) });
         // A peer that is linked anew need not be told that an older link is gone.
         txn.ops.push(Op::Delete { key: keys::tombstone(&fingerprint) });
     }
@@ -132,23 +131,25 @@ pub fn remove(link: &LinkName, before: &Held, now: Timestamp) -> Txn {
         ops: vec![Op::Delete { key }],
     };
     if let Half::Established(established) = &before.half {
-        let Peer { fingerprint, addresses, .. } = &established.peer;
-        let fingerprint = fingerprint.to_string();
+        let Peer { addresses, .. } = &established.peer;
         let tombstone =
             Tombstone { link: link.clone(), at: now, dials: established.dials, addresses: addresses.clone() };
-        txn.ops.push(Op::Delete { key: keys::identity(&fingerprint) });
-        txn.ops.push(Op::Put { key: keys::tombstone(&fingerprint), value: value::encode(&tombstone) });
+        for fingerprint in established.peer.certificates().keys() {
+            let fingerprint = fingerprint.to_string();
+            txn.ops.push(Op::Delete { key: keys::identity(&fingerprint) });
+            txn.ops.push(Op::Put { key: keys::tombstone(&fingerprint), value: value::encode(&tombstone) });
+        }
     }
     txn
 }
 
 /// The identity of a link's peer. Its groups are the declaration's, looked up when they are asked for, so that
 /// changing the declaration changes the peer's rights without writing this.
-fn identity(link: &LinkName, peer: &Peer) -> IdentityRecord {
+fn identity(link: &LinkName, certificate_pem: String) -> IdentityRecord {
     IdentityRecord {
         kind: IdentityKind::ClusterLink { link: link.clone() },
         name: link.to_string(),
         access: Access::Groups(Vec::new()),
-        certificate_pem: peer.certificate_pem.clone(),
+        certificate_pem,
     }
 }

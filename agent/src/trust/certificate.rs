@@ -23,6 +23,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::Fingerprint;
 
+pub mod next;
+
 /// Largest certificate or key file that is read.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -48,6 +50,10 @@ pub enum CertificateError {
     Malformed { path: PathBuf, expected: &'static str },
     #[error("{} and {} do not belong together", certificate.display(), key.display())]
     Mismatch { certificate: PathBuf, key: PathBuf },
+    #[error("the cluster's next certificate, {expected}, is not in {} any more", dir.display())]
+    NotPrepared { dir: PathBuf, expected: Fingerprint },
+    #[error("this agent keeps its key in memory only, so there is no other to follow it")]
+    InMemory,
     #[error("a certificate could not be made: {0}")]
     Generate(#[from] rcgen::Error),
     #[error("this key cannot be used for TLS: {0}")]

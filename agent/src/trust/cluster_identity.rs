@@ -4,6 +4,7 @@
 //! pair that is current then. What is under way goes on with the one it began with.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -11,11 +12,13 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use super::Fingerprint;
-use super::certificate::{CertificateError, KeyPair};
+use super::certificate::{CertificateError, KeyPair, next};
 
 /// Who this cluster is: one pair at a time, replaced by rotation only.
 pub struct ClusterIdentity {
     current: watch::Sender<Current>,
+    /// Where the pairs lie; none that is only in memory can be replaced.
+    dir: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -33,7 +36,43 @@ impl Current {
 impl ClusterIdentity {
     /// Fails if TLS cannot use the key.
     pub fn new(pair: Arc<KeyPair>) -> Result<Arc<Self>, CertificateError> {
-        Ok(Arc::new(Self { current: watch::Sender::new(Current::of(pair)?) }))
+        Ok(Arc::new(Self { current: watch::Sender::new(Current::of(pair)?), dir: None }))
+    }
+
+    /// The pair `cluster.crt` and `cluster.key` in `dir`, made on first use. A change that was cut short is ended.
+    pub fn open(dir: &Path, common_name: &str) -> Result<Arc<Self>, CertificateError> {
+        next::recover(dir)?;
+        let pair = KeyPair::load_or_create(dir, "cluster", common_name, &[common_name.to_owned()])?;
+        Ok(Arc::new(Self { current: watch::Sender::new(Current::of(pair)?), dir: Some(dir.to_owned()) }))
+    }
+
+    /// The pair that may follow, made if there is none yet and written for its owner alone. Nobody is shown it.
+    pub fn prepare(&self, common_name: &str) -> Result<Arc<KeyPair>, CertificateError> {
+        next::prepare(self.dir()?, common_name)
+    }
+
+    /// Forgets the pair that was prepared.
+    pub fn discard(&self) -> Result<(), CertificateError> {
+        next::discard(self.dir()?)
+    }
+
+    /// Makes the prepared pair the current one, on disk and then for everybody, if it is the one with this
+    /// certificate. The old key is gone after this.
+    pub fn install(&self, expected: &Fingerprint) -> Result<(), CertificateError> {
+        let dir = self.dir()?;
+        match next::prepared(dir)? {
+            Some(pair) if pair.fingerprint == *expected => {
+                let current = Current::of(Arc::new(pair))?;
+                next::install(dir)?;
+                self.current.send_replace(current);
+                Ok(())
+            }
+            _ => Err(CertificateError::NotPrepared { dir: dir.to_owned(), expected: *expected }),
+        }
+    }
+
+    fn dir(&self) -> Result<&Path, CertificateError> {
+        self.dir.as_deref().ok_or(CertificateError::InMemory)
     }
 
     #[cfg(test)]
@@ -49,12 +88,6 @@ impl ClusterIdentity {
     /// The fingerprint of the certificate that is shown now.
     pub fn fingerprint(&self) -> Fingerprint {
         self.current.borrow().pair.fingerprint
-    }
-
-    /// Everybody uses `next` from here on.
-    pub fn switch(&self, next: Arc<KeyPair>) -> Result<(), CertificateError> {
-        self.current.send_replace(Current::of(next)?);
-        Ok(())
     }
 
     /// Resolves whenever another pair has become the current one.

@@ -14,7 +14,8 @@ fn key(number: u8) -> Fingerprint {
 }
 
 fn peer(number: u8) -> Peer {
-    Peer { fingerprint: key(number), certificate_pem: String::new(), addresses: vec!["a:1".to_owned()] }
+    let addresses = vec!["a:1".to_owned()];
+    Peer { fingerprint: key(number), certificate_pem: String::new(), addresses, lineage: Lineage::default() }
 }
 
 fn secret(number: usize) -> Secret {

@@ -1,0 +1,46 @@
+//! A peer whose certificate is renewed: the trust stays, what it is known by moves.
+
+use std::collections::BTreeMap;
+
+use super::{Established, Half, Peer};
+use crate::trust::Fingerprint;
+use crate::trust::lineage::Pinned;
+
+impl Peer {
+    /// What is pinned of it, and what is known to follow.
+    pub fn pinned(&self) -> Pinned {
+        Pinned {
+            fingerprint: self.fingerprint,
+            certificate_pem: self.certificate_pem.clone(),
+            lineage: self.lineage.clone(),
+        }
+    }
+
+    /// Whether it may show the certificate with this hash.
+    pub fn accepts(&self, shown: &Fingerprint) -> bool {
+        self.pinned().accepted().any(|accepted| accepted == *shown)
+    }
+
+    /// Every certificate that it may show, PEM by hash: the pinned one, and one that was announced.
+    pub fn certificates(&self) -> BTreeMap<Fingerprint, String> {
+        let next = self.lineage.next.iter().filter(|next| !next.lapsed);
+        next.map(|next| (next.fingerprint, next.certificate_pem.clone()))
+            .chain([(self.fingerprint, self.certificate_pem.clone())])
+            .collect()
+    }
+}
+
+impl Half {
+    /// The same trust, with what is now known of the peer's certificates.
+    #[must_use]
+    pub fn repinned(self, pinned: Pinned) -> Half {
+        match self {
+            Half::Established(established) => {
+                let Pinned { fingerprint, certificate_pem, lineage } = pinned;
+                let peer = Peer { fingerprint, certificate_pem, lineage, ..established.peer };
+                Half::Established(Established { peer, ..established })
+            }
+            other => other,
+        }
+    }
+}
