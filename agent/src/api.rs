@@ -32,6 +32,7 @@ use crate::tunnel::Sessions;
 pub mod control;
 pub mod listener;
 pub mod lxd;
+mod pace;
 pub mod problem;
 pub mod request;
 mod surface;

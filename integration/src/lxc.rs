@@ -28,7 +28,11 @@ impl Default for Lxc {
 
 impl Lxc {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // Without one, its first command greets whoever runs it, and lists remotes on the internet ever after.
+        let config = "default-remote: local\nremotes: {}\naliases: {}\n";
+        std::fs::write(folder.path().join("config.yml"), config).expect("a file");
+        Self { folder }
     }
 
     /// Somebody whom `agent` trusts, with `agent` as a remote under its own name and as the default.
@@ -59,6 +63,12 @@ impl Lxc {
     /// Runs `lxc ARGUMENTS`, with `input` on its standard input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Done {
         process::run(&mut self.command(arguments), &format!("lxc {}", arguments.join(" ")), input)
+    }
+
+    /// Runs `lxc ARGUMENTS`, and types each answer once its question is there: `lxc` reads ahead, so that what is
+    /// typed before its question is lost.
+    pub fn converse(&self, arguments: &[&str], answers: &[(&str, &str)]) -> Done {
+        process::converse(&mut self.command(arguments), &format!("lxc {}", arguments.join(" ")), answers)
     }
 
     /// The command, for those who run it beside something else.

@@ -1,7 +1,7 @@
 //! Runs a program to its end, or to the limit of all waits.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Seek as _, Write as _};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -18,9 +18,37 @@ pub struct Done {
     pub code: Option<i32>,
 }
 
+/// Runs `command`, and types each answer once its question is on standard output.
+pub fn converse(command: &mut Command, named: &str, answers: &[(&str, &str)]) -> Done {
+    let (stdout, stderr) = (scratch(), scratch());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(stdout.try_clone().expect("a second handle"))
+        .stderr(stderr.try_clone().expect("a second handle"))
+        .spawn()
+        .unwrap_or_else(|error| panic!("{named}: {error}; integration/run installs what is needed"));
+    let mut stdin = child.stdin.take().expect("it is piped");
+    for (question, answer) in answers {
+        wait_for(&format!("{named} asks {question:?}"), LIMIT, || {
+            let ended = child.try_wait().expect("a child can be asked").is_some();
+            (ended || text(&stdout).contains(question)).then_some(())
+        });
+        // Whoever has ended hears nothing.
+        let _ = writeln!(stdin, "{answer}");
+    }
+    drop(stdin);
+    let status = wait_for(named, LIMIT, || child.try_wait().expect("a child can be asked"));
+    Done {
+        command: named.to_owned(),
+        stdout: text(&stdout),
+        stderr: text(&stderr),
+        code: status.code(),
+    }
+}
+
 /// Runs `command`, called `named` in messages, with `input` on its standard input.
 pub fn run(command: &mut Command, named: &str, input: &str) -> Done {
-    let (mut stdin, mut stdout, mut stderr) = (scratch(), scratch(), scratch());
+    let (mut stdin, stdout, stderr) = (scratch(), scratch(), scratch());
     stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).expect("a temporary file can be written");
     let mut child = command
         .stdin(if input.is_empty() { Stdio::null() } else { stdin.into() })
@@ -37,8 +65,8 @@ pub fn run(command: &mut Command, named: &str, input: &str) -> Done {
     });
     Done {
         command: named.to_owned(),
-        stdout: text(&mut stdout),
-        stderr: text(&mut stderr),
+        stdout: text(&stdout),
+        stderr: text(&stderr),
         code: status.code(),
     }
 }
@@ -76,8 +104,11 @@ fn scratch() -> File {
     tempfile::tempfile().expect("a temporary file")
 }
 
-fn text(file: &mut File) -> String {
-    let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("a temporary file can be read");
+/// Read at places of its own: the position is shared with whoever writes.
+fn text(file: &File) -> String {
+    use std::os::unix::fs::FileExt as _;
+    let length = file.metadata().expect("a temporary file is there").len();
+    let mut bytes = vec![0; usize::try_from(length).expect("it fits")];
+    file.read_exact_at(&mut bytes, 0).expect("a temporary file can be read");
     String::from_utf8_lossy(&bytes).into_owned()
 }

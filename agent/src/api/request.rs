@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -10,13 +11,15 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Limited;
+use hyper::body::Body as _;
 use rustls_pki_types::CertificateDer;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::ApiState;
+use super::pace::{self, Paced};
 use super::surface::Surface;
 use crate::trust::identity::Identities;
 use crate::trust::{Caller, Fingerprint};
@@ -78,8 +81,14 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
     let (method, path) = (request.method().clone(), logged(request.uri().path()));
     let surface = Surface::of(request.uri().path());
     let (name, trusted) = (caller.to_string(), caller.is_trusted());
-    if !trusted {
-        request = request.map(|body| Body::new(Limited::new(body, STRANGER_BODY)));
+    let mut too_slow = None;
+    if !request.body().is_end_stream() {
+        request = request.map(|body| {
+            let allowance = if trusted { pace::TRUSTED } else { pace::STRANGER };
+            let (body, flag) = Paced::new(body, allowance);
+            too_slow = flag;
+            if trusted { body } else { Body::new(Limited::new(body, STRANGER_BODY)) }
+        });
     }
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(RequestId(id));
@@ -88,13 +97,20 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
     let answered =
         if trusted { Some(answer.await) } else { tokio::time::timeout(STRANGER_TIMEOUT, answer).await.ok() };
     let _entered = span.enter();
+    // What the handler made of a body that was cut off is not what the sender is to be told.
+    let slow = too_slow.is_some_and(|flag| flag.load(Ordering::Acquire));
+    let answered = answered.filter(|_| !slow);
     let mut response = match answered {
         Some(Ok(response)) => response,
         Some(Err(_)) => {
             tracing::error!("the handler panicked");
             surface.error(StatusCode::INTERNAL_SERVER_ERROR, None)
         }
-        None => surface.error(StatusCode::REQUEST_TIMEOUT, None),
+        None => {
+            let mut response = surface.error(StatusCode::REQUEST_TIMEOUT, None);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
     };
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);

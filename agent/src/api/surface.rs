@@ -4,14 +4,19 @@
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::{StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body as _;
+use schema::diagnostic::secret::without_tokens;
 
 use super::lxd::answer::LxdError;
 use super::problem::Problem;
 
 /// Longest message of axum's that is passed on.
 const MAX_MESSAGE: usize = 2048;
+
+/// Longest verb that is repeated to who used it.
+const MAX_VERB: usize = 20;
 
 /// Whose shapes a path's answers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +34,12 @@ impl Surface {
     pub(super) fn error(self, status: StatusCode, message: Option<String>) -> Response {
         match self {
             Surface::Lxd => {
-                // LXD says of a known path that it does not offer the method.
-                let status = if status == StatusCode::METHOD_NOT_ALLOWED {
-                    StatusCode::NOT_IMPLEMENTED
-                } else {
-                    status
+                let status = match status {
+                    // LXD says of a known path that it does not offer the method.
+                    StatusCode::METHOD_NOT_ALLOWED => StatusCode::NOT_IMPLEMENTED,
+                    // LXD tells no wrong type from wrong syntax.
+                    StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+                    status => status,
                 };
                 let plain = LxdError::plain(status);
                 message.map_or(plain, |message| LxdError::new(status, message)).into_response()
@@ -54,9 +60,26 @@ impl Surface {
     }
 }
 
+/// Whether LXD would not know the verb at all.
+fn is_unknown(method: &Method) -> bool {
+    !matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+    )
+}
+
 /// Puts errors that are not JSON, which are axum's own, into the surface's shape.
-pub(super) async fn shape(request: Request, next: Next) -> Response {
+pub(super) async fn shape(mut request: Request, next: Next) -> Response {
     let surface = Surface::of(request.uri().path());
+    if surface == Surface::Lxd && is_unknown(request.method()) {
+        let shown: String = request.method().as_str().chars().take(MAX_VERB).collect();
+        return surface.error(StatusCode::NOT_FOUND, Some(format!("Method {shown:?} not found")));
+    }
+    if !request.headers().contains_key(header::CONTENT_TYPE) && !request.body().is_end_stream() {
+        // LXD's clients need not say that their JSON is JSON. A browser always says what it sends, and what a page may
+        // make it send without being asked is never called JSON: so nothing is let in by this.
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     let response = next.run(request).await;
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
@@ -67,7 +90,9 @@ pub(super) async fn shape(request: Request, next: Next) -> Response {
     let allow = response.headers().get(header::ALLOW).cloned();
     let body = Limited::new(response.into_body(), MAX_MESSAGE).collect().await;
     let text = body.ok().and_then(|body| String::from_utf8(body.to_bytes().to_vec()).ok());
-    let mut response = surface.error(status, text.filter(|text| !text.is_empty()));
+    // A wrong value is repeated by the message, and may be a token in the wrong place.
+    let text = text.filter(|text| !text.is_empty()).map(|text| without_tokens(&text).into_owned());
+    let mut response = surface.error(status, text);
     if let Some(allow) = allow.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
         response.headers_mut().insert(header::ALLOW, allow);
     }

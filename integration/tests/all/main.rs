@@ -4,7 +4,9 @@
 mod apply;
 mod crash;
 mod declarations;
+mod hostile;
 mod links;
+mod lxc;
 mod traffic;
 mod transfers;
 mod trust;

@@ -20,8 +20,8 @@ use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::identity::Identities;
 
-/// How long the head of a request may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the head of a request may take, and the pause before it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an answer under way may take once its caller is trusted no more: it may be the one that says so.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
