@@ -26,7 +26,7 @@ use crate::transfer::Transfers;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
-use crate::trust::{Access, Caller};
+use crate::trust::{Caller, Who};
 use crate::tunnel::Sessions;
 
 pub mod control;
@@ -79,13 +79,22 @@ impl ApiState {
         decide(caller, entitlement, entity, &self.identities.policy())
     }
 
+    /// Who `caller` is by now: for what outlives the request that it was looked up for.
+    pub fn now(&self, caller: &Caller) -> Caller {
+        let who = match (caller.id(), &caller.who) {
+            (Some(id), _) => self
+                .identities
+                .caller_by_id(&id)
+                .unwrap_or(Who::Anonymous { certificate: caller.fingerprint() }),
+            (None, who) => who.clone(),
+        };
+        Caller { who, origin: caller.origin }
+    }
+
     /// Asks whether `caller` may give others what `groups` may: who is in a group has it to give, and so has who may
     /// write the group. Otherwise the right to make identities would be every right there is.
     pub fn permit_groups(&self, caller: &Caller, groups: &[GroupName]) -> Result<(), Denied> {
-        let own: &[GroupName] = match caller {
-            Caller::Client { access: Access::Groups(groups), .. } | Caller::Peer { groups, .. } => groups,
-            _ => &[],
-        };
+        let own = caller.groups();
         for group in groups.iter().filter(|group| !own.contains(group)) {
             self.permit(caller, Entitlement::CanEdit, Entity::AuthGroup(group.clone()))?;
         }

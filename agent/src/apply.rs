@@ -117,27 +117,21 @@ impl Apply {
     pub async fn apply(
         self: &Arc<Self>,
         permit: &Permit,
-        request_id: &str,
         request: ApplyRequest,
     ) -> Result<ApplyResponse, ApplyError> {
         let enough = matches!(permit.entitlement(), Entitlement::CanEdit | Entitlement::Admin);
         if *permit.entity() != Entity::Server || !enough {
             return Err(ApplyError::NotPermitted);
         }
-        let (this, permit, request_id) = (Arc::clone(self), permit.clone(), request_id.to_owned());
-        self.whole("apply", async move { this.apply_now(&permit, &request_id, request).await }).await?
+        let (this, permit) = (Arc::clone(self), permit.clone());
+        self.whole("apply", async move { this.apply_now(&permit, request).await }).await?
     }
 
     /// Changes records that no manifest owns. One that a manifest owns is passed over if it says so already, and
     /// refused if not. `permit` is what the surface asked for.
-    pub async fn edit(
-        self: &Arc<Self>,
-        permit: &Permit,
-        request_id: &str,
-        edits: Vec<Edit>,
-    ) -> Result<Edited, ApplyError> {
-        let (this, permit, request_id) = (Arc::clone(self), permit.clone(), request_id.to_owned());
-        self.whole("edit", async move { this.edit_now(&permit, &request_id, edits).await }).await?
+    pub async fn edit(self: &Arc<Self>, permit: &Permit, edits: Vec<Edit>) -> Result<Edited, ApplyError> {
+        let (this, permit) = (Arc::clone(self), permit.clone());
+        self.whole("edit", async move { this.edit_now(&permit, edits).await }).await?
     }
 
     /// Runs `work` to its end, even if nobody waits for it any more.
@@ -153,12 +147,7 @@ impl Apply {
         answer.await.map_err(|_| ApplyError::Ended)
     }
 
-    async fn apply_now(
-        &self,
-        permit: &Permit,
-        request_id: &str,
-        request: ApplyRequest,
-    ) -> Result<ApplyResponse, ApplyError> {
+    async fn apply_now(&self, permit: &Permit, request: ApplyRequest) -> Result<ApplyResponse, ApplyError> {
         let ApplyRequest { plan, destroy_data } = request;
         check::shape(&plan, destroy_data)?;
         if plan.base.epoch != self.store.epoch() {
@@ -182,7 +171,7 @@ impl Apply {
                     key: change.key,
                 })
                 .collect();
-            self.commit(permit, request_id, draft, writes, Some(owner.as_str())).await?
+            self.commit(permit, draft, writes, Some(owner.as_str())).await?
         };
         let unfinished = self.steps.settle(STEPS_WITHIN).await;
         Ok(ApplyResponse {
@@ -193,17 +182,12 @@ impl Apply {
         })
     }
 
-    async fn edit_now(
-        &self,
-        permit: &Permit,
-        request_id: &str,
-        edits: Vec<Edit>,
-    ) -> Result<Edited, ApplyError> {
+    async fn edit_now(&self, permit: &Permit, edits: Vec<Edit>) -> Result<Edited, ApplyError> {
         let revision = {
             let _turn = self.turn.lock().await;
             let current = self.current(edits.iter().map(|edit| &edit.key)).await?;
             let writes = check::edits(edits, &current)?;
-            self.commit(permit, request_id, Draft::default(), writes, None).await?
+            self.commit(permit, Draft::default(), writes, None).await?
         };
         Ok(Edited { revision, unfinished: self.steps.settle(STEPS_WITHIN).await })
     }
@@ -241,7 +225,6 @@ impl Apply {
     async fn commit(
         &self,
         permit: &Permit,
-        request_id: &str,
         mut draft: Draft,
         writes: Vec<Write>,
         manifest: Option<&str>,
@@ -267,10 +250,11 @@ impl Apply {
         crash::point("apply-after-commit");
         if writes_something {
             let caller = permit.caller().to_string();
-            tracing::info!(request_id, caller, %revision, changes = changed.len(), "committed");
+            let request = permit.caller().origin.request;
+            tracing::info!(%request, caller, %revision, changes = changed.len(), "committed");
             self.audit.append(&audit::Line {
                 time: jiff::Timestamp::now(),
-                request: request_id,
+                request: &request.to_string(),
                 caller: &caller,
                 action: if manifest.is_some() { audit::Action::Apply } else { audit::Action::Edit },
                 manifest,

@@ -4,109 +4,18 @@
 //! because the table in `rule` grants it to holders of another. There is nothing to take a right away again. The unix
 //! socket and unrestricted clients hold every right; who shows no known certificate holds none.
 
-use schema::name::{GroupName, LinkName, ManifestName, PoolName, ServiceName, TransferName, VolumeName};
-use schema::record::{RecordKey, ServiceMatch};
+use std::fmt;
 
-use crate::trust::identity::Policy;
-use crate::trust::{Access, Caller, Fingerprint, Permission};
+use crate::trust::policy::Policy;
+use crate::trust::{Access, Caller, Groups, Permission, Who};
 
+mod restricted;
 mod rule;
 #[cfg(test)]
 mod tests;
 
+pub use crate::trust::entity::Entity;
 pub use rule::Entitlement;
-
-/// What a right is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entity {
-    Server,
-    /// Projects are LXD's; there is one here, `default`.
-    Project,
-    AuthGroup(GroupName),
-    ClusterLink(LinkName),
-    Identity(Fingerprint),
-    Certificate(Fingerprint),
-    Service(ServiceName),
-    /// The one export list.
-    ExportedServices,
-    /// All intentions towards one destination.
-    ServiceIntentions(ServiceMatch),
-    Manifest(ManifestName),
-    Pool(PoolName),
-    Volume {
-        pool: PoolName,
-        volume: VolumeName,
-    },
-    Transfer(TransferName),
-}
-
-impl Entity {
-    /// What a right on a declared record is about. Parts of one entry share the entry's.
-    pub fn of(record: &RecordKey) -> Self {
-        match record {
-            RecordKey::AuthGroup(name) => Entity::AuthGroup(name.clone()),
-            RecordKey::ClusterLink(name) => Entity::ClusterLink(name.clone()),
-            RecordKey::Service(name) => Entity::Service(name.clone()),
-            RecordKey::Export(_) => Entity::ExportedServices,
-            RecordKey::Intention { destination, .. } => Entity::ServiceIntentions(destination.clone()),
-            RecordKey::Volume { pool, volume } => {
-                Entity::Volume { pool: pool.clone(), volume: volume.clone() }
-            }
-            RecordKey::Transfer(name) => Entity::Transfer(name.clone()),
-        }
-    }
-
-    /// The word by which permissions name the type.
-    fn entity_type(&self) -> &'static str {
-        match self {
-            Entity::Server => "server",
-            Entity::Project => "project",
-            Entity::AuthGroup(_) => "group",
-            Entity::ClusterLink(_) => "cluster_link",
-            Entity::Identity(_) => "identity",
-            Entity::Certificate(_) => "certificate",
-            Entity::Service(_) => "service",
-            Entity::ExportedServices => "exported_services",
-            Entity::ServiceIntentions(_) => "service_intentions",
-            Entity::Manifest(_) => "manifest",
-            Entity::Pool(_) => "storage_pool",
-            Entity::Volume { .. } => "storage_volume",
-            Entity::Transfer(_) => "transfer",
-        }
-    }
-
-    /// Whether a permission's reference means this entity; its type has been compared already.
-    fn is_meant_by(&self, permission: &schema::kind::auth_group::Permission) -> bool {
-        let entity = permission.entity.as_deref();
-        let named = |name: &str| entity == Some(name);
-        match self {
-            Entity::Server => true,
-            Entity::Project => entity.or(permission.project.as_deref()).is_none_or(|name| name == PROJECT),
-            Entity::AuthGroup(name) => named(name.as_str()),
-            Entity::ClusterLink(name) => named(name.as_str()),
-            // LXD writes an identity as METHOD/ID.
-            Entity::Identity(fingerprint) => {
-                entity.map(|entity| entity.strip_prefix("tls/").unwrap_or(entity))
-                    == Some(fingerprint.to_string().as_str())
-            }
-            Entity::Certificate(fingerprint) => named(&fingerprint.to_string()),
-            Entity::Service(name) => named(name.as_str()),
-            Entity::ExportedServices => entity.is_none_or(|name| name == "default"),
-            Entity::ServiceIntentions(destination) => named(&destination.to_string()),
-            Entity::Manifest(name) => named(name.as_str()),
-            Entity::Pool(name) => named(name.as_str()),
-            Entity::Volume { pool, volume } => {
-                permission.pool.as_deref() == Some(pool.as_str())
-                    && named(volume.as_str())
-                    && permission.project.as_deref().is_none_or(|name| name == PROJECT)
-            }
-            Entity::Transfer(name) => named(name.as_str()),
-        }
-    }
-}
-
-/// The one project.
-const PROJECT: &str = "default";
 
 /// Proof that `decide` said yes. Cannot be made elsewhere.
 #[derive(Debug, Clone)]
@@ -136,17 +45,28 @@ impl Permission for Permit {
     }
 }
 
-/// A refusal. The answer tells only which of the two; the reason is for the log.
+/// A refusal. The answer tells only which of the three; the reason is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The caller may not even know whether the entity exists.
     #[error("not found: {0}")]
-    NotFound(String),
+    NotFound(Reason),
     #[error("forbidden: {0}")]
-    Forbidden(String),
+    Forbidden(Reason),
     /// Nobody knows the caller, so nothing was asked about its rights.
     #[error("untrusted: {0}")]
     Untrusted(String),
+}
+
+/// Why, put into words only when somebody reads it: lists ask once for each of their items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(Box<(Caller, Entitlement, Entity)>);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (caller, entitlement, entity) = &*self.0;
+        write!(f, "{caller} has no {} on {} {entity:?}", entitlement.as_str(), entity.entity_type())
+    }
 }
 
 /// Whether `caller` holds `entitlement` on `entity`.
@@ -156,26 +76,39 @@ pub fn decide(
     entity: Entity,
     policy: &Policy,
 ) -> Result<Permit, Denied> {
-    let groups = match caller {
-        Caller::Local { .. } | Caller::Client { access: Access::Unrestricted, .. } => {
-            return Ok(Permit { caller: caller.clone(), entitlement, entity });
-        }
-        Caller::Anonymous { certificate: None } => {
+    match &caller.who {
+        Who::Local { .. } | Who::Client { access: Access::Unrestricted, .. } => {}
+        Who::Anonymous { certificate: None } => {
             return Err(Denied::Untrusted("no certificate was shown".to_owned()));
         }
-        Caller::Anonymous { certificate: Some(fingerprint) } => {
+        Who::Anonymous { certificate: Some(fingerprint) } => {
             return Err(Denied::Untrusted(format!("certificate {fingerprint} is not trusted")));
         }
-        Caller::Client { access: Access::Groups(groups), .. } | Caller::Peer { groups, .. } => groups,
-    };
-    let holder = Holder { caller, groups, policy };
-    if holder.holds(entitlement, &entity) {
-        return Ok(Permit { caller: caller.clone(), entitlement, entity });
+        Who::Metrics { .. } if (entitlement, &entity) == (Entitlement::CanViewMetrics, &Entity::Server) => {}
+        Who::Metrics { name, .. } => {
+            return Err(Denied::Untrusted(format!("certificate {name:?} is for metrics only")));
+        }
+        Who::Client { access: Access::Projects(projects), .. } => {
+            // LXD answers 403 here, for what it hides from others too.
+            if !restricted::allows(caller, projects, entitlement, &entity) {
+                return Err(Denied::Forbidden(reason(caller, entitlement, entity)));
+            }
+        }
+        Who::Client { access: Access::Groups(groups), .. } | Who::Peer { groups, .. } => {
+            let holder = Holder { caller, groups, policy };
+            if !holder.holds(entitlement, &entity) {
+                let hidden = rule::is_viewable(entity.entity_type())
+                    && (entitlement == Entitlement::CanView || !holder.holds(Entitlement::CanView, &entity));
+                let reason = reason(caller, entitlement, entity);
+                return Err(if hidden { Denied::NotFound(reason) } else { Denied::Forbidden(reason) });
+            }
+        }
     }
-    let reason = format!("{caller} has no {} on {} {entity:?}", entitlement.as_str(), entity.entity_type());
-    let hidden = rule::is_viewable(entity.entity_type())
-        && (entitlement == Entitlement::CanView || !holder.holds(Entitlement::CanView, &entity));
-    Err(if hidden { Denied::NotFound(reason) } else { Denied::Forbidden(reason) })
+    Ok(Permit { caller: caller.clone(), entitlement, entity })
+}
+
+fn reason(caller: &Caller, entitlement: Entitlement, entity: Entity) -> Reason {
+    Reason(Box::new((caller.clone(), entitlement, entity)))
 }
 
 /// Some things are for everybody who is known here, such as lists that show what each may see.
@@ -189,7 +122,7 @@ pub fn require_trust(caller: &Caller) -> Result<(), Denied> {
 
 struct Holder<'a> {
     caller: &'a Caller,
-    groups: &'a [GroupName],
+    groups: &'a Groups,
     policy: &'a Policy,
 }
 
@@ -203,9 +136,9 @@ impl Holder<'_> {
     /// Anybody may see and give up its own identity, and see the groups that it is in.
     fn is_own(&self, entitlement: Entitlement, entity: &Entity) -> bool {
         match entity {
-            Entity::Identity(fingerprint) | Entity::Certificate(fingerprint) => {
+            Entity::Identity(_) | Entity::Certificate(_) => {
                 matches!(entitlement, Entitlement::CanView | Entitlement::CanDelete)
-                    && self.caller.fingerprint() == Some(*fingerprint)
+                    && is_callers(self.caller, entity)
             }
             Entity::AuthGroup(name) => entitlement == Entitlement::CanView && self.groups.contains(name),
             _ => false,
@@ -216,17 +149,30 @@ impl Holder<'_> {
         self.granted(word, entity)
             || rule::also_granted_to(entity.entity_type(), word).iter().any(|(place, word)| match place {
                 rule::Place::Same => self.holds_word(word, entity),
-                rule::Place::Project => self.holds_word(word, &Entity::Project),
+                rule::Place::Project => {
+                    entity.project().is_some_and(|project| self.holds_word(word, &Entity::Project(project)))
+                }
                 rule::Place::Server => self.holds_word(word, &Entity::Server),
             })
     }
 
     /// Whether a group says so itself.
     fn granted(&self, word: &str, entity: &Entity) -> bool {
-        self.groups.iter().filter_map(|group| self.policy.groups.get(group)).flatten().any(|permission| {
-            permission.entitlement == word
-                && permission.entity_type == entity.entity_type()
-                && entity.is_meant_by(permission)
-        })
+        let by = self.policy.granted_by(word, entity);
+        // Looks for the fewer in the more.
+        if by.len() <= self.groups.len() {
+            by.iter().any(|group| self.groups.contains(group))
+        } else {
+            self.groups.iter().any(|group| by.binary_search(group).is_ok())
+        }
+    }
+}
+
+/// Whether an entity is the caller's own identity.
+fn is_callers(caller: &Caller, entity: &Entity) -> bool {
+    match entity {
+        Entity::Identity(id) => caller.id().as_ref() == Some(id),
+        Entity::Certificate(fingerprint) => caller.fingerprint() == Some(*fingerprint),
+        _ => false,
     }
 }

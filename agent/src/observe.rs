@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::peering::Peering;
 use crate::store::value::{self, Declared, ValueError};
 use crate::store::{Entry, Snapshot, Store, StoreError, Txn, keys};
-use crate::trust::Fingerprint;
+use crate::trust::IdentityId;
 use crate::trust::cluster_identity::ClusterIdentity;
 
 mod stream;
@@ -54,7 +54,8 @@ pub enum Binding {
     /// The administrator of the agent's machine, over the unix socket or by a watched folder.
     Local,
     Client {
-        fingerprint: Fingerprint,
+        #[serde(alias = "fingerprint")]
+        id: IdentityId,
         name: String,
     },
     Link {

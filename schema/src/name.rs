@@ -96,6 +96,8 @@ names! {
     LinkName;
     /// A service of this cluster or of a peer (Consul).
     ServiceName;
+    /// What instances and volumes are grouped by (LXD: project).
+    ProjectName;
     /// A storage pool (LXD).
     PoolName;
     /// A custom storage volume within a pool (LXD).

@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::ApiState;
 use super::request::Connection;
 use crate::task::Tasks;
-use crate::trust::Caller;
+use crate::trust::Who;
 use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
 use crate::tunnel::tls::{ALPN_API, ClientCertificate, server_config};
 use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
@@ -199,7 +199,7 @@ impl Network {
         let peer = fingerprint(certificate);
         let identities = &self.api.state.identities;
         let mut changed = identities.changed();
-        let linked = |caller: &Caller| matches!(caller, Caller::Peer { .. });
+        let linked = |who: &Who| matches!(who, Who::Peer { .. });
         let was_linked = linked(&identities.caller_by_fingerprint(peer));
         let (room, stranger) = if was_linked { (Room::Full, None) } else { (Room::Little, Some(stranger)) };
         let session = tunnel::serve(stream, peer, room, self.router.clone(), self.api.tasks()).await?;

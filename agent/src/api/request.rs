@@ -22,7 +22,7 @@ use super::ApiState;
 use super::pace::{self, Paced};
 use super::surface::Surface;
 use crate::trust::identity::Identities;
-use crate::trust::{Caller, Fingerprint};
+use crate::trust::{Caller, Fingerprint, Origin, Who};
 
 /// The header that tells a request's id, as the log has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,10 +32,6 @@ const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
 const STRANGER_BODY: usize = 64 * 1024;
 /// Longest path that the log repeats; none of ours is longer, and what is may be something pasted.
 const MAX_LOGGED_PATH: usize = 200;
-
-/// Names a request, in the log and in the answer's head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestId(pub Uuid);
 
 /// The connection that a request came over. Handlers find it as `Extension<Arc<Connection>>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,15 +46,23 @@ pub enum Connection {
 
 impl Connection {
     /// Who is calling, at this moment.
-    pub fn caller(&self, identities: &Identities) -> Caller {
+    pub fn caller(&self, identities: &Identities) -> Who {
         match self {
-            Connection::Local { uid } => Caller::Local { uid: *uid },
+            Connection::Local { uid } => Who::Local { uid: *uid },
             Connection::Network { certificate, .. } => identities.caller(certificate.as_ref()),
             Connection::Link { peer } => match identities.caller_by_fingerprint(*peer) {
-                caller @ Caller::Peer { .. } => caller,
+                peer @ Who::Peer { .. } => peer,
                 // Only a link's own identity counts on a link's streams.
-                _ => Caller::Anonymous { certificate: Some(*peer) },
+                _ => Who::Anonymous { certificate: Some(*peer) },
             },
+        }
+    }
+
+    /// Where it comes from, if that is a place on the network.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Connection::Network { from, .. } => Some(*from),
+            Connection::Local { .. } | Connection::Link { .. } => None,
         }
     }
 
@@ -76,7 +80,9 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
     let begun = Instant::now();
     let connection = request.extensions().get::<Arc<Connection>>();
     // Without a connection there is nobody: the listener sets one for each.
-    let caller = connection.map_or(Caller::Anonymous { certificate: None }, |c| c.caller(&state.identities));
+    let who = connection.map_or(Who::Anonymous { certificate: None }, |c| c.caller(&state.identities));
+    let origin = Origin { request: id, address: connection.and_then(|c| c.address()) };
+    let caller = Caller { who, origin };
     let span = tracing::info_span!("request", %id);
     let (method, path) = (request.method().clone(), logged(request.uri().path()));
     let surface = Surface::of(request.uri().path());
@@ -91,7 +97,6 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
         });
     }
     request.extensions_mut().insert(caller);
-    request.extensions_mut().insert(RequestId(id));
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let answered =

@@ -30,10 +30,7 @@ pub fn take_over(request: &mut Request, protocol: &'static str) -> Result<(Respo
 pub async fn revoked(state: &ApiState, permit: &Permit) {
     let mut changed = state.identities.changed();
     loop {
-        let caller = match permit.caller().fingerprint() {
-            Some(fingerprint) => state.identities.caller_by_fingerprint(fingerprint),
-            None => permit.caller().clone(),
-        };
+        let caller = state.now(permit.caller());
         if state.permit(&caller, permit.entitlement(), permit.entity().clone()).is_err() {
             return;
         }

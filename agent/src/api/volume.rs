@@ -57,7 +57,7 @@ pub async fn create(
 ) -> Result<(), ApplyError> {
     let record = Record::Volume(Volume { description });
     let edit = Edit::put(key(pool, volume), record).only_at(0);
-    apply.edit(permit, &request_id(), vec![edit]).await.map(|_| ())
+    apply.edit(permit, vec![edit]).await.map(|_| ())
 }
 
 /// Deletes a volume and its data.
@@ -68,7 +68,7 @@ pub async fn delete(
     volume: &VolumeName,
 ) -> Result<(), ApplyError> {
     let edit = Edit::delete(key(pool, volume), Data::Destroy);
-    apply.edit(permit, &request_id(), vec![edit]).await.map(|_| ())
+    apply.edit(permit, vec![edit]).await.map(|_| ())
 }
 
 /// The right to put data into a volume: to edit it where it is declared, else to make one.
@@ -80,7 +80,7 @@ pub async fn permit_to_fill(
 ) -> Result<Result<Permit, Denied>, FindError> {
     Ok(match find(&state.store, pool, volume).await? {
         Some(_) => state.permit(caller, Entitlement::CanEdit, entity(pool, volume)),
-        None => state.permit(caller, Entitlement::CanCreateStorageVolumes, Entity::Project),
+        None => state.permit(caller, Entitlement::CanCreateStorageVolumes, Entity::default_project()),
     })
 }
 
@@ -111,8 +111,4 @@ pub fn entity(pool: &PoolName, volume: &VolumeName) -> Entity {
 
 fn key(pool: &PoolName, volume: &VolumeName) -> RecordKey {
     RecordKey::Volume { pool: pool.clone(), volume: volume.clone() }
-}
-
-fn request_id() -> String {
-    uuid::Uuid::new_v4().to_string()
 }

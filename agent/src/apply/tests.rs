@@ -18,8 +18,8 @@ use crate::dataset::pool::Use;
 use crate::observe::Observe;
 use crate::store::Txn;
 use crate::store::sqlite::SqliteStore;
-use crate::trust::identity::Policy;
-use crate::trust::{Access, Caller, Fingerprint};
+use crate::trust::policy::Policy;
+use crate::trust::{Access, Caller, Fingerprint, Who};
 
 /// A peering whose trust lies in the store and nowhere else.
 struct Trust(Arc<dyn Store>);
@@ -79,11 +79,8 @@ fn permit(caller: &Caller) -> Permit {
 }
 
 fn client(byte: u8, name: &str) -> Caller {
-    Caller::Client {
-        fingerprint: Fingerprint([byte; 32]),
-        name: name.to_owned(),
-        access: Access::Unrestricted,
-    }
+    let id = Fingerprint([byte; 32]).into();
+    Who::Client { id, name: name.to_owned(), access: Access::Unrestricted }.into()
 }
 
 fn desired(name: &str, records: &[(&str, Record)]) -> Desired {
@@ -129,13 +126,13 @@ impl Bench {
     }
 
     async fn send(&self, caller: &Caller, plan: Plan) -> Result<ApplyResponse, ApplyError> {
-        self.apply.apply(&permit(caller), "r", ApplyRequest { plan, destroy_data: false }).await
+        self.apply.apply(&permit(caller), ApplyRequest { plan, destroy_data: false }).await
     }
 
     /// Plans and applies as the machine's administrator.
     async fn make(&self, name: &str, records: &[(&str, Record)]) -> Result<ApplyResponse, ApplyError> {
         let plan = self.plan(&desired(name, records), Data::Keep).await;
-        self.send(&Caller::Local { uid: 0 }, plan).await
+        self.send(&Caller::local(0), plan).await
     }
 
     async fn keys(&self) -> Vec<String> {
@@ -143,7 +140,7 @@ impl Bench {
     }
 
     async fn edit(&self, edits: Vec<Edit>) -> Result<Edited, ApplyError> {
-        self.apply.edit(&permit(&Caller::Local { uid: 0 }), "r", edits).await
+        self.apply.edit(&permit(&Caller::local(0)), edits).await
     }
 }
 
@@ -190,17 +187,17 @@ async fn a_plan_is_refused_only_where_something_has_moved() {
     let wanted = desired("shop", &[("service/a", service(2)), ("service/b", service(2))]);
     let stale = bench.plan(&wanted, Data::Keep).await;
     bench.make("shop", &[("service/a", service(3)), ("service/b", service(1))]).await.unwrap();
-    let refused = bench.send(&Caller::Local { uid: 0 }, stale).await.unwrap_err();
+    let refused = bench.send(&Caller::local(0), stale).await.unwrap_err();
     assert_eq!(refused.to_string(), "changed since the plan was made: service.a");
     assert!(refused.is_stale());
 
     // Another manifest's commit in between is none of this plan's business.
     let plan = bench.plan(&wanted, Data::Keep).await;
     bench.make("other", &[("service/c", service(1))]).await.unwrap();
-    bench.send(&Caller::Local { uid: 0 }, plan.clone()).await.unwrap();
+    bench.send(&Caller::local(0), plan.clone()).await.unwrap();
     let mut elsewhere = plan;
     elsewhere.base.epoch = "another".to_owned();
-    assert!(matches!(bench.send(&Caller::Local { uid: 0 }, elsewhere).await, Err(ApplyError::OtherStore)));
+    assert!(matches!(bench.send(&Caller::local(0), elsewhere).await, Err(ApplyError::OtherStore)));
 }
 
 #[tokio::test]
@@ -216,10 +213,10 @@ async fn a_manifest_belongs_to_who_first_applied_it() {
 
     // Two plans that were both the first.
     let plan = bench.plan(&desired("new", &[("service/b", service(1))]), Data::Keep).await;
-    bench.send(&Caller::Local { uid: 0 }, plan.clone()).await.unwrap();
+    bench.send(&Caller::local(0), plan.clone()).await.unwrap();
     let mut second = plan;
     second.changes.clear();
-    let refused = bench.send(&Caller::Local { uid: 0 }, second).await.unwrap_err();
+    let refused = bench.send(&Caller::local(0), second).await.unwrap_err();
     assert_eq!(refused.to_string(), "changed since the plan was made: manifest.new");
 }
 
@@ -257,13 +254,12 @@ async fn the_command_is_not_believed() {
         (forge("cluster_link/west", Action::Create, 0, Some(link(&["nobody"]))), "auth group nobody"),
         (twice, "changed twice"),
     ] {
-        let refused = bench.send(&Caller::Local { uid: 0 }, plan).await.unwrap_err().to_string();
+        let refused = bench.send(&Caller::local(0), plan).await.unwrap_err().to_string();
         assert!(refused.contains(why), "{refused:?} does not say {why:?}");
     }
-    let view =
-        decide(&Caller::Local { uid: 0 }, Entitlement::CanViewResources, Entity::Server, &Policy::default());
+    let view = decide(&Caller::local(0), Entitlement::CanViewResources, Entity::Server, &Policy::default());
     let request = ApplyRequest { plan: good, destroy_data: false };
-    let refused = bench.apply.apply(&view.unwrap(), "r", request).await;
+    let refused = bench.apply.apply(&view.unwrap(), request).await;
     assert!(matches!(refused, Err(ApplyError::NotPermitted)));
     assert_eq!(bench.store.range(keys::DECLARED).await.unwrap().entries.len(), 2, "nothing was written");
 }

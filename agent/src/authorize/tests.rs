@@ -1,6 +1,7 @@
 use schema::kind::auth_group::{ENTITLEMENTS, Permission as Granted};
 
 use super::*;
+use crate::trust::Fingerprint;
 
 fn policy(permissions: &[(&str, &str, Option<&str>)]) -> Policy {
     let permissions = permissions
@@ -13,15 +14,18 @@ fn policy(permissions: &[(&str, &str, Option<&str>)]) -> Policy {
             pool: Some("default".to_owned()),
         })
         .collect();
-    Policy { groups: [("clusters".parse().unwrap(), permissions)].into() }
+    let mut policy = Policy::default();
+    policy.put("clusters".parse().unwrap(), permissions);
+    policy
 }
 
 fn peer() -> Caller {
-    Caller::Peer {
+    Who::Peer {
         link: "west".parse().unwrap(),
         fingerprint: Fingerprint([1; 32]),
-        groups: vec!["clusters".parse().unwrap(), "nowhere".parse().unwrap()],
+        groups: vec!["clusters".parse().unwrap(), "nowhere".parse().unwrap()].into(),
     }
+    .into()
 }
 
 fn link(name: &str) -> Entity {
@@ -35,9 +39,9 @@ fn volume(name: &str) -> Entity {
 #[test]
 fn the_machines_administrator_may_all_and_a_stranger_nothing() {
     let nothing = Policy::default();
-    assert!(decide(&Caller::Local { uid: 0 }, Entitlement::CanDelete, link("a"), &nothing).is_ok());
+    assert!(decide(&Caller::local(0), Entitlement::CanDelete, link("a"), &nothing).is_ok());
     for certificate in [None, Some(Fingerprint([9; 32]))] {
-        let stranger = Caller::Anonymous { certificate };
+        let stranger = Who::Anonymous { certificate }.into();
         assert!(matches!(
             decide(&stranger, Entitlement::CanView, link("a"), &policy(&[("server", "admin", None)])),
             Err(Denied::Untrusted(_))
@@ -92,9 +96,9 @@ fn a_refusal_hides_what_the_caller_may_not_see() {
 fn anybody_may_see_and_give_up_its_own() {
     let nothing = Policy::default();
     let may = |entitlement, entity| decide(&peer(), entitlement, entity, &nothing).is_ok();
-    assert!(may(Entitlement::CanDelete, Entity::Identity(Fingerprint([1; 32]))));
-    assert!(!may(Entitlement::CanEdit, Entity::Identity(Fingerprint([1; 32]))));
-    assert!(!may(Entitlement::CanView, Entity::Identity(Fingerprint([2; 32]))));
+    assert!(may(Entitlement::CanDelete, Entity::Identity(Fingerprint([1; 32]).into())));
+    assert!(!may(Entitlement::CanEdit, Entity::Identity(Fingerprint([1; 32]).into())));
+    assert!(!may(Entitlement::CanView, Entity::Identity(Fingerprint([2; 32]).into())));
     assert!(may(Entitlement::CanView, Entity::AuthGroup("clusters".parse().unwrap())));
 }
 

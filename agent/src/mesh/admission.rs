@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::MeshParts;
 use crate::catalog::CatalogView;
 use crate::trust::identity::Identities;
-use crate::trust::{Caller, Fingerprint};
+use crate::trust::{Fingerprint, Who};
 
 /// Who wants to reach what.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ pub(super) fn admit(view: &CatalogView, request: &Request) -> Result<Admitted, R
 /// The link that a session is of, as of now.
 pub(super) fn link_of(identities: &Identities, peer: Fingerprint) -> Option<LinkName> {
     match identities.caller_by_fingerprint(peer) {
-        Caller::Peer { link, .. } => Some(link),
+        Who::Peer { link, .. } => Some(link),
         _ => None,
     }
 }

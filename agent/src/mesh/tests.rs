@@ -241,7 +241,7 @@ fn identity(pair: &KeyPair) -> Op {
     let record = IdentityRecord {
         kind: IdentityKind::ClusterLink { link: "west".parse().unwrap() },
         name: "west".to_owned(),
-        access: Access::Groups(Vec::new()),
+        access: Access::Groups(vec![].into()),
         certificate_pem: crate::trust::certificate::to_pem(&pair.certificate),
     };
     Op::Put { key: keys::identity(&pair.fingerprint.to_string()), value: encode(&record) }
@@ -269,7 +269,7 @@ async fn a_peer_reaches_what_is_exported_to_it_and_allowed_until_either_ends() {
 
     // All but one of the three that it takes is not enough, whichever is missing.
     east.declare(vec![put("service/backend", instance(backend)), allow(), identity(&client)]).await;
-    until(|| east.mesh.parts.identities.get(&client.fingerprint).is_some()).await;
+    until(|| east.mesh.parts.identities.get(&client.fingerprint.into()).is_some()).await;
     assert_eq!(shout(local, "hello").await.unwrap_or_default(), "");
     east.declare(vec![export()]).await;
     until(|| !east.mesh.parts.catalog.view().exports.is_empty()).await;

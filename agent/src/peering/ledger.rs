@@ -13,7 +13,7 @@ use super::half::{Half, Peer};
 use crate::store::value::{self, Declared};
 use crate::store::{Entry, Guard, Op, Revision, Store, Txn, keys};
 use crate::trust::identity::{IdentityKind, IdentityRecord};
-use crate::trust::{Access, Fingerprint};
+use crate::trust::{Access, Fingerprint, Groups};
 use crate::wire::cluster_link::Dials;
 
 /// A half as it was read. One that was never written is the default, at revision 0.
@@ -86,7 +86,7 @@ pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<Lin
     let Some(entry) = store.get(&keys::identity(&peer.to_string())).await? else { return Ok(None) };
     Ok(match value::decode::<IdentityRecord>(&entry)?.kind {
         IdentityKind::ClusterLink { link } => Some(link),
-        IdentityKind::Client => None,
+        IdentityKind::Client | IdentityKind::Metrics | IdentityKind::Oidc => None,
     })
 }
 
@@ -149,7 +149,7 @@ fn identity(link: &LinkName, certificate_pem: String) -> IdentityRecord {
     IdentityRecord {
         kind: IdentityKind::ClusterLink { link: link.clone() },
         name: link.to_string(),
-        access: Access::Groups(Vec::new()),
+        access: Access::Groups(Groups::default()),
         certificate_pem,
     }
 }

@@ -14,7 +14,7 @@ use super::{ReconcileParts, owner};
 use crate::authorize::{Entitlement, Entity, Permit, decide};
 use crate::files::{self, DiskInputs};
 use crate::store::Revision;
-use crate::trust::Caller;
+use crate::trust::{Caller, Origin, Who};
 use crate::wire::control::{ApplyRequest, WatchFault, WatchState};
 
 /// What a pass came to.
@@ -54,7 +54,8 @@ pub async fn pass(parts: &ReconcileParts) -> Outcome {
     };
     let uid = rustix::process::geteuid().as_raw();
     // The folder is the administrator's word: who may write there may do all that he may.
-    let administrator = Caller::Local { uid };
+    let origin = Origin { request: uuid::Uuid::new_v4(), address: None };
+    let administrator = Caller { who: Who::Local { uid }, origin };
     let permit = |entity| decide(&administrator, Entitlement::CanEdit, entity, &parts.identities.policy());
     let mut outcome = Outcome::of(WatchState::Applied, Vec::new());
     outcome.revision = Revision(planned.live.revision);
@@ -168,8 +169,7 @@ async fn apply(parts: &ReconcileParts, permit: &Permit, planned: &Planned, outco
             continue;
         }
         let request = ApplyRequest { plan: plan.clone(), destroy_data: false };
-        let request_id = uuid::Uuid::new_v4().to_string();
-        match parts.apply.apply(permit, &request_id, request).await {
+        match parts.apply.apply(permit, request).await {
             Ok(applied) => {
                 outcome.revision = outcome.revision.max(Revision(applied.revision));
                 outcome.changes += plan.changes.len();

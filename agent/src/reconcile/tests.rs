@@ -237,13 +237,12 @@ async fn faults_of_the_folder_as_such_are_told() {
 #[tokio::test]
 async fn a_record_of_another_manifest_is_not_taken() {
     let bench = Bench::new().await;
-    let permit =
-        decide(&Caller::Local { uid: 0 }, Entitlement::CanEdit, Entity::Server, &bench.identities.policy());
+    let permit = decide(&Caller::local(0), Entitlement::CanEdit, Entity::Server, &bench.identities.policy());
     let hand = Record::Service(schema::kind::service::Service::default());
     let edit = Edit::put("service/hand".parse().unwrap(), hand);
     bench
         .apply
-        .edit(&permit.unwrap(), "r", vec![edit, Edit::delete("service/x".parse().unwrap(), Data::Keep)])
+        .edit(&permit.unwrap(), vec![edit, Edit::delete("service/x".parse().unwrap(), Data::Keep)])
         .await
         .unwrap();
     folder(&bench.folder().join("sub"));

@@ -14,7 +14,7 @@ pub const HEAD: &str = "/head/";
 pub const MANIFEST: &str = "/manifest/";
 /// Links' trust.
 pub const LINK: &str = "/link/";
-/// Identities, by certificate fingerprint.
+/// Identities, by what they are known by.
 pub const IDENTITY: &str = "/identity/";
 /// Peers that are still to be told that their link was deleted here, by certificate fingerprint.
 pub const TOMBSTONE: &str = "/tombstone/";

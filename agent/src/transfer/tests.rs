@@ -170,7 +170,7 @@ async fn within_one_agent_and_with_a_secret() {
     use crate::authorize::{Entitlement, Entity, decide};
     use crate::operation::{Class, Operations, Start, Status};
     use crate::task::Tasks;
-    use crate::trust::{Caller, cluster_identity::ClusterIdentity, identity::Policy};
+    use crate::trust::{Caller, cluster_identity::ClusterIdentity, policy::Policy};
 
     let dir = tempfile::tempdir().unwrap();
     let pools = Pools::open(dir.path()).unwrap();
@@ -178,7 +178,8 @@ async fn within_one_agent_and_with_a_secret() {
     let identity = ClusterIdentity::scratch();
     let transfers = Transfers::new(pools.clone(), operations.clone(), identity, tasks.clone());
     let permit =
-        decide(&Caller::Local { uid: 0 }, Entitlement::CanEdit, Entity::Project, &Policy::default()).unwrap();
+        decide(&Caller::local(0), Entitlement::CanEdit, Entity::default_project(), &Policy::default())
+            .unwrap();
     let (pool, orders, copy) =
         ("default".parse().unwrap(), "orders".parse().unwrap(), "copy".parse().unwrap());
     pools.ensure(&pool, &orders).await.unwrap();

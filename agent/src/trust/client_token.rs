@@ -283,7 +283,7 @@ impl Clients {
     }
 
     /// The trusted client that `wanted` names: by fingerprint, by its beginning, or by name.
-    pub fn find(&self, wanted: &str) -> Result<(Fingerprint, IdentityRecord), ClientError> {
+    pub fn find(&self, wanted: &str) -> Result<(Fingerprint, Arc<IdentityRecord>), ClientError> {
         let mut clients = self.identities.all();
         clients.retain(|fingerprint, identity| {
             let begins =
@@ -292,7 +292,10 @@ impl Clients {
         });
         match clients.len() {
             0 => Err(ClientError::NotFound),
-            1 => clients.pop_first().ok_or(ClientError::NotFound),
+            1 => clients
+                .pop_first()
+                .and_then(|(id, identity)| Some((id.fingerprint()?, identity)))
+                .ok_or(ClientError::NotFound),
             _ => Err(ClientError::Ambiguous),
         }
     }

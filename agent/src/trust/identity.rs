@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use schema::kind::auth_group::Permission;
-use schema::name::{GroupName, LinkName};
+use schema::name::LinkName;
 use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::certificate::{check_validity, fingerprint};
-use super::{Access, Caller, Fingerprint};
+use super::policy::Policy;
+use super::{Access, Fingerprint, Groups, IdentityId, Who};
 use crate::store::value::{Declared, decode};
 use crate::store::{Entry, Event, Revision, Snapshot, Store, StoreError, Watch, keys};
 use crate::task::Tasks;
@@ -37,7 +37,8 @@ pub struct IdentityRecord {
     pub name: String,
     /// For a link's identity the groups that count are those of the link's declaration, where there is one.
     pub access: Access,
-    /// PEM, so that a list can show it.
+    /// PEM, so that a list can show it; empty where it is known by something else.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate_pem: String,
 }
 
@@ -45,17 +46,14 @@ pub struct IdentityRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityKind {
+    /// A client by certificate. With groups it is LXD's fine-grained kind, else one of the trust store.
     Client,
+    /// A certificate for reading metrics (LXD: metrics certificate).
+    Metrics,
     /// The cluster at the other end of a link.
-    ClusterLink {
-        link: LinkName,
-    },
-}
-
-/// What groups add up to: read by `authorize::decide`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policy {
-    pub groups: BTreeMap<GroupName, Vec<Permission>>,
+    ClusterLink { link: LinkName },
+    /// Somebody whom an identity provider vouches for (LXD: OIDC client).
+    Oidc,
 }
 
 /// The identities and groups of the store, followed.
@@ -67,8 +65,8 @@ pub struct Identities {
 
 #[derive(Default)]
 struct View {
-    identities: BTreeMap<Fingerprint, IdentityRecord>,
-    link_groups: BTreeMap<LinkName, Vec<GroupName>>,
+    identities: BTreeMap<IdentityId, Arc<IdentityRecord>>,
+    link_groups: BTreeMap<LinkName, Groups>,
     policy: Arc<Policy>,
 }
 
@@ -92,48 +90,54 @@ impl Identities {
     }
 
     /// Who shows this certificate. One that is unknown or out of its time is nobody's.
-    pub fn caller(&self, certificate: Option<&CertificateDer<'_>>) -> Caller {
+    pub fn caller(&self, certificate: Option<&CertificateDer<'_>>) -> Who {
         let Some(der) = certificate else {
-            return Caller::Anonymous { certificate: None };
+            return Who::Anonymous { certificate: None };
         };
         let shown = fingerprint(der);
         match check_validity(der, Timestamp::now()) {
             Ok(()) => self.caller_by_fingerprint(shown),
             Err(reason) => {
                 tracing::info!(fingerprint = %shown, %reason, "a client certificate is not taken");
-                Caller::Anonymous { certificate: Some(shown) }
+                Who::Anonymous { certificate: Some(shown) }
             }
         }
     }
 
     /// Who a fingerprint belongs to now, for a connection whose certificate was looked at when it was made.
-    pub fn caller_by_fingerprint(&self, fingerprint: Fingerprint) -> Caller {
+    pub fn caller_by_fingerprint(&self, fingerprint: Fingerprint) -> Who {
+        self.caller_by_id(&fingerprint.into()).unwrap_or(Who::Anonymous { certificate: Some(fingerprint) })
+    }
+
+    /// Who an identity is as a caller, once it has proven to be that identity.
+    pub fn caller_by_id(&self, id: &IdentityId) -> Option<Who> {
         let view = self.view();
-        let Some(identity) = view.identities.get(&fingerprint) else {
-            return Caller::Anonymous { certificate: Some(fingerprint) };
-        };
-        match &identity.kind {
-            IdentityKind::Client => {
-                Caller::Client { fingerprint, name: identity.name.clone(), access: identity.access.clone() }
+        let identity = view.identities.get(id)?;
+        let name = || identity.name.clone();
+        Some(match (&identity.kind, id.fingerprint()) {
+            (IdentityKind::Client, Some(_)) | (IdentityKind::Oidc, None) => {
+                Who::Client { id: id.clone(), name: name(), access: identity.access.clone() }
             }
-            IdentityKind::ClusterLink { link } => {
+            (IdentityKind::Metrics, Some(fingerprint)) => Who::Metrics { fingerprint, name: name() },
+            (IdentityKind::ClusterLink { link }, Some(fingerprint)) => {
                 let groups = match (view.link_groups.get(link), &identity.access) {
                     (Some(declared), _) => declared.clone(),
                     (None, Access::Groups(groups)) => groups.clone(),
                     // A link is never unrestricted: what is not written down is not granted.
-                    (None, Access::Unrestricted) => Vec::new(),
+                    (None, Access::Unrestricted | Access::Projects(_)) => Groups::default(),
                 };
-                Caller::Peer { link: link.clone(), fingerprint, groups }
+                Who::Peer { link: link.clone(), fingerprint, groups }
             }
-        }
+            _ => return None,
+        })
     }
 
-    pub fn get(&self, fingerprint: &Fingerprint) -> Option<IdentityRecord> {
-        self.view().identities.get(fingerprint).cloned()
+    pub fn get(&self, id: &IdentityId) -> Option<Arc<IdentityRecord>> {
+        self.view().identities.get(id).cloned()
     }
 
-    /// Every identity, by fingerprint.
-    pub fn all(&self) -> BTreeMap<Fingerprint, IdentityRecord> {
+    /// Every identity.
+    pub fn all(&self) -> BTreeMap<IdentityId, Arc<IdentityRecord>> {
         self.view().identities.clone()
     }
 
@@ -221,16 +225,16 @@ impl View {
         let taken = match keys::declared_record(&entry.key) {
             Some(key) => decode(entry).map(|declared: Declared| match (key, declared.record) {
                 (RecordKey::AuthGroup(name), Record::AuthGroup(group)) => {
-                    Arc::make_mut(&mut self.policy).groups.insert(name, group.permissions);
+                    Arc::make_mut(&mut self.policy).put(name, group.permissions);
                 }
                 (RecordKey::ClusterLink(name), Record::ClusterLink(link)) => {
-                    self.link_groups.insert(name, link.auth_groups);
+                    self.link_groups.insert(name, link.auth_groups.into());
                 }
                 _ => {}
             }),
             None => decode(entry).map(|identity: IdentityRecord| {
-                if let Ok(fingerprint) = keys::last_part(&entry.key).parse() {
-                    self.identities.insert(fingerprint, identity);
+                if let Ok(id) = IdentityId::from_key_part(keys::last_part(&entry.key)) {
+                    self.identities.insert(id, Arc::new(identity));
                 }
             }),
         };
@@ -243,15 +247,15 @@ impl View {
     fn delete(&mut self, key: &str) {
         match keys::declared_record(key) {
             Some(RecordKey::AuthGroup(name)) => {
-                Arc::make_mut(&mut self.policy).groups.remove(&name);
+                Arc::make_mut(&mut self.policy).remove(&name);
             }
             Some(RecordKey::ClusterLink(name)) => {
                 self.link_groups.remove(&name);
             }
             Some(_) => {}
             None => {
-                if let Ok(fingerprint) = keys::last_part(key).parse::<Fingerprint>() {
-                    self.identities.remove(&fingerprint);
+                if let Ok(id) = IdentityId::from_key_part(keys::last_part(key)) {
+                    self.identities.remove(&id);
                 }
             }
         }
@@ -266,13 +270,18 @@ mod tests {
     use crate::store::sqlite::SqliteStore;
     use crate::store::value::encode;
     use crate::store::{Op, Txn};
+    use crate::trust::Caller;
     use crate::trust::certificate::KeyPair;
+
+    fn trusted(who: Who) -> bool {
+        Caller::from(who).is_trusted()
+    }
 
     fn identity(kind: IdentityKind, pair: &KeyPair) -> Op {
         let record = IdentityRecord {
             kind,
             name: "laptop".to_owned(),
-            access: Access::Groups(vec!["old".parse().unwrap()]),
+            access: Access::Groups(vec!["old".parse().unwrap()].into()),
             certificate_pem: pair.pem.clone(),
         };
         Op::Put { key: keys::identity(&pair.fingerprint.to_string()), value: encode(&record) }
@@ -287,17 +296,15 @@ mod tests {
         let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
         let identities = Identities::start(store.clone(), &tasks).await.unwrap();
         let pair = KeyPair::generate("laptop", &[]).unwrap();
-        assert!(!identities.caller(Some(&pair.certificate)).is_trusted());
+        assert!(!trusted(identities.caller(Some(&pair.certificate))));
 
         let link: LinkName = "west".parse().unwrap();
         let revision =
             commit(&*store, identity(IdentityKind::ClusterLink { link: link.clone() }, &pair)).await;
         identities.seen(revision).await;
         let groups = |identities: &Identities| match identities.caller(Some(&pair.certificate)) {
-            Caller::Peer { groups, .. } => {
-                groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-            }
-            other => other.to_string(),
+            Who::Peer { groups, .. } => groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            other => Caller::from(other).to_string(),
         };
         assert_eq!(groups(&identities), "old");
 
@@ -326,8 +333,8 @@ mod tests {
         let key = keys::identity(&damaged.fingerprint.to_string());
         commit(&*store, Op::Put { key, value: b"{\"v\":1".to_vec() }).await;
         let identities = Identities::start(store, &tasks).await.unwrap();
-        assert!(identities.get(&expired.fingerprint).is_some());
-        assert!(!identities.caller(Some(&expired.certificate)).is_trusted());
-        assert!(!identities.caller(Some(&damaged.certificate)).is_trusted());
+        assert!(identities.get(&expired.fingerprint.into()).is_some());
+        assert!(!trusted(identities.caller(Some(&expired.certificate))));
+        assert!(!trusted(identities.caller(Some(&damaged.certificate))));
     }
 }

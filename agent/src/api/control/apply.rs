@@ -10,7 +10,6 @@ use schema::kind::Kind;
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::api::request::RequestId;
 use crate::apply::ApplyError;
 use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
@@ -23,7 +22,6 @@ pub fn router() -> Router<ApiState> {
 async fn apply(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Extension(RequestId(id)): Extension<RequestId>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ApplyResponse>, Problem> {
     // Asked before a large body is read into a plan; asked again below, when it is known what it touches.
@@ -49,7 +47,7 @@ async fn apply(
         Entitlement::CanEdit
     };
     let permit = state.permit(&caller, entitlement, Entity::Server)?;
-    Ok(Json(state.apply.apply(&permit, &id.to_string(), request).await?))
+    Ok(Json(state.apply.apply(&permit, request).await?))
 }
 
 async fn parse(body: Bytes) -> Result<ApplyRequest, Problem> {

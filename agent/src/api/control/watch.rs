@@ -111,13 +111,7 @@ async fn follow(state: &ApiState, from: Revision) -> Result<Begin<'static>, Prob
 
 /// By what the caller is now: an identity may have been removed since the connection was made.
 fn permitted(state: &ApiState, caller: &Caller) -> Result<(), Problem> {
-    let now = match caller {
-        Caller::Client { fingerprint, .. } | Caller::Peer { fingerprint, .. } => {
-            &state.identities.caller_by_fingerprint(*fingerprint)
-        }
-        Caller::Local { .. } | Caller::Anonymous { .. } => caller,
-    };
-    state.permit(now, Entitlement::CanViewResources, Entity::Server)?;
+    state.permit(&state.now(caller), Entitlement::CanViewResources, Entity::Server)?;
     Ok(())
 }
 

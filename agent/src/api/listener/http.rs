@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use super::strangers::{Stranger, evicted};
 use crate::api::request::Connection;
 use crate::task::Tasks;
-use crate::trust::Caller;
+use crate::trust::Who;
 use crate::trust::identity::Identities;
 
 /// How long the head of a request may take, and the pause before it.
@@ -127,12 +127,13 @@ async fn serve_with<S>(
 }
 
 /// Whether the caller has lost what it was trusted as.
-fn lost(before: &Caller, now: &Caller) -> bool {
+fn lost(before: &Who, now: &Who) -> bool {
     match (before, now) {
-        (Caller::Anonymous { .. }, _)
-        | (Caller::Local { .. }, Caller::Local { .. })
-        | (Caller::Client { .. }, Caller::Client { .. }) => false,
-        (Caller::Peer { link: before, .. }, Caller::Peer { link: now, .. }) => before != now,
+        (Who::Anonymous { .. }, _)
+        | (Who::Local { .. }, Who::Local { .. })
+        | (Who::Client { .. }, Who::Client { .. })
+        | (Who::Metrics { .. }, Who::Metrics { .. }) => false,
+        (Who::Peer { link: before, .. }, Who::Peer { link: now, .. }) => before != now,
         _ => true,
     }
 }

@@ -20,7 +20,7 @@ use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::trust::client_token::{ClientError, LIFETIME, Minted};
 use crate::trust::identity::{IdentityKind, IdentityRecord};
-use crate::trust::{Access, Caller, Fingerprint};
+use crate::trust::{Access, Caller, Fingerprint, Groups};
 use crate::wire::lxd::certificate::{
     Certificate, CertificatesPost, TokenMetadata, TokenOperation, TokenRequest,
 };
@@ -146,13 +146,13 @@ fn access(state: &ApiState, body: &CertificatesPost) -> Result<Access, LxdError>
     let (known, missing): (Vec<_>, Vec<_>) = body
         .groups
         .iter()
-        .partition(|name| name.parse::<GroupName>().is_ok_and(|name| policy.groups.contains_key(&name)));
+        .partition(|name| name.parse::<GroupName>().is_ok_and(|name| policy.contains(&name)));
     if !missing.is_empty() {
         let missing: Vec<String> = missing.iter().map(|name| format!("{name:?}")).collect();
         let message = format!("One or more groups were not found: {}", missing.join(", "));
         return Err(LxdError::new(StatusCode::NOT_FOUND, message));
     }
-    Ok(Access::Groups(known.into_iter().filter_map(|name| name.parse().ok()).collect()))
+    Ok(Access::Groups(known.into_iter().filter_map(|name| name.parse().ok()).collect::<Groups>()))
 }
 
 async fn list(
@@ -165,14 +165,17 @@ async fn list(
         state.permit(&caller, Entitlement::CanView, Entity::Certificate(*fingerprint)).is_ok()
     };
     let all = state.identities.all();
-    let clients = all
-        .iter()
-        .filter(|(fingerprint, identity)| identity.kind == IdentityKind::Client && sees(fingerprint));
+    let clients = all.iter().filter(|(_, identity)| identity.kind == IdentityKind::Client).filter_map(
+        |(id, identity)| {
+            let fingerprint = id.fingerprint().filter(&sees)?;
+            Some((fingerprint, identity))
+        },
+    );
     if query.get("recursion").is_some_and(|recursion| recursion != "0") {
-        let clients: Vec<_> = clients.map(|(fingerprint, identity)| shown(*fingerprint, identity)).collect();
+        let clients: Vec<_> = clients.map(|(fingerprint, identity)| shown(fingerprint, identity)).collect();
         return Ok(sync(clients));
     }
-    Ok(sync(clients.map(|(fingerprint, _)| location(*fingerprint)).collect::<Vec<_>>()))
+    Ok(sync(clients.map(|(fingerprint, _)| location(fingerprint)).collect::<Vec<_>>()))
 }
 
 async fn show(
@@ -196,7 +199,11 @@ async fn remove(
     Ok(empty())
 }
 
-fn find(state: &ApiState, caller: &Caller, wanted: &str) -> Result<(Fingerprint, IdentityRecord), LxdError> {
+fn find(
+    state: &ApiState,
+    caller: &Caller,
+    wanted: &str,
+) -> Result<(Fingerprint, Arc<IdentityRecord>), LxdError> {
     require_trust(caller)?;
     let found = state.clients.find(wanted);
     if matches!(found, Err(ClientError::Ambiguous)) {
@@ -214,7 +221,7 @@ fn location(fingerprint: Fingerprint) -> String {
 
 fn shown(fingerprint: Fingerprint, identity: &IdentityRecord) -> Certificate {
     let groups = match &identity.access {
-        Access::Unrestricted => Vec::new(),
+        Access::Unrestricted | Access::Projects(_) => Vec::new(),
         Access::Groups(groups) => groups.iter().map(ToString::to_string).collect(),
     };
     Certificate {

@@ -13,7 +13,6 @@ use schema::kind::cluster_link::{ClusterLink, LinkType};
 use schema::name::{GroupName, LinkName};
 use schema::plan::{Data, LinkState};
 use schema::record::{Record, RecordKey};
-use uuid::Uuid;
 
 use super::answer::{LxdError, created, empty, sync};
 use crate::api::ApiState;
@@ -257,7 +256,7 @@ async fn declare(
     }
     let key = RecordKey::ClusterLink(link.clone());
     let edit = Edit::put(key, Record::ClusterLink(declared)).only_at(0);
-    match state.apply.edit(permit, &request_id(), vec![edit]).await {
+    match state.apply.edit(permit, vec![edit]).await {
         Ok(_) => Ok(()),
         Err(ApplyError::Moved(_)) => Err(exists()),
         Err(error) => Err(error.into()),
@@ -267,7 +266,7 @@ async fn declare(
 async fn delete(state: &ApiState, permit: &Permit, link: &LinkName) -> Result<(), LxdError> {
     let edit = Edit::delete(RecordKey::ClusterLink(link.clone()), Data::Keep);
     for _ in 0..TRIES {
-        match state.apply.edit(permit, &request_id(), vec![edit.clone()]).await {
+        match state.apply.edit(permit, vec![edit.clone()]).await {
             Ok(_) => return Ok(()),
             // Its trust moved between being read and being deleted: it became active, or its token was redeemed.
             Err(ApplyError::Moved(_)) => {}
@@ -312,8 +311,4 @@ fn shown(report: &LinkReport) -> LxdLink {
 
 fn location(link: &LinkName) -> String {
     format!("/1.0/cluster/links/{link}")
-}
-
-fn request_id() -> String {
-    Uuid::new_v4().to_string()
 }

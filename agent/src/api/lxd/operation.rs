@@ -108,7 +108,8 @@ fn owns(caller: &Caller, operation: &Operation) -> bool {
 }
 
 fn sees(state: &ApiState, caller: &Caller, operation: &Operation) -> bool {
-    owns(caller, operation) || state.permit(caller, Entitlement::CanViewOperations, Entity::Project).is_ok()
+    owns(caller, operation)
+        || state.permit(caller, Entitlement::CanViewOperations, Entity::default_project()).is_ok()
 }
 
 fn visible(state: &ApiState, caller: &Caller, operation: Option<Operation>) -> Result<Operation, LxdError> {

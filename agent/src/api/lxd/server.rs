@@ -33,13 +33,9 @@ async fn show(
     Extension(caller): Extension<Caller>,
     Extension(connection): Extension<Arc<Connection>>,
 ) -> Response {
-    let (name, method) = match &caller {
-        Caller::Local { uid } => (Some(uid.to_string()), Some("unix")),
-        Caller::Client { fingerprint, .. } => (Some(fingerprint.to_string()), Some("tls")),
-        Caller::Peer { fingerprint, .. } => (Some(fingerprint.to_string()), Some("cluster")),
-        Caller::Anonymous { .. } => (None, None),
-    };
     let trusted = caller.is_trusted();
+    let method = caller.method().filter(|_| trusted);
+    let name = trusted.then(|| caller.username());
     let edits = state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok();
     sync(ServerInfo {
         config: edits.then(Map::new),

@@ -124,7 +124,7 @@ async fn create(
     Json(wanted): Json<StorageVolumesPost>,
 ) -> Result<Response, LxdError> {
     asked.check()?;
-    let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::Project)?;
+    let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
     let pool = existing(&state, pool)?;
     if !matches!(wanted.kind.as_str(), "" | "custom") {
         return Err(LxdError::bad_request("Currently not allowed to create storage volumes of this type"));
@@ -186,7 +186,7 @@ async fn patch(
         volume.description = description;
         let key = RecordKey::Volume { pool, volume: name };
         let edit = Edit::put(key, Record::Volume(volume)).only_at(revision);
-        state.apply.edit(&permit, &uuid::Uuid::new_v4().to_string(), vec![edit]).await?;
+        state.apply.edit(&permit, vec![edit]).await?;
     }
     Ok(answer::empty())
 }

@@ -30,7 +30,8 @@ use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::certificate::{KeyPair, fingerprint};
 use crate::trust::cluster_identity::ClusterIdentity;
-use crate::trust::identity::{Identities, Policy};
+use crate::trust::identity::Identities;
+use crate::trust::policy::Policy;
 use crate::tunnel::{ALPN_LINK, Incoming, Room, Router, Session, Sessions, serve, tls};
 use crate::wire::cluster_link::{Activated, LinkPost, LinkReport};
 
@@ -188,7 +189,7 @@ pub fn name(link: &str) -> LinkName {
 }
 
 pub fn permit() -> Permit {
-    decide(&Caller::Local { uid: 0 }, Entitlement::Admin, Entity::Server, &Policy::default()).unwrap()
+    decide(&Caller::local(0), Entitlement::Admin, Entity::Server, &Policy::default()).unwrap()
 }
 
 fn listen(

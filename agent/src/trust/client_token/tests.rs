@@ -12,7 +12,7 @@ impl Permission for Granted {
     }
 }
 
-const BY: Granted = Granted(Caller::Local { uid: 0 });
+const BY: Granted = Granted(Caller::local(0));
 
 struct Fixture {
     clients: Clients,
