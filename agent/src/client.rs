@@ -23,6 +23,7 @@ use crate::wire::lxd::{Envelope, EnvelopeKind};
 use crate::wire::printable;
 
 mod control;
+mod distrust;
 mod service;
 mod transport;
 mod trust;
@@ -65,6 +66,8 @@ pub enum ClientError {
     Unreachable { agent: String, reason: String },
     #[error("certificate of {agent} does not match: expected {expected}, got {got}")]
     Mismatch { agent: String, expected: Fingerprint, got: Fingerprint },
+    #[error("{agent} does not speak TLS 1.3")]
+    OldTls { agent: String },
     #[error("{agent} did not answer within {} s", .after.as_secs())]
     Timeout { agent: String, after: Duration },
     #[error("the connection to {agent} failed: {reason}")]
@@ -154,7 +157,8 @@ impl Client {
         if response.status().is_success() {
             Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
         } else {
-            Err(self.within(async { Ok(self.refusal(response).await) }).await?)
+            let refusal = async { Ok(self.told_apart(self.refusal(response).await).await) };
+            Err(self.within(refusal).await?)
         }
     }
 
@@ -182,7 +186,8 @@ impl Client {
             let (sender, driver) = self.connect().await?;
             let response = self.send(sender, driver, request).await?;
             if !response.status().is_success() {
-                return Err(self.refusal(response).await);
+                let refusal = self.refusal(response).await;
+                return Err(self.told_apart(refusal).await);
             }
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             Ok(body.map_err(|error| self.broken(&*error))?.to_bytes())

@@ -6,6 +6,7 @@
 
 mod agent;
 mod binary;
+pub mod certificate;
 mod clusters;
 mod command;
 pub mod golden;

@@ -20,7 +20,7 @@ use super::request::Connection;
 use crate::task::Tasks;
 use crate::trust::Who;
 use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
-use crate::tunnel::tls::{ALPN_API, ClientCertificate, server_config};
+use crate::tunnel::tls::{self, ALPN_API, ClientCertificate, server_config};
 use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
 use crate::wire::link::Refusal;
 
@@ -138,6 +138,9 @@ impl Network {
                     let ending = ending.clone();
                     self.api.tasks().spawn("connection", async move {
                         if let Err(error) = network.take(tcp, from, stranger, place, &ending).await {
+                            if tls::is_old(&error) {
+                                tracing::info!(%from, "a caller that does not speak TLS 1.3 was refused");
+                            }
                             tracing::debug!(%from, %error, "a connection came to nothing");
                         }
                     });

@@ -80,7 +80,11 @@ impl From<ClientError> for CliError {
             }
             ClientError::Mismatch { .. } => (
                 "wrong-certificate".to_owned(),
-                Some("Somebody else may be answering in its place. If the agent was set up anew, remove the remote and add it with a new token.".to_owned()),
+                Some("Nothing was sent. Compare the second fingerprint with the one that `comity status` shows on that machine, or ask who runs it. If they are the same, its certificate was replaced: `comity remote remove NAME`, then `comity remote add NAME TOKEN` with a new token. If not, somebody else answers in its place.".to_owned()),
+            ),
+            ClientError::OldTls { .. } => (
+                "tls-version".to_owned(),
+                Some("Nothing older is spoken here. Is there an old proxy between, or something else than an agent on that port?".to_owned()),
             ),
             ClientError::Timeout { .. } => ("timeout".to_owned(), None),
             ClientError::Broken { .. } => ("broken-connection".to_owned(), None),

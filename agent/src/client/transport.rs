@@ -99,6 +99,7 @@ impl Client {
 fn dial_error(agent: String, error: &DialError) -> ClientError {
     match error.mismatch() {
         Some((expected, got)) => ClientError::Mismatch { agent, expected, got },
+        None if error.is_old_tls() => ClientError::OldTls { agent },
         None => ClientError::Unreachable { agent, reason: error.to_string() },
     }
 }

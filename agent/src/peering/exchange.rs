@@ -371,7 +371,7 @@ fn judge(error: ClientError) -> ExchangeFailure {
         ClientError::Mismatch { .. } | ClientError::Unexpected { .. } => {
             ExchangeFailure::Final(PeeringError::Unreachable(error.to_string()))
         }
-        ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Broken { .. } => {
+        ClientError::Unreachable { .. } | ClientError::OldTls { .. } | ClientError::Timeout { .. } | ClientError::Broken { .. } => {
             ExchangeFailure::Unclear(PeeringError::Unreachable(error.to_string()))
         }
     }

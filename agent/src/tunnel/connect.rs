@@ -46,6 +46,8 @@ pub enum AttemptError {
     Timeout,
     #[error("certificate does not match: expected {expected}, got {got}")]
     Mismatch { expected: Fingerprint, got: Fingerprint },
+    #[error("it does not speak TLS 1.3")]
+    OldTls,
     #[error("TLS failed: {0}")]
     Tls(String),
     #[error("the peer refused: {message}")]
@@ -63,6 +65,13 @@ impl DialError {
             AttemptError::Mismatch { expected, got } => Some((*expected, *got)),
             _ => None,
         })
+    }
+}
+
+impl DialError {
+    /// Whether an address was refused for the TLS that it speaks, and none for anything else that is worth more.
+    pub fn is_old_tls(&self) -> bool {
+        self.attempts.iter().any(|(_, error)| matches!(error, AttemptError::OldTls))
     }
 }
 
@@ -115,6 +124,7 @@ pub async fn connect(address: &str, config: Arc<ClientConfig>) -> Result<TlsStre
     TlsConnector::from(config).connect(tls::server_name(), tcp).await.map_err(
         |error| match tls::pin_mismatch(&error) {
             Some(mismatch) => AttemptError::Mismatch { expected: mismatch.expected, got: mismatch.got },
+            None if tls::is_old(&error) => AttemptError::OldTls,
             None => AttemptError::Tls(plain(&error)),
         },
     )

@@ -4,6 +4,7 @@
 mod apply;
 mod crash;
 mod declarations;
+mod failures;
 mod hostile;
 mod links;
 mod lxc;
