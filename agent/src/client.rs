@@ -24,12 +24,15 @@ use crate::wire::printable;
 
 mod control;
 mod distrust;
+mod rotation;
 mod service;
+mod succession;
 mod transport;
 mod trust;
 pub mod upgrade;
 mod volume;
 
+pub use succession::succession;
 pub use transport::{FirstContact, first_contact};
 pub use trust::{MintedToken, PendingToken};
 

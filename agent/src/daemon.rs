@@ -27,6 +27,7 @@ use crate::health::Health;
 use crate::mesh::{Mesh, MeshParts};
 use crate::observe::Observe;
 use crate::operation::Operations;
+use crate::peering::rotation::{self, RotationError};
 use crate::peering::{Peering, PeeringError, PeeringParts};
 use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::store::sqlite::SqliteStore;
@@ -72,6 +73,8 @@ pub enum DaemonError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Peering(#[from] PeeringError),
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     #[error(transparent)]
     Pools(#[from] PoolError),
     #[error("{} could not be opened: {source}", path.display())]
@@ -133,6 +136,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let store = SqliteStore::open(&place.store())?;
     let name = settle_name(&*store, options.name.clone()).await?;
     let identity = ClusterIdentity::open(place.path(), name.as_str())?;
+    rotation::settle(&*store, &identity).await?;
     let listener = network::bind(options.listen)?;
     let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let addresses = match bound {

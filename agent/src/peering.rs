@@ -12,6 +12,8 @@ pub mod half;
 mod import;
 mod keeper;
 mod ledger;
+mod repin;
+pub mod rotation;
 mod seal;
 mod status;
 
@@ -23,7 +25,7 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use schema::name::{ClusterName, LinkName};
 use schema::plan::LiveLink;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
@@ -60,6 +62,10 @@ pub struct Peering {
     statuses: status::Statuses,
     keepers: follow::Keepers,
     strangers: Semaphore,
+    /// Proofs of succession that are being checked.
+    checks: Semaphore,
+    /// Wakes the task that renews our own certificate.
+    rotating: Notify,
 }
 
 /// A redemption as it arrives at the issuer.
@@ -188,6 +194,8 @@ impl Peering {
             statuses: status::Statuses::default(),
             keepers: follow::Keepers::default(),
             strangers: Semaphore::new(farewell::STRANGERS),
+            checks: Semaphore::new(repin::CHECKS),
+            rotating: Notify::new(),
         })
     }
 
@@ -201,6 +209,7 @@ impl Peering {
                 self.resume(link, redeeming);
             }
         }
+        self.parts.tasks.spawn("rotation", Arc::clone(self).run_rotations());
         self.parts.tasks.spawn("links", Arc::clone(self).follow(router, revision));
         Ok(())
     }
@@ -255,12 +264,14 @@ impl Peering {
         Ok(ledger::remove(link, &held, Timestamp::now()))
     }
 
-    /// Serves a stream of peering's own kinds ([`StreamHeader::Sync`] and [`StreamHeader::Farewell`]) to its end.
+    /// Serves a stream of peering's own kinds (all but [`StreamHeader::Service`] and [`StreamHeader::Api`]) to its end.
     pub fn serve(self: &Arc<Self>, session: &Session, incoming: Incoming) -> BoxFuture<'static, ()> {
         let (peering, session) = (Arc::clone(self), session.clone());
         match incoming.header {
             StreamHeader::Sync { .. } => Box::pin(peering.export(session, incoming)),
             StreamHeader::Farewell => Box::pin(peering.note_farewell(session, incoming)),
+            StreamHeader::Succession => Box::pin(peering.note_succession(session, incoming)),
+            StreamHeader::Compromised => Box::pin(peering.note_compromise(session, incoming)),
             StreamHeader::Service { .. } | StreamHeader::Api => {
                 Box::pin(incoming.refuse(Refusal::Malformed, "not a stream of the link itself"))
             }

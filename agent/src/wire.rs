@@ -9,6 +9,7 @@ pub mod cluster_link;
 pub mod control;
 pub mod link;
 pub mod lxd;
+pub mod rotation;
 pub mod service;
 pub mod status;
 pub mod sync;

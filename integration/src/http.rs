@@ -119,7 +119,9 @@ impl Http {
         text = text + "\r\n" + body.unwrap_or_default();
         let answer = match &self.target {
             Target::Socket(path) => exchange(unix(path), text.as_bytes()),
-            Target::Tls { .. } => exchange(self.connect().expect("the agent can be reached"), text.as_bytes()),
+            Target::Tls { .. } => {
+                exchange(self.connect().expect("the agent can be reached"), text.as_bytes())
+            }
         };
         let (status, headers, body) = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         Answer { asked: format!("{method} {path}"), status, headers, body }

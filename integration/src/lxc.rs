@@ -149,6 +149,10 @@ pub fn pylxd() -> Option<PathBuf> {
 pub fn python(interpreter: &Path, program: &str, arguments: &[&str]) -> Done {
     let mut command = Command::new(interpreter);
     // Set where this machine's own tools need it; pylxd is told what to trust.
-    command.args(["-c", program]).args(arguments).env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE");
+    command
+        .args(["-c", program])
+        .args(arguments)
+        .env_remove("REQUESTS_CA_BUNDLE")
+        .env_remove("CURL_CA_BUNDLE");
     process::run(&mut command, "python", "")
 }

@@ -38,12 +38,7 @@ pub fn converse(command: &mut Command, named: &str, answers: &[(&str, &str)]) ->
     }
     drop(stdin);
     let status = wait_for(named, LIMIT, || child.try_wait().expect("a child can be asked"));
-    Done {
-        command: named.to_owned(),
-        stdout: text(&stdout),
-        stderr: text(&stderr),
-        code: status.code(),
-    }
+    Done { command: named.to_owned(), stdout: text(&stdout), stderr: text(&stderr), code: status.code() }
 }
 
 /// Runs `command`, called `named` in messages, with `input` on its standard input.
@@ -63,12 +58,7 @@ pub fn run(command: &mut Command, named: &str, input: &str) -> Done {
         }
         child.try_wait().expect("a child can be asked")
     });
-    Done {
-        command: named.to_owned(),
-        stdout: text(&stdout),
-        stderr: text(&stderr),
-        code: status.code(),
-    }
+    Done { command: named.to_owned(), stdout: text(&stdout), stderr: text(&stderr), code: status.code() }
 }
 
 impl Done {

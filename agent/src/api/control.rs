@@ -7,6 +7,7 @@ use super::ApiState;
 mod apply;
 mod explain;
 pub mod link;
+mod rotation;
 mod service;
 mod state;
 mod status;
@@ -23,6 +24,7 @@ pub fn router() -> Router<ApiState> {
         .merge(explain::router())
         .merge(service::router())
         .merge(link::router())
+        .merge(rotation::router())
         .merge(status::router())
         .merge(trust::router())
         .merge(volume::router())

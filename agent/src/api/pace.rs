@@ -120,8 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sender_that_stops_is_cut_off_and_one_that_does_not_is_heard() {
-        let allowance =
-            Allowance { gap: Duration::from_millis(50), grace: 20 * SECOND, bytes_a_second: 1 };
+        let allowance = Allowance { gap: Duration::from_millis(50), grace: 20 * SECOND, bytes_a_second: 1 };
         let (body, too_slow) = Paced::new(Body::from("whole"), allowance);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "whole");
         assert!(!too_slow.unwrap().load(Ordering::Acquire));

@@ -64,7 +64,13 @@ impl Surface {
 fn is_unknown(method: &Method) -> bool {
     !matches!(
         *method,
-        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
     )
 }
 

@@ -20,7 +20,10 @@ pub struct Streams {
 impl Router for Streams {
     fn route(&self, session: &Session, incoming: Incoming) -> BoxFuture<'static, ()> {
         match incoming.header {
-            StreamHeader::Sync { .. } | StreamHeader::Farewell => self.peering.serve(session, incoming),
+            StreamHeader::Sync { .. }
+            | StreamHeader::Farewell
+            | StreamHeader::Succession
+            | StreamHeader::Compromised => self.peering.serve(session, incoming),
             StreamHeader::Service { .. } => Box::pin(self.mesh.clone().serve(session.clone(), incoming)),
             StreamHeader::Api => {
                 let (api, session) = (self.api.clone(), session.clone());

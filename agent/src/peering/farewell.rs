@@ -50,8 +50,9 @@ pub(super) async fn part(
     let Some((tombstone, _)) = tombstone else {
         if let Some(session) = session {
             let half = ledger::read(&*peering.parts.store, link).await.map(|held| held.half);
-            if matches!(half, Ok(Half::Terminated(_))) {
-                // The peer's farewell is being answered on it; closing is the peer's part, once it has the answer.
+            if matches!(half, Ok(Half::Terminated(_) | Half::Pending(_))) {
+                // The peer's farewell, or that it gives up its key, is being answered on it; closing is the peer's
+                // part, once it has the answer.
                 let _ = tokio::time::timeout(LIMIT, session.closed()).await;
             }
             session.close("the link ended");

@@ -30,7 +30,7 @@ pub(super) struct Keepers {
 }
 
 struct Running {
-    peer: Peer,
+    peer: watch::Sender<Peer>,
     dials: Dials,
     incoming: mpsc::Sender<Session>,
     stop: CancellationToken,
@@ -43,9 +43,14 @@ impl Keepers {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Cancelled once the keeper of `link` has ended, if there is one.
+    pub(super) fn ended(&self, link: &LinkName) -> Option<CancellationToken> {
+        self.lock().get(link).map(|kept| kept.done.clone())
+    }
+
     fn incoming(&self, link: &LinkName, peer: &Fingerprint) -> Option<mpsc::Sender<Session>> {
         let running = self.lock();
-        running.get(link).filter(|kept| kept.peer.fingerprint == *peer).map(|kept| kept.incoming.clone())
+        running.get(link).filter(|kept| kept.peer.borrow().accepts(peer)).map(|kept| kept.incoming.clone())
     }
 }
 
@@ -124,8 +129,11 @@ impl Peering {
         };
         let mut running = self.keepers.lock();
         if let Some(kept) = running.get(link)
-            && wanted == Some((&kept.peer, kept.dials))
+            && let Some((peer, dials)) = wanted
+            && dials == kept.dials
+            && kept.peer.borrow().is_still(peer)
         {
+            kept.peer.send_replace(peer.clone());
             drop(running);
             return self.statuses.touch();
         }
@@ -136,9 +144,10 @@ impl Peering {
         if let Some((peer, dials)) = wanted {
             let (incoming, arriving) = mpsc::channel(1);
             let (stop, done) = (self.parts.tasks.ending().child_token(), CancellationToken::new());
+            let (known, following) = watch::channel(peer.clone());
             let kept = Kept {
                 link: link.clone(),
-                peer: peer.clone(),
+                peer: following,
                 dials,
                 router: Arc::clone(router),
                 incoming: arriving,
@@ -147,7 +156,7 @@ impl Peering {
                 done: done.clone(),
             };
             self.parts.tasks.spawn("link", Arc::clone(self).keep(kept));
-            running.insert(link.clone(), Running { peer: peer.clone(), dials, incoming, stop, done });
+            running.insert(link.clone(), Running { peer: known, dials, incoming, stop, done });
         }
         drop(running);
         self.keepers.started.send_modify(|generation| *generation += 1);

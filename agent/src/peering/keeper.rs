@@ -8,19 +8,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schema::name::LinkName;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::half::Peer;
+use super::rotation::Introduced;
 use super::status::Connection;
 use super::{Peering, farewell};
-use crate::tunnel::{Closed, Router, Session, dial};
+use crate::trust::Fingerprint;
+use crate::trust::cluster_identity::Changed;
+use crate::tunnel::{Closed, Router, Session};
 use crate::wire::cluster_link::Dials;
 
 /// What a keeper is to keep.
 pub(super) struct Kept {
     pub link: LinkName,
-    pub peer: Peer,
+    /// Its certificates move while it is kept.
+    pub peer: watch::Receiver<Peer>,
     pub dials: Dials,
     pub router: Arc<dyn Router>,
     /// Sessions that the peer has made.
@@ -30,6 +34,13 @@ pub(super) struct Kept {
     pub previous: Option<CancellationToken>,
     /// Cancelled when this keeper has cleaned up.
     pub done: CancellationToken,
+}
+
+impl Kept {
+    /// The peer's certificate that is pinned now.
+    fn peer_now(&self) -> Fingerprint {
+        self.peer.borrow().fingerprint
+    }
 }
 
 /// How the hold on a session ended.
@@ -55,6 +66,7 @@ impl Peering {
         let mut backoff = Backoff::default();
         let mut next: Option<(Session, Made)> = None;
         let last = loop {
+            let mut renewed = self.parts.identity.changed();
             let (session, made) = if let Some(next) = next.take() {
                 next
             } else {
@@ -66,7 +78,10 @@ impl Peering {
                         if kept.dials == Dials::Here => (session, Made::Here),
                 }
             };
-            match self.hold(&mut kept, &session, made).await {
+            if session.peer() != kept.peer_now() {
+                self.note_shown(&kept.link, &session.peer()).await;
+            }
+            match self.hold(&mut kept, &session, made, &mut renewed).await {
                 Held::Stopped => break Some(session),
                 Held::Replaced(newer) => {
                     session.close("a newer connection has replaced this one");
@@ -91,33 +106,36 @@ impl Peering {
         self.parts.imports.withdraw(&kept.link);
         self.statuses.forget(&kept.link);
         kept.done.cancel();
-        farewell::part(&self, &kept.link, &kept.peer.fingerprint, last, &kept.router).await;
+        farewell::part(&self, &kept.link, &kept.peer_now(), last, &kept.router).await;
     }
 
     /// Dials until a session stands. Dropped when one arrives by itself.
     async fn reach(
         &self,
         link: &LinkName,
-        peer: &Peer,
+        peer: &watch::Receiver<Peer>,
         router: &Arc<dyn Router>,
         backoff: &mut Backoff,
     ) -> Session {
-        let parts = &self.parts;
         loop {
             tokio::time::sleep(backoff.pause()).await;
-            let own = parts.identity.current();
-            let dialled = dial(&peer.addresses, peer.fingerprint, &own, Arc::clone(router), &parts.tasks);
-            match dialled.await {
+            let now = peer.borrow().clone();
+            match self.dial_peer(link, &now, router).await {
                 Ok(session) => return session,
-                Err(error) => {
-                    let reason = error.to_string();
+                Err(reason) => {
                     self.statuses.update(link, |status| status.connection = Connection::Down { reason });
                 }
             }
         }
     }
 
-    async fn hold(self: &Arc<Self>, kept: &mut Kept, session: &Session, made: Made) -> Held {
+    async fn hold(
+        self: &Arc<Self>,
+        kept: &mut Kept,
+        session: &Session,
+        made: Made,
+        renewed: &mut Changed,
+    ) -> Held {
         let parts = &self.parts;
         if let Some(older) = parts.sessions.put(kept.link.clone(), session.clone())
             && !older.same(session)
@@ -126,7 +144,7 @@ impl Peering {
         }
         let link = kept.link.clone();
         let mut heard = false;
-        let ended = {
+        let (ended, taken) = {
             let receive = self.receive(&link, session, &mut heard);
             tokio::pin!(receive);
             loop {
@@ -134,15 +152,26 @@ impl Peering {
                     biased;
                     () = kept.stop.cancelled() => return Held::Stopped,
                     Some(newer) = kept.incoming.recv() => {
-                        if made == Made::Here && parts.identity.fingerprint() < kept.peer.fingerprint {
+                        if made == Made::Here && parts.identity.fingerprint() < kept.peer_now() {
                             newer.close("the connection that stands is the other one");
                         } else {
                             return Held::Replaced(newer);
                         }
                     }
-                    closed = session.closed() => break why(closed),
+                    closed = session.closed() => break (why(closed), false),
+                    () = renewed.changed() => break ("this cluster's certificate was renewed".to_owned(), true),
                     error = &mut receive => {
                         if error.is_unknown_link() {
+                            // The peer knows us by an older certificate only, if it was away while that was renewed.
+                            match self.introduce(session).await {
+                                Introduced::Taken => {
+                                    break ("the peer has taken this cluster's new certificate".to_owned(), true);
+                                }
+                                Introduced::Refused(reason) => {
+                                    break (format!("the peer does not take this cluster's new certificate: {reason}"), false);
+                                }
+                                Introduced::Nothing => {}
+                            }
                             // The peer has no such link any more and is about to say so on this very session: closing
                             // it now would cut off our answer, and leave the peer looking for us.
                             tokio::select! {
@@ -151,12 +180,12 @@ impl Peering {
                                 () = tokio::time::sleep(farewell::LIMIT) => {}
                             }
                         }
-                        break error.to_string();
+                        break (error.to_string(), false);
                     }
                 }
             }
         };
-        Held::Ended { reason: ended, heard }
+        Held::Ended { reason: ended, heard: heard || taken }
     }
 }
 

@@ -24,6 +24,8 @@ pub const TOKEN: &str = "/token/";
 pub const VOLUME: &str = "/volume/";
 /// The cluster itself: its name.
 pub const CLUSTER: &str = "/cluster";
+/// The succession of the cluster's own certificates, and the rotation that is under way.
+pub const SUCCESSION: &str = "/succession";
 /// Follow-up steps still to be done.
 pub const STEP: &str = "/step/";
 

@@ -71,6 +71,15 @@ impl ClusterIdentity {
         }
     }
 
+    /// That the pair with this certificate is there to be installed.
+    pub fn require_prepared(&self, expected: &Fingerprint) -> Result<(), CertificateError> {
+        let dir = self.dir()?;
+        match next::prepared(dir)? {
+            Some(pair) if pair.fingerprint == *expected => Ok(()),
+            _ => Err(CertificateError::NotPrepared { dir: dir.to_owned(), expected: *expected }),
+        }
+    }
+
     fn dir(&self) -> Result<&Path, CertificateError> {
         self.dir.as_deref().ok_or(CertificateError::InMemory)
     }

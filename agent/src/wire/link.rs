@@ -16,6 +16,11 @@ pub enum StreamHeader {
     Service { destination: ServiceName, source: ServiceName },
     /// The opener has deleted the link; accepting means that this was noted. Nothing follows on the stream.
     Farewell,
+    /// The opener's certificate is followed by another: one frame with the proof follows, and one answer frame.
+    Succession,
+    /// The opener's key may be in other hands: accepting means that nothing it signed counts here any more, and that
+    /// the link's trust is given up. Nothing follows on the stream.
+    Compromised,
     /// An HTTP/1.1 connection to the API, with the pinned peer as caller.
     Api,
 }

@@ -102,7 +102,18 @@ fn what_makes_no_sense_is_the_caller_s_fault() {
     trusted.delete("/1.0/certificates").refused(501, "Not Implemented");
     trusted.send("BREW", "/1.0/certificates", &[], None).refused(404, "Method \"BREW\" not found");
     trusted.send("BREW", "/1.0/nonsense", &[], None).refused(404, "Method \"BREW\" not found");
-    for body in ["", "{", "nonsense", "[]", "5", "null", "\"x\"", "{\"name\":5}", "{\"name\":{}}", "{\"projects\":\"x\"}"] {
+    for body in [
+        "",
+        "{",
+        "nonsense",
+        "[]",
+        "5",
+        "null",
+        "\"x\"",
+        "{\"name\":5}",
+        "{\"name\":{}}",
+        "{\"projects\":\"x\"}",
+    ] {
         for path in ["/1.0/certificates", "/1.0/cluster/links"] {
             let answer = sent("POST", path, body);
             assert_eq!(answer.status, 400, "{path} {body}: {}", String::from_utf8_lossy(&answer.body));
@@ -116,26 +127,46 @@ fn what_makes_no_sense_is_the_caller_s_fault() {
     let told = sent("POST", "/1.0/certificates", &token).refused(400, "");
     assert!(!told.error().contains("eyJx"), "{}", told.error());
     // LXD's own clients do not all say what they send.
-    let bare = "POST /1.0/certificates HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    let bare =
+        "POST /1.0/certificates HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
     let mut stream = trusted.connect().expect("a connection");
     stream.write_all(bare.as_bytes()).expect("it is taken");
     let (status, _, body) = read_answer(&mut BufReader::new(stream)).expect("an answer");
     assert_eq!(status, 400, "{}", String::from_utf8_lossy(&body));
     assert!(!String::from_utf8_lossy(&body).contains("ontent"), "it is about the content, not its type");
 
-    for path in ["/1.0/certificates/%00", "/1.0/certificates/%ff", "/1.0/cluster/links/a%2fb", "/1.0//", "/1.0/operations/x"] {
+    for path in [
+        "/1.0/certificates/%00",
+        "/1.0/certificates/%ff",
+        "/1.0/cluster/links/a%2fb",
+        "/1.0//",
+        "/1.0/operations/x",
+    ] {
         for method in ["GET", "DELETE", "PUT", "PATCH", "POST"] {
             let answer = trusted.send(method, path, &[], Some("{}"));
-            assert!((400..=501).contains(&answer.status) && answer.status != 500, "{method} {path}: {}", answer.status);
+            assert!(
+                (400..=501).contains(&answer.status) && answer.status != 500,
+                "{method} {path}: {}",
+                answer.status
+            );
             assert_eq!(answer.json()["type"], "error", "{method} {path}");
         }
     }
-    for garbage in ["\r\n\r\n\r\nx", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
+    for garbage in [
+        "\r\n\r\n\r\nx",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    ] {
         let mut stream = trusted.connect().expect("a connection");
         stream.write_all(garbage.as_bytes()).expect("it is taken");
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said);
-        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 400"), "{garbage:?}: {}", String::from_utf8_lossy(&said));
+        assert!(
+            said.is_empty() || said.starts_with(b"HTTP/1.1 400"),
+            "{garbage:?}: {}",
+            String::from_utf8_lossy(&said)
+        );
     }
     assert!(!agent.log().contains("panicked"), "{}", agent.log());
 }

@@ -15,7 +15,10 @@ fn remotes_are_added_by_token_in_all_three_ways() {
     shown.add(lxc.run(&["remote", "add", "east", &first]).success());
     let second = Lxc::token(&west, "as-password");
     let address = west.address();
-    shown.add(lxc.run(&["remote", "add", "west", &address, "--accept-certificate", "--password", &second]).success());
+    shown.add(
+        lxc.run(&["remote", "add", "west", &address, "--accept-certificate", "--password", &second])
+            .success(),
+    );
     shown.add(lxc.run(&["remote", "list"]).success());
     shown.add(lxc.run(&["remote", "switch", "east"]).success());
     shown.add(lxc.run(&["remote", "rename", "east", "sunrise"]).success());
@@ -32,7 +35,10 @@ fn remotes_are_added_by_token_in_all_three_ways() {
     // A token is for one.
     let late = Lxc::new();
     shown.add(late.run(&["remote", "add", "east", &third]).exits(1));
-    shown.add(late.run(&["remote", "add", "east", &east.address(), "--accept-certificate", "--password", "secret"]).exits(1));
+    shown.add(
+        late.run(&["remote", "add", "east", &east.address(), "--accept-certificate", "--password", "secret"])
+            .exits(1),
+    );
     shown.matches("remote-add");
 }
 
@@ -93,7 +99,8 @@ fn query_reaches_everything() {
     }
     let east = Agent::start("east");
     let lxc = Lxc::trusted_by(&east);
-    for path in ["/1.0", "/1.0/certificates?recursion=1", "/1.0/operations", "/1.0/cluster/links?recursion=1"] {
+    for path in ["/1.0", "/1.0/certificates?recursion=1", "/1.0/operations", "/1.0/cluster/links?recursion=1"]
+    {
         // What is empty is printed as nothing at all.
         lxc.run(&["query", path]).success();
     }

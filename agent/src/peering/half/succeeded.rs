@@ -21,6 +21,11 @@ impl Peer {
         self.pinned().accepted().any(|accepted| accepted == *shown)
     }
 
+    /// Whether `now` is the same peer at the same place: at most its certificates have moved, as was announced.
+    pub fn is_still(&self, now: &Peer) -> bool {
+        self.addresses == now.addresses && self.accepts(&now.fingerprint)
+    }
+
     /// Every certificate that it may show, PEM by hash: the pinned one, and one that was announced.
     pub fn certificates(&self) -> BTreeMap<Fingerprint, String> {
         let next = self.lineage.next.iter().filter(|next| !next.lapsed);
