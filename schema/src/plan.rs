@@ -76,6 +76,9 @@ pub struct LiveLink {
     /// The peer's pinned certificate; `None` while the trust is not made.
     #[serde(default)]
     pub peer_fingerprint: Option<String>,
+    /// Where the peer is reached, as this side knows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// A one-line reason for a state that is not ACTIVE.
     #[serde(default)]
     pub reason: Option<String>,

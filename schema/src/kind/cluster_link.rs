@@ -1,12 +1,17 @@
 //! `cluster_link "NAME" {}`: the trust between this cluster and another (LXD: cluster link, Consul: peering).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Place};
-use super::{Declaration, Decoded, Kind};
+use super::{Declaration, Decoded, Kind, meta};
+use crate::diagnostic::secret::quoted;
 use crate::diagnostic::{Diagnostic, Faults, Severity};
 use crate::name::{GroupName, LinkName, RemoteName};
 use crate::record::{Record, RecordKey};
+
+pub mod address;
 
 /// One side's half of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -21,6 +26,27 @@ pub struct ClusterLink {
     pub auth_groups: Vec<GroupName>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// Free keys, each beginning with [`USER_KEY`] (LXD: `config`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
+    /// Where a public link leads, `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The certificate that a public link pins: SHA-256, 64 lower-case hexadecimal digits. `None` while one that was
+    /// made by hand waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
+/// What the keys of a link's `config` that users may set begin with.
+pub const USER_KEY: &str = "user.";
+
+impl ClusterLink {
+    /// Whether this is the side of a one-way link that is called: what it grants, the other side may do here. The
+    /// calling side grants nothing.
+    pub fn is_called(&self) -> bool {
+        self.kind == LinkType::Unidirectional && !self.auth_groups.is_empty()
+    }
 }
 
 /// Who may call whom (LXD's three types).
@@ -69,14 +95,42 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     auth_groups.dedup();
     let token = token_source(&mut fields);
     let description = fields.string("description");
-    if kind == LinkType::Public && (!auth_groups.is_empty() || token.is_some()) {
-        let summary = "a public link has no auth_groups and takes no token";
-        fields.fault("bad-value", summary, declaration.header);
+    let config = user_config(&mut fields);
+    let (address, fingerprint) = (address(&mut fields), fingerprint(&mut fields));
+    match kind {
+        LinkType::Public => {
+            if !auth_groups.is_empty() || token.is_some() {
+                let summary = "a public link has no auth_groups and takes no token";
+                fields.fault("bad-value", summary, declaration.header);
+            }
+            for name in ["address", "fingerprint"] {
+                if fields.span(name).is_none() {
+                    fields.missing_with(name, format!("a public link needs its peer's {name}"));
+                }
+            }
+        }
+        LinkType::Unidirectional if token.is_some() && !auth_groups.is_empty() => {
+            let at = fields.faults.at(fields.span("auth_groups").unwrap_or(declaration.header));
+            fields.faults.push(
+                Diagnostic::error(
+                    "bad-value",
+                    "the side of a unidirectional link that takes a token has no auth_groups",
+                    Some(at),
+                )
+                .detail(
+                    "It only calls; what it may do is said on the other side, which has auth_groups and makes the token.",
+                ),
+            );
+        }
+        LinkType::Bidirectional | LinkType::Unidirectional => {}
     }
-    // Refused here, before anything is committed: their token exchange is not made yet, and half a link helps nobody.
-    if kind != LinkType::Bidirectional {
-        let summary = "only bidirectional links can be made yet";
-        fields.fault("not-yet", summary, declaration.header);
+    if kind != LinkType::Public {
+        for name in ["address", "fingerprint"] {
+            if let Some(span) = fields.span(name) {
+                let summary = format!("{name} is for public links; of others the trust token tells it");
+                fields.fault("bad-value", summary, span);
+            }
+        }
     }
     fields.finish_with(|key| {
         (key == "token" || key == "trust_token").then_some(
@@ -88,7 +142,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
         // Naming the cluster that the link's name stands for anyway means the same as not naming it.
         let cluster = cluster.filter(|cluster| cluster.as_str() != name.as_str());
         decoded.token_source = token.map(|token| (name.clone(), token));
-        let link = ClusterLink { kind, cluster, auth_groups, description };
+        let link = ClusterLink { kind, cluster, auth_groups, description, config, address, fingerprint };
         decoded.record(RecordKey::ClusterLink(name), Record::ClusterLink(link), declaration.header);
     }
     decoded
@@ -116,4 +170,36 @@ fn token_source(fields: &mut Fields<'_, '_>) -> Option<TokenSource> {
     }
     file.map(|file| TokenSource::File(file.text.to_owned()))
         .or_else(|| variable.map(|variable| TokenSource::Environment(variable.text.to_owned())))
+}
+
+fn user_config(fields: &mut Fields<'_, '_>) -> BTreeMap<String, String> {
+    let config = meta::decode(fields, "config");
+    let Some(span) = fields.span("config") else { return config };
+    for key in config.keys().filter(|key| !key.starts_with(USER_KEY)) {
+        let summary = format!("invalid configuration key {}: a link's begin with {USER_KEY:?}", quoted(key));
+        fields.fault("bad-value", summary, span);
+    }
+    config
+}
+
+fn address(fields: &mut Fields<'_, '_>) -> Option<String> {
+    let text = fields.text("address")?;
+    match address::complete(text.text) {
+        Ok(address) => Some(address),
+        Err(error) => {
+            fields.fault("bad-value", format!("address is not one: {error}"), text.span);
+            None
+        }
+    }
+}
+
+fn fingerprint(fields: &mut Fields<'_, '_>) -> Option<String> {
+    let text = fields.text("fingerprint")?;
+    let good = text.text.len() == 64 && text.text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !good {
+        let summary = "fingerprint is the SHA-256 of a certificate: 64 hexadecimal digits";
+        fields.fault("bad-value", summary, text.span);
+        return None;
+    }
+    Some(text.text.to_ascii_lowercase())
 }

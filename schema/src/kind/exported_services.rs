@@ -34,7 +34,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     }
     let mut fields = declaration.fields(&root, faults);
     tenancy::partition(&mut fields);
-    meta::decode(&mut fields);
+    meta::decode(&mut fields, "meta");
     let mut rows: BTreeMap<ServiceMatch, Row> = BTreeMap::new();
     for (index, table, span) in fields.tables("services") {
         let place = Place::Item(&root, "services", index);

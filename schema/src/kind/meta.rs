@@ -1,4 +1,4 @@
-//! `meta`: free keys with texts, within Consul's limits.
+//! `meta` and its like: free keys with texts, within Consul's limits.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ const MAX_ENTRIES: usize = 64;
 const MAX_KEY: usize = 128;
 const MAX_VALUE: usize = 512;
 
-/// The field `meta`.
-pub fn decode(fields: &mut Fields<'_, '_>) -> BTreeMap<String, String> {
+/// The field `name`.
+pub fn decode(fields: &mut Fields<'_, '_>, name: &'static str) -> BTreeMap<String, String> {
     let mut meta = BTreeMap::new();
-    let Some((table, span)) = fields.table("meta") else { return meta };
-    let place = fields.place.field("meta");
+    let Some((table, span)) = fields.table(name) else { return meta };
+    let place = fields.place.field(name);
     if table.0.len() > MAX_ENTRIES {
         fields.fault("too-large", format!("{place} exceeds maximum element count {MAX_ENTRIES}"), span);
     }
@@ -30,7 +30,7 @@ pub fn decode(fields: &mut Fields<'_, '_>) -> BTreeMap<String, String> {
             Value::Float(float) => float.to_string(),
             Value::Faulty => continue,
             Value::Null | Value::List(_) | Value::Table(_) => {
-                fields.wrong_type("meta", "an object of strings", node);
+                fields.wrong_type(name, "an object of strings", node);
                 continue;
             }
         };

@@ -81,7 +81,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
         port: fields.port("port"),
         address: address(&mut fields, "address").unwrap_or_default(),
         tags: fields.texts("tags").into_iter().map(|tag| tag.text.to_owned()).collect(),
-        meta: meta::decode(&mut fields),
+        meta: meta::decode(&mut fields, "meta"),
         ..Service::default()
     };
     for (index, table, span) in fields.tables("checks") {

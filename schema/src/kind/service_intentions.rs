@@ -44,7 +44,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let mut fields = declaration.fields(&root, faults);
     tenancy::namespace(&mut fields);
     tenancy::partition(&mut fields);
-    meta::decode(&mut fields);
+    meta::decode(&mut fields, "meta");
     let needs_jwt = permission::jwt(&mut fields);
     let before = fields.faults.len();
     let tables = fields.tables("sources");

@@ -1,10 +1,10 @@
 //! Compares what a manifest declares with what a cluster holds: one walk over both, in order of key.
 
 use crate::kind::Kind;
-use crate::kind::cluster_link::LinkType;
+use crate::kind::cluster_link::{ClusterLink, LinkType};
 use crate::name::{LinkName, ManifestName};
 use crate::plan::{
-    Action, Base, Change, Conflict, Data, Declared, Desired, LinkState, Live, Ownership, Plan,
+    Action, Base, Change, Conflict, Data, Declared, Desired, LinkState, Live, LiveLink, Ownership, Plan,
 };
 use crate::record::{LiveRecord, Record, RecordKey};
 
@@ -120,20 +120,25 @@ fn remove(owner: &ManifestName, key: &RecordKey, have: &LiveRecord, data: Data) 
     })
 }
 
-/// Declared links without trust: new, left half made, or given up by the peer.
+/// Declared links without trust: new, left half made, or given up by the peer; and public ones that pin something else
+/// than is declared.
 fn exchanges(desired: &Desired, live: &Live) -> Vec<LinkName> {
     let links = desired.records.iter().filter_map(|(key, declared)| match (key, &declared.record) {
         (RecordKey::ClusterLink(name), Record::ClusterLink(link)) => Some((name, link)),
         _ => None,
     });
     links
-        .filter(|(_, link)| matches!(link.kind, LinkType::Bidirectional | LinkType::Unidirectional))
-        .filter(|(name, _)| match live.links.get(name).map(|link| link.state) {
-            None | Some(LinkState::Pending | LinkState::Terminated) => true,
-            Some(LinkState::Establishing | LinkState::Active | LinkState::Failing | LinkState::Deleting) => {
-                false
-            }
-        })
+        .filter(|(name, link)| live.links.get(name).is_none_or(|live| !is_made(link, live)))
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+fn is_made(link: &ClusterLink, live: &LiveLink) -> bool {
+    let made = match live.state {
+        LinkState::Pending | LinkState::Terminated => false,
+        LinkState::Establishing | LinkState::Active | LinkState::Failing | LinkState::Deleting => true,
+    };
+    let pins = link.kind != LinkType::Public
+        || (live.peer_fingerprint == link.fingerprint && live.addresses.iter().eq(&link.address));
+    made && pins
 }

@@ -72,6 +72,9 @@ fn cluster_link(attributes: &mut Map<String, Value>, link: &ClusterLink) {
     set(attributes, "type", link.kind);
     set(attributes, "cluster", &link.cluster);
     set(attributes, "auth_groups", &link.auth_groups);
+    set(attributes, "address", &link.address);
+    set(attributes, "fingerprint", &link.fingerprint);
+    set(attributes, "config", &link.config);
 }
 
 fn describe_service(attributes: &mut Map<String, Value>, service: &Service) {
