@@ -47,6 +47,8 @@ pub trait Redeem: Send + Sync + 'static {
         link: &'a LinkName,
         token: &'a str,
     ) -> BoxFuture<'a, Result<(), String>>;
+    /// Pins what the declaration of a public link names.
+    fn pin<'a>(&'a self, permit: &'a Permit, link: &'a LinkName) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// A peering is shared, and its redemptions go on after the call.
@@ -60,6 +62,10 @@ impl Redeem for Arc<Peering> {
         Box::pin(async move {
             Peering::redeem(self, permit, link, token).await.map(drop).map_err(|error| error.to_string())
         })
+    }
+
+    fn pin<'a>(&'a self, permit: &'a Permit, link: &'a LinkName) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { Peering::pin(self, permit, link).await.map_err(|error| error.to_string()) })
     }
 }
 

@@ -302,6 +302,8 @@ async fn delete(context: &Context, link: &LinkName) -> Result<ExitCode, CliError
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::wire::sync::PeerView;
 
@@ -317,8 +319,13 @@ mod tests {
             addresses: vec!["127.0.0.1:8443".to_owned()],
             dials: Some(Dials::Here),
             first_active: None,
+            token_id: None,
             token_expires_at: None,
             peer: None,
+            config: BTreeMap::new(),
+            unconfirmed: None,
+            dial_back: None,
+            note: None,
         }
     }
 

@@ -32,7 +32,9 @@ impl Client {
         let (code, message, hint) = match expired {
             Some(end) => (
                 "certificate-expired",
-                format!("the certificate of this client expired at {end:.0}, so {agent} does not trust it any more"),
+                format!(
+                    "the certificate of this client expired at {end:.0}, so {agent} does not trust it any more"
+                ),
                 "Move client.crt and client.key out of the configuration folder, make a token there with `comity trust add --name NAME`, remove the remote here and add it again with that token: a new certificate is made then.",
             ),
             None => (

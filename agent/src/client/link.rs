@@ -7,6 +7,7 @@ use schema::name::LinkName;
 
 use super::{Client, ClientError, NO_BODY};
 use crate::wire::cluster_link::{Activated, LinkPost, LinkReport, MintRequest, MintResponse, RedeemRequest};
+use crate::wire::token::Secret;
 
 impl Client {
     /// Every link, and what is true of it.
@@ -47,6 +48,11 @@ impl Client {
         self.request(Method::POST, &format!("/control/v1/links/{name}/redeem"), Some(request)).await
     }
 
+    /// Has the agent pin what the declaration of a public link names.
+    pub async fn pin_link(&self, name: &LinkName) -> Result<LinkReport, ClientError> {
+        self.request(Method::POST, &format!("/control/v1/links/{name}/pin"), NO_BODY).await
+    }
+
     /// Makes a link by hand, in LXD's shape. For a pending one the answer is the token, as LXD gives it.
     pub async fn create_link(&self, link: &LinkPost) -> Result<serde_json::Value, ClientError> {
         self.lxd(Method::POST, "/1.0/cluster/links", Some(link)).await
@@ -64,5 +70,12 @@ impl Client {
             self.lxd(Method::POST, "/1.0/cluster/links", Some(activation)).await?;
         // Only our own agents say more than that it worked.
         Ok(serde_json::from_value(answer).unwrap_or_default())
+    }
+
+    /// The calling side of a unidirectional link redeems its token: the issuer knows its certificate from then on.
+    pub async fn redeem_identity_token(&self, token: &Secret) -> Result<(), ClientError> {
+        let body = serde_json::json!({ "trust_token": token.expose() });
+        let _: serde_json::Value = self.lxd(Method::POST, "/1.0/auth/identities/tls", Some(&body)).await?;
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use super::half::Half;
 use super::keeper::Backoff;
 use super::ledger::{self, Tombstone};
 use super::{Peering, PeeringError};
+use crate::authorize::Permit;
 use crate::store::value;
 use crate::store::{Op, Txn, keys};
 use crate::trust::Fingerprint;
@@ -131,7 +132,8 @@ impl Peering {
     /// The peer says that it has deleted the link.
     pub(super) async fn note_farewell(self: Arc<Self>, session: Session, incoming: Incoming) {
         let peer = session.peer();
-        match self.terminate(&peer).await {
+        let dialled = if session.was_dialled() { Dials::Here } else { Dials::Peer };
+        match self.terminate(&peer, dialled).await {
             Ok(()) => {
                 // Nothing follows; dropping the stream is its end.
                 let _ = incoming.accept().await;
@@ -143,16 +145,71 @@ impl Peering {
         }
     }
 
-    async fn terminate(&self, peer: &Fingerprint) -> Result<(), PeeringError> {
-        while let Some(link) = ledger::link_of(&*self.parts.store, peer).await? {
-            let before = ledger::read(&*self.parts.store, &link).await?;
-            let Some(after) = before.half.clone().terminated(peer, Timestamp::now()) else { break };
-            if self.commit(ledger::replace(&link, &before, &after)).await?.is_some() {
-                tracing::warn!(%link, %peer, "the peer has deleted the link");
+    /// `dialled` says who opened the connection that it was told over: of two one-way links it tells which.
+    async fn terminate(&self, peer: &Fingerprint, dialled: Dials) -> Result<(), PeeringError> {
+        let store = &*self.parts.store;
+        'again: loop {
+            for (link, before) in ledger::all(store).await?.1 {
+                let now = Timestamp::now();
+                let Some(after) = before.half.clone().terminated(peer, dialled, now) else { continue };
+                if self.commit(ledger::replace(&link, &before, &after)).await?.is_some() {
+                    tracing::warn!(%link, %peer, "the peer has deleted the link");
+                }
+                continue 'again;
             }
+            break;
+        }
+        if dialled == Dials::Peer
+            && let Some((link, guard)) = ledger::guest(store, peer).await?
+        {
+            let key = guard.key.clone();
+            self.commit(Txn { guards: vec![guard], ops: vec![Op::Delete { key }] }).await?;
+            tracing::warn!(%link, %peer, "the peer has deleted its link to this cluster");
         }
         // Both sides deleted it: the peer need not be told.
         bury(self, peer).await
+    }
+
+    /// A connection from a cluster that may call here over a one-way link, and is known by its identity alone.
+    pub(super) async fn receive_guest(self: Arc<Self>, session: Session) {
+        let mut changed = self.parts.identities.changed();
+        loop {
+            tokio::select! {
+                _ = session.closed() => return,
+                told = changed.changed() => if told.is_err() { return },
+            }
+            if matches!(ledger::link_of(&*self.parts.store, &session.peer()).await, Ok(None)) {
+                return self.receive_stranger(session).await;
+            }
+        }
+    }
+
+    /// Ends the trust in a cluster that may call here over a one-way link and is known by its identity alone; it is
+    /// told so. An identity that a link stands behind goes with its link.
+    pub async fn dismiss(&self, permit: &Permit, peer: &Fingerprint) -> Result<(), PeeringError> {
+        let store = &*self.parts.store;
+        loop {
+            let Some((link, guard)) = ledger::guest(store, peer).await? else {
+                return match ledger::link_of(store, peer).await? {
+                    Some(link) => Err(PeeringError::IsLinked(link)),
+                    None => Err(PeeringError::UnknownPeer),
+                };
+            };
+            let tombstone = Tombstone {
+                link: link.clone(),
+                at: Timestamp::now(),
+                dials: Dials::Peer,
+                addresses: Vec::new(),
+            };
+            let ops = vec![
+                Op::Delete { key: guard.key.clone() },
+                Op::Put { key: keys::tombstone(&peer.to_string()), value: value::encode(&tombstone) },
+            ];
+            if self.commit(Txn { guards: vec![guard], ops }).await?.is_some() {
+                tracing::info!(%link, %peer, by = %permit.caller(), "a linked cluster is no longer trusted");
+                return Ok(());
+            }
+        }
     }
 
     /// A connection from somebody who is not linked: perhaps one that is to be told so.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use schema::kind::cluster_link::LinkType;
 use schema::name::LinkName;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ pub(super) struct Keepers {
 }
 
 struct Running {
+    kind: LinkType,
     peer: watch::Sender<Peer>,
     dials: Dials,
     incoming: mpsc::Sender<Session>,
@@ -124,13 +126,13 @@ impl Peering {
     /// Starts, restarts or ends a link's keeper, as its half asks for.
     fn keep_as(self: &Arc<Self>, router: &Arc<dyn Router>, link: &LinkName, half: &Half) {
         let wanted = match half {
-            Half::Established(established) => Some((&established.peer, established.dials)),
+            Half::Established(established) => Some((established.kind, &established.peer, established.dials)),
             _ => None,
         };
         let mut running = self.keepers.lock();
         if let Some(kept) = running.get(link)
-            && let Some((peer, dials)) = wanted
-            && dials == kept.dials
+            && let Some((kind, peer, dials)) = wanted
+            && (kind, dials) == (kept.kind, kept.dials)
             && kept.peer.borrow().is_still(peer)
         {
             kept.peer.send_replace(peer.clone());
@@ -141,12 +143,13 @@ impl Peering {
             kept.stop.cancel();
             kept.done
         });
-        if let Some((peer, dials)) = wanted {
+        if let Some((kind, peer, dials)) = wanted {
             let (incoming, arriving) = mpsc::channel(1);
             let (stop, done) = (self.parts.tasks.ending().child_token(), CancellationToken::new());
             let (known, following) = watch::channel(peer.clone());
             let kept = Kept {
                 link: link.clone(),
+                kind,
                 peer: following,
                 dials,
                 router: Arc::clone(router),
@@ -155,8 +158,13 @@ impl Peering {
                 previous,
                 done: done.clone(),
             };
-            self.parts.tasks.spawn("link", Arc::clone(self).keep(kept));
-            running.insert(link.clone(), Running { peer: known, dials, incoming, stop, done });
+            match kind {
+                LinkType::Public => self.parts.tasks.spawn("link", Arc::clone(self).watch_public(kept)),
+                LinkType::Bidirectional | LinkType::Unidirectional => {
+                    self.parts.tasks.spawn("link", Arc::clone(self).keep(kept));
+                }
+            }
+            running.insert(link.clone(), Running { kind, peer: known, dials, incoming, stop, done });
         }
         drop(running);
         self.keepers.started.send_modify(|generation| *generation += 1);
@@ -174,7 +182,10 @@ impl Peering {
                     Ok(Some(_)) if session.room() == Room::Little => {
                         session.close("the link was made just now; connect again");
                     }
-                    Ok(Some(link)) => peering.hand_over(&link, session.clone()).await,
+                    Ok(Some(link)) if peering.is_kept(&link, &session).await => {
+                        peering.hand_over(&link, session.clone()).await;
+                    }
+                    Ok(Some(_)) => Arc::clone(&peering).receive_guest(session.clone()).await,
                     Ok(None) => Arc::clone(&peering).receive_stranger(session.clone()).await,
                     Err(error) => {
                         tracing::error!(%error, "a connection could not be judged");
@@ -187,6 +198,13 @@ impl Peering {
                 () = adopted => {}
             }
         });
+    }
+
+    /// Whether the link has a half here, whose keeper takes the session. A caller over a one-way link may be known by
+    /// its identity alone.
+    async fn is_kept(&self, link: &LinkName, session: &Session) -> bool {
+        let held = ledger::read(&*self.parts.store, link).await;
+        held.is_ok_and(|held| held.half.peer().is_some_and(|peer| peer.accepts(&session.peer())))
     }
 
     async fn hand_over(&self, link: &LinkName, session: Session) {

@@ -8,6 +8,7 @@
 //! token and key (see [`Attempt::of`]), so that a second run needs no memory of the first.
 
 use jiff::Timestamp;
+use schema::kind::cluster_link::LinkType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -18,6 +19,7 @@ mod succeeded;
 
 use crate::trust::Fingerprint;
 use crate::trust::lineage::Lineage;
+pub use crate::wire::cluster_link::DialBack;
 use crate::wire::cluster_link::Dials;
 use crate::wire::token::{Secret, SecretDigest};
 
@@ -26,6 +28,8 @@ use crate::wire::token::{Secret, SecretDigest};
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Half {
     Pending(Pending),
+    /// A public link's peer was asked for its certificate, which nobody has confirmed yet.
+    Unconfirmed(Unconfirmed),
     Redeeming(Redeeming),
     Established(Established),
     Terminated(Terminated),
@@ -49,9 +53,17 @@ pub struct Issued {
     pub bound_to: Option<Fingerprint>,
 }
 
+/// What a public link's peer showed at the address that was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    pub peer: Peer,
+}
+
 /// A peer's token is being redeemed by this side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redeeming {
+    #[serde(default, rename = "type")]
+    pub kind: LinkType,
     pub attempt: Attempt,
     /// Our certificate that the attempt is made with.
     pub key: Fingerprint,
@@ -61,9 +73,11 @@ pub struct Redeeming {
     pub sealed: Sealed,
 }
 
-/// Trust on both sides.
+/// The trust is made: on both sides, or on this one alone where the link is a public one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Established {
+    #[serde(default, rename = "type")]
+    pub kind: LinkType,
     pub peer: Peer,
     pub dials: Dials,
     /// How the peer came to be accepted, where a token of ours was redeemed.
@@ -71,6 +85,9 @@ pub struct Established {
     pub redemption: Option<Redemption>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_active: Option<Timestamp>,
+    /// Whether this side reached the redeemer at the addresses that it gave; `None` until that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_back: Option<DialBack>,
 }
 
 /// The cluster at the other end.
@@ -129,8 +146,12 @@ impl Attempt {
 pub struct Presented {
     pub secret: Secret,
     pub attempt: Option<Attempt>,
-    /// With the certificate whose key the handshake proved.
+    /// The declared type of the link.
+    pub kind: LinkType,
+    /// With the certificate whose key a handshake proved.
     pub peer: Peer,
+    /// Where dialling back had to be done first.
+    pub dial_back: Option<DialBack>,
 }
 
 /// What an issuer's half makes of a redemption.
@@ -180,10 +201,26 @@ impl Default for Half {
 }
 
 impl Half {
-    /// The peer whose identity this half stands for.
+    /// The peer that the trust is made with.
     pub fn peer(&self) -> Option<&Peer> {
         match self {
             Half::Established(established) => Some(&established.peer),
+            _ => None,
+        }
+    }
+
+    /// The peer, where both sides know of the link: of a public one its peer knows nothing.
+    pub fn linked(&self) -> Option<&Peer> {
+        match self {
+            Half::Established(established) if established.kind != LinkType::Public => Some(&established.peer),
+            _ => None,
+        }
+    }
+
+    /// The peer that may call here: known as an identity for as long as the half is.
+    pub fn admitted(&self) -> Option<&Peer> {
+        match self {
+            Half::Established(established) if established.admits() => Some(&established.peer),
             _ => None,
         }
     }
@@ -228,6 +265,7 @@ impl Half {
                     peer: Peer { addresses: redeeming.addresses, ..established.peer },
                     dials: Dials::Here,
                     redemption: None,
+                    dial_back: None,
                     ..established
                 })))
             }
@@ -239,8 +277,11 @@ impl Half {
     /// The issuer accepted `attempt`.
     pub fn accepted(self, attempt: &Attempt, certificate_pem: String) -> Result<Half, Superseded> {
         match self {
-            Half::Redeeming(Redeeming { attempt: current, pinned, addresses, .. }) if current == *attempt => {
+            Half::Redeeming(Redeeming { kind, attempt: current, pinned, addresses, .. })
+                if current == *attempt =>
+            {
                 Ok(Half::Established(Established {
+                    kind,
                     peer: Peer {
                         fingerprint: pinned,
                         certificate_pem,
@@ -250,6 +291,7 @@ impl Half {
                     dials: Dials::Here,
                     redemption: None,
                     first_active: None,
+                    dial_back: None,
                 }))
             }
             _ => Err(Superseded),
@@ -274,10 +316,45 @@ impl Half {
         }
     }
 
-    /// The peer with this certificate has deleted the link; `None` if it is not this half's peer.
-    pub fn terminated(self, by: &Fingerprint, now: Timestamp) -> Option<Half> {
+    /// A public link's peer showed this at the address that was given, for somebody to confirm. An answer that was
+    /// not confirmed is replaced.
+    pub fn offered(self, peer: Peer) -> Result<Half, LinkedError> {
         match self {
-            Half::Established(established) if established.peer.accepts(by) => {
+            Half::Established(established) => Err(LinkedError::Established(established.peer.fingerprint)),
+            _ => Ok(Half::Unconfirmed(Unconfirmed { peer })),
+        }
+    }
+
+    /// A public link pins `peer` from now on.
+    pub fn pinned(self, peer: Peer) -> Half {
+        Half::Established(Established {
+            kind: LinkType::Public,
+            peer,
+            dials: Dials::Here,
+            redemption: None,
+            first_active: None,
+            dial_back: None,
+        })
+    }
+
+    /// What came of dialling the redeemer back; `None` if it is another one by now.
+    pub fn dialled_back(self, peer: &Fingerprint, result: DialBack) -> Option<Half> {
+        match self {
+            Half::Established(established) if established.peer.accepts(peer) => {
+                Some(Half::Established(Established { dial_back: Some(result), ..established }))
+            }
+            _ => None,
+        }
+    }
+
+    /// The peer with this certificate has deleted the link, and said so over a connection that `dialled` opened;
+    /// `None` if that is not about this half. Two clusters may call each other over a one-way link each: the deletion
+    /// of either is told over its caller's connection.
+    pub fn terminated(self, by: &Fingerprint, dialled: Dials, now: Timestamp) -> Option<Half> {
+        match self {
+            Half::Established(established)
+                if established.peer.accepts(by) && established.lives_on(dialled) =>
+            {
                 Some(Half::Terminated(Terminated { peer: *by, at: now }))
             }
             _ => None,
@@ -294,15 +371,35 @@ impl Issued {
             return Err(ActivateError::Bound);
         }
         Ok(Established {
+            kind: presented.kind,
             peer: presented.peer,
             dials: Dials::Peer,
             redemption: Some(Redemption { digest: self.digest, attempt: presented.attempt }),
             first_active: None,
+            dial_back: presented.dial_back,
         })
     }
 }
 
 impl Established {
+    /// Whether the peer may call here.
+    pub fn admits(&self) -> bool {
+        match self.kind {
+            LinkType::Bidirectional => true,
+            LinkType::Unidirectional => self.dials == Dials::Peer,
+            LinkType::Public => false,
+        }
+    }
+
+    /// Whether a connection that `dialled` opened is this link's.
+    fn lives_on(&self, dialled: Dials) -> bool {
+        match self.kind {
+            LinkType::Bidirectional => true,
+            LinkType::Unidirectional => self.dials == dialled,
+            LinkType::Public => false,
+        }
+    }
+
     fn repeats(&self, presented: &Presented) -> bool {
         let same_attempt = self.redemption.as_ref().is_some_and(|done| {
             done.digest.matches(&presented.secret)

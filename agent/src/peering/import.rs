@@ -71,7 +71,7 @@ impl Peering {
             *heard = true;
             self.take(link, &mut inbox, frame)?;
             if first {
-                self.confirm(link).await;
+                self.confirm_active(link).await;
             }
         }
     }
@@ -123,7 +123,7 @@ impl Peering {
     }
 
     /// Notes the first time that data arrived: from then on the token's redemption cannot be repeated.
-    async fn confirm(&self, link: &LinkName) {
+    pub(super) async fn confirm_active(&self, link: &LinkName) {
         if let Err(error) = self.try_confirm(link).await {
             tracing::warn!(%link, %error, "the link's first data could not be noted");
         }

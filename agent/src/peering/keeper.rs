@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schema::kind::cluster_link::LinkType;
 use schema::name::LinkName;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::wire::cluster_link::Dials;
 /// What a keeper is to keep.
 pub(super) struct Kept {
     pub link: LinkName,
+    pub kind: LinkType,
     /// Its certificates move while it is kept.
     pub peer: watch::Receiver<Peer>,
     pub dials: Dials,
@@ -136,6 +138,9 @@ impl Peering {
         made: Made,
         renewed: &mut Changed,
     ) -> Held {
+        if kept.kind == LinkType::Unidirectional && kept.dials == Dials::Peer {
+            return self.host(kept, session, renewed).await;
+        }
         let parts = &self.parts;
         if let Some(older) = parts.sessions.put(kept.link.clone(), session.clone())
             && !older.same(session)
@@ -186,6 +191,22 @@ impl Peering {
             }
         };
         Held::Ended { reason: ended, heard: heard || taken }
+    }
+
+    /// Holds the session of a peer that may call here and is never called: nothing is opened towards it, and who
+    /// would open something does not find the session.
+    async fn host(self: &Arc<Self>, kept: &mut Kept, session: &Session, renewed: &mut Changed) -> Held {
+        self.statuses.update(&kept.link, |status| status.connection = Connection::Up);
+        self.confirm_active(&kept.link).await;
+        tokio::select! {
+            biased;
+            () = kept.stop.cancelled() => Held::Stopped,
+            Some(newer) = kept.incoming.recv() => Held::Replaced(newer),
+            closed = session.closed() => Held::Ended { reason: why(closed), heard: true },
+            () = renewed.changed() => {
+                Held::Ended { reason: "this cluster's certificate was renewed".to_owned(), heard: true }
+            }
+        }
     }
 }
 

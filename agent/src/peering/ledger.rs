@@ -90,6 +90,19 @@ pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<Lin
     })
 }
 
+/// The cluster with this certificate, if it may call here without a link standing behind it: what it is called, and
+/// the guard on its identity.
+pub async fn guest(store: &dyn Store, peer: &Fingerprint) -> Result<Option<(LinkName, Guard)>, PeeringError> {
+    let key = keys::identity(&peer.to_string());
+    let Some(entry) = store.get(&key).await? else { return Ok(None) };
+    let IdentityKind::ClusterLink { link } = value::decode::<IdentityRecord>(&entry)?.kind else {
+        return Ok(None);
+    };
+    let held = read(store, &link).await?;
+    let stands = held.half.admitted().is_some_and(|admitted| admitted.accepts(peer));
+    Ok((!stands).then(|| (link, Guard { key, modify_revision: entry.modify_revision })))
+}
+
 pub async fn tombstone(
     store: &dyn Store,
     peer: &Fingerprint,
@@ -107,18 +120,43 @@ pub fn replace(link: &LinkName, before: &Held, after: &Half) -> Txn {
         ops: vec![Op::Put { key, value: value::encode(after) }],
     };
     // While a peer renews its certificate it has two, and is the same under either.
-    let certificates = |half: &Half| half.peer().map(Peer::certificates).unwrap_or_default();
-    let (old, new) = (certificates(&before.half), certificates(after));
+    let linked = |half: &Half| half.linked().map(Peer::certificates).unwrap_or_default();
+    let (old, new) = (linked(&before.half), linked(after));
+    for fingerprint in new.keys().filter(|fingerprint| !old.contains_key(*fingerprint)) {
+        // A peer that is linked anew need not be told that an older link is gone.
+        txn.ops.push(Op::Delete { key: keys::tombstone(&fingerprint.to_string()) });
+    }
+    let admitted = |half: &Half| half.admitted().map(Peer::certificates).unwrap_or_default();
+    let (old, new) = (admitted(&before.half), admitted(after));
     for gone in old.keys().filter(|fingerprint| !new.contains_key(*fingerprint)) {
         txn.ops.push(Op::Delete { key: keys::identity(&gone.to_string()) });
     }
     for (fingerprint, pem) in new.into_iter().filter(|(fingerprint, _)| !old.contains_key(fingerprint)) {
-        let fingerprint = fingerprint.to_string();
-        let key = keys::identity(&fingerprint);
+        let key = keys::identity(&fingerprint.to_string());
         txn.guards.push(Guard { key: key.clone(), modify_revision: Revision(0) });
         txn.ops.push(Op::Put { key, value: value::encode(&identity(link, pem)) });
-        // A peer that is linked anew need not be told that an older link is gone.
-        txn.ops.push(Op::Delete { key: keys::tombstone(&fingerprint) });
+    }
+    txn
+}
+
+/// Moves a half to another name, with the identities that bear the link's name.
+pub fn rename(from: &LinkName, to: &LinkName, held: &Held) -> Txn {
+    let (old, new) = (keys::link(from), keys::link(to));
+    let mut txn = Txn {
+        guards: vec![
+            Guard { key: old.clone(), modify_revision: held.revision },
+            Guard { key: new.clone(), modify_revision: Revision(0) },
+        ],
+        ops: Vec::new(),
+    };
+    if held.revision.0 == 0 {
+        return txn;
+    }
+    txn.ops.push(Op::Delete { key: old });
+    txn.ops.push(Op::Put { key: new, value: value::encode(&held.half) });
+    for (fingerprint, pem) in held.half.admitted().map(Peer::certificates).unwrap_or_default() {
+        let key = keys::identity(&fingerprint.to_string());
+        txn.ops.push(Op::Put { key, value: value::encode(&identity(to, pem)) });
     }
     txn
 }
@@ -130,13 +168,20 @@ pub fn remove(link: &LinkName, before: &Held, now: Timestamp) -> Txn {
         guards: vec![Guard { key: key.clone(), modify_revision: before.revision }],
         ops: vec![Op::Delete { key }],
     };
-    if let Half::Established(established) = &before.half {
-        let Peer { addresses, .. } = &established.peer;
-        let tombstone =
-            Tombstone { link: link.clone(), at: now, dials: established.dials, addresses: addresses.clone() };
-        for fingerprint in established.peer.certificates().keys() {
+    if let Half::Established(established) = &before.half
+        && let Some(peer) = before.half.linked()
+    {
+        let tombstone = Tombstone {
+            link: link.clone(),
+            at: now,
+            dials: established.dials,
+            addresses: peer.addresses.clone(),
+        };
+        for fingerprint in peer.certificates().keys() {
             let fingerprint = fingerprint.to_string();
-            txn.ops.push(Op::Delete { key: keys::identity(&fingerprint) });
+            if established.admits() {
+                txn.ops.push(Op::Delete { key: keys::identity(&fingerprint) });
+            }
             txn.ops.push(Op::Put { key: keys::tombstone(&fingerprint), value: value::encode(&tombstone) });
         }
     }

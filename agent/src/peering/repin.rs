@@ -126,8 +126,9 @@ impl Peering {
                 Verdict::Alarm(after, alarm) => (after, Some(alarm)),
             };
             let txn = ledger::replace(link, &before, &before.half.clone().repinned(after.clone()));
-            let Some(revision) = self.commit(txn).await? else { continue };
-            self.parts.identities.seen(revision).await;
+            if self.commit(txn).await?.is_none() {
+                continue;
+            }
             let Some(alarm) = alarm else {
                 let accepted: Vec<String> = after.accepted().map(|shown| shown.to_string()).collect();
                 tracing::info!(%link, accepted = accepted.join(" "), "the peer renews its certificate");

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use schema::kind::cluster_link::ClusterLink;
+use schema::kind::cluster_link::{ClusterLink, LinkType};
 use schema::name::LinkName;
 use schema::plan::{LinkState, LiveLink};
 use tokio::sync::watch;
 
-use super::half::{Half, Pending};
-use crate::wire::cluster_link::LinkReport;
+use super::half::{Established, Half, Pending, Unconfirmed};
+use crate::wire::cluster_link::{DialBack, Dials, LinkReport, UnconfirmedPeer};
 use crate::wire::sync::PeerView;
 
 /// The connection to a peer, as of now.
@@ -94,6 +94,9 @@ pub fn state(half: &Half, connection: &Connection, now: Timestamp) -> (LinkState
         Half::Pending(Pending { token: Some(_) }) => {
             (LinkState::Pending, Some("the token has not been redeemed yet".to_owned()))
         }
+        Half::Unconfirmed(_) => {
+            (LinkState::Pending, Some("the certificate of the peer has not been confirmed yet".to_owned()))
+        }
         Half::Redeeming(_) => {
             let trouble = connection.reason().map_or(String::new(), |reason| format!(": {reason}"));
             (LinkState::Pending, Some(format!("the peer's token is being redeemed{trouble}")))
@@ -141,12 +144,25 @@ pub fn report(
         addresses: Vec::new(),
         dials: None,
         first_active: None,
+        token_id: None,
         token_expires_at: None,
         peer: None,
+        config: declared.map(|link| link.config.clone()).unwrap_or_default(),
+        unconfirmed: None,
+        dial_back: None,
+        note: None,
     };
     match half {
         Half::Pending(pending) => {
+            report.token_id = pending.token.as_ref().map(|token| token.id);
             report.token_expires_at = pending.token.as_ref().map(|token| token.expires_at);
+        }
+        Half::Unconfirmed(Unconfirmed { peer }) => {
+            report.unconfirmed = Some(UnconfirmedPeer {
+                address: peer.addresses.join(","),
+                fingerprint: peer.fingerprint.to_string(),
+                certificate: peer.certificate_pem.clone(),
+            });
         }
         Half::Redeeming(redeeming) => report.addresses.clone_from(&redeeming.addresses),
         Half::Established(established) => {
@@ -155,10 +171,30 @@ pub fn report(
             report.dials = Some(established.dials);
             report.first_active = established.first_active;
             report.peer = status.peer;
+            report.note = note(established);
+            report.dial_back.clone_from(&established.dial_back);
         }
         Half::Terminated(_) => {}
     }
     report
+}
+
+fn note(established: &Established) -> Option<String> {
+    let note = match (&established.dial_back, established.kind) {
+        (Some(DialBack::Unreached { .. }), _) => {
+            "the peer cannot be reached from here at the addresses that it gave; the link works over its own connection"
+        }
+        (Some(DialBack::Nowhere { .. }), _) => {
+            "the peer gave no address to be reached at; the link works over its own connection"
+        }
+        (_, LinkType::Public) => {
+            "only the certificate is pinned: neither cluster knows the other as a caller"
+        }
+        (_, LinkType::Unidirectional) if established.dials == Dials::Here => "the peer may not call here",
+        (_, LinkType::Unidirectional) => "this cluster does not call the peer",
+        (_, LinkType::Bidirectional) => return None,
+    };
+    Some(note.to_owned())
 }
 
 /// As much of it as a plan needs.
@@ -167,6 +203,7 @@ pub fn live(report: LinkReport) -> LiveLink {
         kind: report.kind,
         state: report.state,
         peer_fingerprint: report.peer_fingerprint,
+        addresses: report.addresses,
         reason: report.reason,
     }
 }

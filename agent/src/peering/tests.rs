@@ -1,6 +1,7 @@
 //! Two agents over real TLS on loopback.
 
 mod agents;
+mod one_way;
 
 use std::sync::Arc;
 
@@ -113,8 +114,8 @@ async fn a_bad_token_says_which_and_leaves_nothing() {
     let closed = edited(&token, |token| token.addresses = vec!["127.0.0.1:1".to_owned()]);
     let client = edited(&token, |token| token.kind = "Client certificate".to_owned());
     for (bad, says) in [
-        (foreign, "no link here has such a token"),
-        (mismatched, "does not match"),
+        (foreign, "No pending identities found with given secret"),
+        (mismatched, "Certificate fingerprint mismatch for address"),
         (closed, "connection refused"),
         (client, "not for a cluster link"),
         (token[..token.len() / 2].to_owned(), "part of it may be missing"),
@@ -208,6 +209,7 @@ async fn an_interrupted_redemption_goes_on_at_the_next_start() {
     let (east, west) = declared().await;
     let token = TrustToken::decode(&east.mint("west", Some(&west)).await).unwrap();
     let redeeming = Half::Redeeming(super::half::Redeeming {
+        kind: schema::kind::cluster_link::LinkType::Bidirectional,
         attempt: super::half::Attempt::of(&token.secret, &west.key.fingerprint),
         key: west.key.fingerprint,
         pinned: east.key.fingerprint,

@@ -66,13 +66,14 @@ pub async fn pass(parts: &ReconcileParts) -> Outcome {
     if outcome.state != WatchState::Applied {
         return outcome;
     }
-    for (link, token) in given_tokens(&planned) {
-        let redeemed = match (permit(Entity::ClusterLink(link.clone())), token) {
-            (Ok(permit), Ok(token)) => parts.redeem.redeem(&permit, &link, token.trim()).await,
+    for (link, given) in given(&planned) {
+        let made = match (permit(Entity::ClusterLink(link.clone())), given) {
+            (Ok(permit), Ok(Given::Token(token))) => parts.redeem.redeem(&permit, &link, token.trim()).await,
+            (Ok(permit), Ok(Given::Certificate)) => parts.redeem.pin(&permit, &link).await,
             (_, Err(why)) => Err(why),
             (Err(denied), _) => Err(denied.to_string()),
         };
-        if let Err(why) = redeemed {
+        if let Err(why) = made {
             outcome.state = WatchState::Failing;
             outcome.faults.push(WatchFault { at: None, message: format!("cluster_link.{link}: {why}") });
         }
@@ -188,8 +189,15 @@ async fn apply(parts: &ReconcileParts, permit: &Permit, planned: &Planned, outco
     }
 }
 
-/// Links without trust for which the folder names a token, and the token.
-fn given_tokens(planned: &Planned) -> Vec<(schema::name::LinkName, Result<String, String>)> {
+/// What the folder names to make a link's trust with.
+enum Given {
+    Token(String),
+    /// A public link's, in its declaration.
+    Certificate,
+}
+
+/// Links without trust that the folder itself can make, and what with.
+fn given(planned: &Planned) -> Vec<(schema::name::LinkName, Result<Given, String>)> {
     let sites: Vec<Site<'_>> = planned
         .loaded
         .desired
@@ -199,7 +207,7 @@ fn given_tokens(planned: &Planned) -> Vec<(schema::name::LinkName, Result<String
         .collect();
     let exchanges = match exchanges(&sites) {
         Ok(exchanges) => exchanges,
-        Err(own) => return vec![(own.0.link.clone(), Err(own.to_string()))],
+        Err(unfit) => return vec![(unfit.end().link.clone(), Err(format!("{unfit}. {}", unfit.detail())))],
     };
     let given = exchanges.into_iter().filter_map(|exchange| match exchange {
         Exchange::Redeem { end, from } => {
@@ -210,8 +218,9 @@ fn given_tokens(planned: &Planned) -> Vec<(schema::name::LinkName, Result<String
                 TokenSource::File(wanted) => inputs.file(&declared.location.file, wanted),
                 TokenSource::Environment(name) => inputs.env(name),
             };
-            Some((end.link, token))
+            Some((end.link, token.map(Given::Token)))
         }
+        Exchange::Pin { end } => Some((end.link, Ok(Given::Certificate))),
         // Nobody is here to carry a token away: the other side's, or `comity link`, begins the exchange.
         Exchange::Mint { .. } | Exchange::Paired { .. } => None,
     });

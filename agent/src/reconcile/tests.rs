@@ -29,6 +29,7 @@ impl LinkTrust for Links {
                 kind: LinkType::Bidirectional,
                 state: LinkState::Active,
                 peer_fingerprint: None,
+                addresses: Vec::new(),
                 reason: None,
             };
             (link.clone(), live)
@@ -54,6 +55,13 @@ impl Redeem for Links {
                 return Err("the peer refused the token".to_owned());
             }
             self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.clone(), token.to_owned());
+            Ok(())
+        })
+    }
+
+    fn pin<'a>(&'a self, _: &'a Permit, link: &'a LinkName) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.clone(), "pinned".to_owned());
             Ok(())
         })
     }

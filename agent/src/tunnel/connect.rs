@@ -52,6 +52,9 @@ pub enum AttemptError {
     Tls(String),
     #[error("the peer refused: {message}")]
     Refused { code: Refusal, message: String },
+    /// The right server, and not the answer that was expected of it.
+    #[error("{0}")]
+    Answer(String),
 }
 
 impl DialError {

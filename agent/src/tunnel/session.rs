@@ -45,6 +45,7 @@ pub struct Session {
 pub(super) struct Inner {
     id: u64,
     peer: Fingerprint,
+    end: End,
     room: Room,
     open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
     closing: CancellationToken,
@@ -118,6 +119,7 @@ impl Session {
             inner: Arc::new(Inner {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
                 peer,
+                end,
                 room,
                 open,
                 closing: CancellationToken::new(),
@@ -135,6 +137,11 @@ impl Session {
     /// The peer's certificate.
     pub fn peer(&self) -> Fingerprint {
         self.inner.peer
+    }
+
+    /// Whether this side opened the connection.
+    pub fn was_dialled(&self) -> bool {
+        self.inner.end == End::Dialled
     }
 
     /// What it was given when it began.

@@ -7,6 +7,7 @@ use schema::kind::cluster_link::LinkType;
 use schema::name::{GroupName, LinkName};
 use schema::plan::LinkState;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::wire::sync::PeerView;
 
@@ -35,12 +36,26 @@ pub struct LinkReport {
     pub dials: Option<Dials>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_active: Option<Timestamp>,
+    /// Names an unredeemed token that was minted here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<Uuid>,
     /// When an unredeemed token, minted here, ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_expires_at: Option<Timestamp>,
     /// The peer's word about its half, if it has spoken since this agent started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerView>,
+    /// Free keys (LXD's `user.*`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<UnconfirmedPeer>,
+    /// Whether this side reached the redeemer of its token, where it tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_back: Option<DialBack>,
+    /// What is worth knowing of a link that works, one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Which side of a link opens its connection.
@@ -51,6 +66,33 @@ pub enum Dials {
     Here,
     /// The peer, to which the token was given.
     Peer,
+}
+
+/// What came of dialling a redeemer back. Nothing depends on it: the link lives on the redeemer's own connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum DialBack {
+    Reached {
+        address: String,
+        at: Timestamp,
+    },
+    Unreached {
+        at: Timestamp,
+    },
+    /// It gave no address that may be dialled.
+    Nowhere {
+        at: Timestamp,
+    },
+}
+
+/// What a public link's peer showed, and nobody has confirmed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnconfirmedPeer {
+    pub address: String,
+    /// SHA-256, as hexadecimal digits.
+    pub fingerprint: String,
+    /// PEM.
+    pub certificate: String,
 }
 
 /// Body of `POST /control/v1/links/{name}/token`.

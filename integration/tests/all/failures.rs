@@ -36,7 +36,10 @@ fn a_server_whose_certificate_changed_is_refused() {
     let done = operator.run(&["--remote", "east", "--format", "json", "status"]).exits(1);
     let error: serde_json::Value = serde_json::from_str(&done.stderr).expect("an error is JSON");
     assert_eq!(error["error"]["code"], "wrong-certificate");
-    assert!(!agent.log().contains("caller=\"client operator\" ms") || agent.log().matches("ready name").count() == 2);
+    assert!(
+        !agent.log().contains("caller=\"client operator\" ms")
+            || agent.log().matches("ready name").count() == 2
+    );
 }
 
 #[test]
@@ -81,10 +84,26 @@ fn who_is_not_trusted_sees_how_to_become_so_and_no_more() {
         sorted.sort();
         assert_eq!(
             sorted,
-            ["api_extensions", "api_status", "api_version", "auth", "auth_methods", "client_certificate", "config", "public"]
+            [
+                "api_extensions",
+                "api_status",
+                "api_version",
+                "auth",
+                "auth_methods",
+                "client_certificate",
+                "config",
+                "public"
+            ]
         );
         assert_eq!((&server["auth"], &server["client_certificate"]), (&json!("untrusted"), &json!(shows)));
-        for path in ["/1.0/certificates", "/1.0/operations", "/1.0/cluster/links", "/1.0/events", "/1.0/auth/groups", "/1.0/projects"] {
+        for path in [
+            "/1.0/certificates",
+            "/1.0/operations",
+            "/1.0/cluster/links",
+            "/1.0/events",
+            "/1.0/auth/groups",
+            "/1.0/projects",
+        ] {
             let answer = who.get(path);
             assert!([403, 404].contains(&answer.status), "{path}: {}", answer.status);
         }
@@ -95,7 +114,8 @@ fn who_is_not_trusted_sees_how_to_become_so_and_no_more() {
 fn a_certificate_past_its_time_is_nobody_s() {
     let agent = Agent::start("east");
     let operator = Operator::new();
-    let pair = certificate::timed(operator.config_dir(), "client", Duration::minutes(-10), Duration::seconds(4));
+    let pair =
+        certificate::timed(operator.config_dir(), "client", Duration::minutes(-10), Duration::seconds(4));
     operator.trusted_by(&agent);
     let http = Http::showing(&agent, Some(pair.clone()));
     http.get("/1.0/certificates").expect(200);
@@ -106,7 +126,8 @@ fn a_certificate_past_its_time_is_nobody_s() {
     wait_for("the certificate expires", LIMIT, || {
         (http.get("/1.0").metadata()["auth"] == "untrusted").then_some(())
     });
-    open.write_all(b"GET /1.0/certificates HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it is taken");
+    open.write_all(b"GET /1.0/certificates HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .expect("it is taken");
     let (status, _, _) = read_answer(&mut BufReader::new(&mut open)).expect("an answer");
     assert_eq!(status, 403, "a connection that was made in time is no exception");
     let done = operator.run(&["--remote", "east", "trust", "list"]).exits(1);
@@ -115,7 +136,8 @@ fn a_certificate_past_its_time_is_nobody_s() {
     let late = certificate::timed(operator.config_dir(), "late", Duration::hours(-2), Duration::hours(-1));
     let early = certificate::timed(operator.config_dir(), "early", Duration::hours(1), Duration::hours(2));
     for (pair, why) in [(late, "expired"), (early, "not valid yet")] {
-        let body = json!({ "type": "client", "name": "x", "certificate": integration::http::der_base64(&pair) });
+        let body =
+            json!({ "type": "client", "name": "x", "certificate": integration::http::der_base64(&pair) });
         Http::socket(&agent).post("/1.0/certificates", &body).refused(400, why);
     }
 }

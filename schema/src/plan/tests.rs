@@ -108,7 +108,13 @@ fn exchanges_for_links_without_trust_and_for_no_others() {
         ("failing", LinkState::Failing),
         ("terminated", LinkState::Terminated),
     ] {
-        let link = LiveLink { kind: LinkType::Bidirectional, state, peer_fingerprint: None, addresses: Vec::new(), reason: None };
+        let link = LiveLink {
+            kind: LinkType::Bidirectional,
+            state,
+            peer_fingerprint: None,
+            addresses: Vec::new(),
+            reason: None,
+        };
         live.links.insert(name.parse().unwrap(), link);
         live.records.insert(
             key(&format!("cluster_link/{name}")),

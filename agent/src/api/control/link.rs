@@ -32,6 +32,7 @@ pub fn router() -> Router<ApiState> {
         .route("/links/{name}", get(show))
         .route("/links/{name}/token", post(mint))
         .route("/links/{name}/redeem", post(redeem))
+        .route("/links/{name}/pin", post(pin))
 }
 
 /// What it takes to let another cluster in (LXD asks for both on creation).
@@ -146,6 +147,17 @@ async fn redeem(
     Ok(Json(state.peering.redeem(&permit, &link, &request.token).await?))
 }
 
+async fn pin(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<LinkReport>, Problem> {
+    let permit = state.permit(&caller, Entitlement::CanCreateClusterLinks, Entity::Server)?;
+    let link = link(&name)?;
+    state.peering.pin(&permit, &link).await?;
+    Ok(Json(state.peering.report(&link).await?))
+}
+
 fn link(name: &str) -> Result<LinkName, Problem> {
     // Something else than a name may have been pasted there: it is not repeated.
     name.parse().map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_name", format!("{error}")))
@@ -162,23 +174,37 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 /// Who is at fault, as a status.
 pub fn status(error: &PeeringError) -> StatusCode {
     match error {
-        PeeringError::NotFound(_) => StatusCode::NOT_FOUND,
-        PeeringError::Unsupported(_)
+        PeeringError::NotFound(_) | PeeringError::UnknownPeer => StatusCode::NOT_FOUND,
+        PeeringError::Public(_)
+        | PeeringError::NotPublic(_)
+        | PeeringError::Calls(_)
+        | PeeringError::Called(_)
         | PeeringError::NotListening
-        | PeeringError::Token(_)
-        | PeeringError::OtherKind
         | PeeringError::BadFingerprint
         | PeeringError::Itself
+        | PeeringError::CertificateRequired
+        | PeeringError::BadCertificate
         | PeeringError::WrongCertificate
-        | PeeringError::NoCertificate => StatusCode::BAD_REQUEST,
-        PeeringError::ForeignToken | PeeringError::UnknownToken | PeeringError::Activate(_) => {
-            StatusCode::FORBIDDEN
-        }
+        | PeeringError::NoCertificate
+        | PeeringError::OtherCertificate
+        | PeeringError::Unverified(_) => StatusCode::BAD_REQUEST,
+        PeeringError::Token(_)
+        | PeeringError::OtherKind(_)
+        | PeeringError::UnknownToken
+        | PeeringError::Activate(_) => StatusCode::FORBIDDEN,
         PeeringError::AlreadyLinked { .. }
+        | PeeringError::AlreadyConfirmed(_)
         | PeeringError::LinkedElsewhere(_)
         | PeeringError::PeerKnown
+        | PeeringError::IsLinked(_)
         | PeeringError::Superseded(_) => StatusCode::CONFLICT,
-        PeeringError::RefusedByPeer(_) | PeeringError::Unreachable(_) => StatusCode::BAD_GATEWAY,
+        // LXD passes on what the other side answered.
+        PeeringError::RefusedByPeer { status, .. }
+            if status.is_client_error() || status.is_server_error() =>
+        {
+            *status
+        }
+        PeeringError::RefusedByPeer { .. } | PeeringError::Unreachable { .. } => StatusCode::BAD_GATEWAY,
         PeeringError::Ending => StatusCode::SERVICE_UNAVAILABLE,
         PeeringError::Store(_) | PeeringError::Commit(_) | PeeringError::Value(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
@@ -189,14 +215,20 @@ pub fn status(error: &PeeringError) -> StatusCode {
 impl From<PeeringError> for Problem {
     fn from(error: PeeringError) -> Self {
         let code = match &error {
-            PeeringError::NotFound(_) => "not_found",
-            PeeringError::Unsupported(_) => "unsupported",
+            PeeringError::NotFound(_) | PeeringError::UnknownPeer => "not_found",
+            PeeringError::Public(_)
+            | PeeringError::NotPublic(_)
+            | PeeringError::Calls(_)
+            | PeeringError::Called(_) => "wrong_type",
             PeeringError::NotListening => "not_listening",
             PeeringError::AlreadyLinked { .. }
+            | PeeringError::AlreadyConfirmed(_)
             | PeeringError::LinkedElsewhere(_)
+            | PeeringError::IsLinked(_)
             | PeeringError::PeerKnown => "already_linked",
-            PeeringError::RefusedByPeer(_) => "peer_refused",
-            PeeringError::Unreachable(_) => "peer_unreachable",
+            PeeringError::RefusedByPeer { .. } => "peer_refused",
+            PeeringError::Unreachable { .. } => "peer_unreachable",
+            PeeringError::Unverified(_) | PeeringError::OtherCertificate => "wrong_certificate",
             PeeringError::Superseded(_) => "conflict",
             PeeringError::Ending => "ending",
             PeeringError::Store(_) | PeeringError::Commit(_) | PeeringError::Value(_) => {

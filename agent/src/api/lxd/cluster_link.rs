@@ -225,8 +225,8 @@ async fn activate(state: &ApiState, connection: &Connection, post: LinkPost) -> 
     if post.kind != "bidirectional" {
         return Err(LxdError::bad_request("Only bidirectional cluster links are activated this way"));
     }
-    let presented = connection.certificate().cloned().ok_or(PeeringError::NoCertificate)?;
-    let activated = state.peering.activate(ActivateRequest::from_post(post, presented)).await;
+    let presented = connection.certificate().cloned();
+    let activated = state.peering.activate(ActivateRequest::from_post(post, presented, None)).await;
     match activated {
         Ok(link) => {
             let answer = Activated { cluster_certificate: state.identity.current().pem.clone() };

@@ -57,7 +57,7 @@ pub async fn all(
     let mut token_file = token_file;
     let runs = gathered.exchanges.iter().filter_map(|exchange| match exchange {
         Exchange::Paired { mint, redeem } if applied(mint) && applied(redeem) => Some((exchange, None)),
-        Exchange::Redeem { end, .. } if applied(end) => Some((exchange, None)),
+        Exchange::Redeem { end, .. } | Exchange::Pin { end } if applied(end) => Some((exchange, None)),
         Exchange::Mint { end } if applied(end) => Some((exchange, token_file.take())),
         _ => None,
     });
@@ -73,6 +73,7 @@ async fn run(
     let (end, result) = match exchange {
         Exchange::Paired { mint, redeem } => (mint, paired(gathered, mint, redeem, output).await),
         Exchange::Redeem { end, from } => (end, redeem_given(gathered, end, from, output).await),
+        Exchange::Pin { end } => (end, pin(gathered, end, output).await),
         Exchange::Mint { end } => (end, mint_for_a_person(gathered, end, file, output).await),
     };
     result.unwrap_or_else(|error| {
@@ -124,13 +125,20 @@ async fn redeem_given(
     linked(vec![settled(target, &end.link).await?], output)
 }
 
+/// A public link: the agent looks for the declared certificate at the declared address.
+async fn pin(gathered: &Gathered, end: &End, output: &Output) -> Result<Exchanged, CliError> {
+    let target = &gathered.targets[end.site];
+    target.client.pin_link(&end.link).await?;
+    linked(vec![settled(target, &end.link).await?], output)
+}
+
 /// Whether every token that is to be brought is there: asked before anything is changed.
 pub fn check_given(gathered: &Gathered) -> Result<(), CliError> {
     let faults = gathered.exchanges.iter().filter_map(|exchange| match exchange {
         Exchange::Redeem { end, from } => {
             given(gathered, end, from).err().map(|error| placed(gathered, end, error))
         }
-        Exchange::Paired { .. } | Exchange::Mint { .. } => None,
+        Exchange::Paired { .. } | Exchange::Mint { .. } | Exchange::Pin { .. } => None,
     });
     together(faults.collect()).map_or(Ok(()), Err)
 }

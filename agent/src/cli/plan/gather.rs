@@ -187,12 +187,11 @@ fn pair(loaded: &Loaded, targets: &[Target]) -> Result<Vec<Exchange>, Ungathered
         .zip(targets)
         .map(|(desired, target)| Site::new(desired, &target.live, &target.plan))
         .collect();
-    exchanges(&sites).map_err(|own| {
-        let end = &own.0;
+    exchanges(&sites).map_err(|unfit| {
+        let end = unfit.end();
         let key = schema::record::RecordKey::ClusterLink(end.link.clone());
         let location = loaded.desired[end.site].records.get(&key).map(|declared| declared.location.clone());
-        let fault = Diagnostic::error("link-to-itself", own.to_string(), location)
-            .detail("A link joins two clusters. Set `cluster` to the remote of the other one.");
+        let fault = Diagnostic::error(unfit.code(), unfit.to_string(), location).detail(unfit.detail());
         Ungathered::Faulty { diagnostics: vec![fault], sources: loaded.sources.clone() }
     })
 }

@@ -29,6 +29,8 @@ fn issued(number: usize, bound_to: Option<Fingerprint>) -> Issued {
 
 fn presented(token: usize, redeemer: u8) -> Presented {
     Presented {
+        kind: LinkType::Bidirectional,
+        dial_back: None,
         secret: secret(token),
         attempt: Some(Attempt::of(&secret(token), &key(redeemer))),
         peer: peer(redeemer),
@@ -37,6 +39,7 @@ fn presented(token: usize, redeemer: u8) -> Presented {
 
 fn redeeming(token: usize, redeemer: u8) -> Redeeming {
     Redeeming {
+        kind: LinkType::Bidirectional,
         attempt: Attempt::of(&secret(token), &key(redeemer)),
         key: key(redeemer),
         pinned: key(0),
@@ -70,8 +73,8 @@ fn a_token_is_refused_for_what_is_wrong_with_it() {
     assert_eq!(active.clone().mint(issued(3, None)), Err(LinkedError::Established(key(1))));
     assert_eq!(active.clone().confirmed(NOW), None);
     // Only the peer itself can end it.
-    assert_eq!(active.clone().terminated(&key(2), NOW), None);
-    assert!(active.terminated(&key(1), NOW).unwrap().mint(issued(3, None)).is_ok());
+    assert_eq!(active.clone().terminated(&key(2), Dials::Here, NOW), None);
+    assert!(active.terminated(&key(1), Dials::Here, NOW).unwrap().mint(issued(3, None)).is_ok());
 }
 
 #[test]
@@ -94,7 +97,7 @@ fn what_is_stored_reads_back_and_never_holds_a_secret() {
     let Ok(Activation::Fresh(established)) = pending(1, Some(key(1))).activate(presented(1, 1), NOW) else {
         panic!()
     };
-    let terminated = established.clone().terminated(&key(1), NOW).unwrap();
+    let terminated = established.clone().terminated(&key(1), Dials::Here, NOW).unwrap();
     for half in [pending(1, None), Half::Redeeming(redeeming(1, 1)), established, terminated] {
         let text = serde_json::to_string(&half).unwrap();
         assert!(!text.contains("secret 1"), "{text}");
@@ -170,6 +173,7 @@ impl World {
 
     fn begin(&mut self, redeemer: u8, token: usize, sealed: &Sealed) {
         let redeeming = Redeeming {
+            kind: LinkType::Bidirectional,
             attempt: Attempt::of(&secret(token), &key(redeemer)),
             key: key(redeemer),
             pinned: key(0),

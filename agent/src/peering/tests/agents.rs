@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming as Body};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
-use schema::kind::cluster_link::ClusterLink;
+use schema::kind::cluster_link::{ClusterLink, LinkType};
 use schema::kind::exported_services::Export;
 use schema::kind::service::Service;
 use schema::name::LinkName;
@@ -23,9 +23,9 @@ use crate::authorize::{Entitlement, Entity, Permit, decide};
 use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
 use crate::peering::half::Attempt;
-use crate::peering::{ActivateRequest, Peering, PeeringError, PeeringParts};
+use crate::peering::{ActivateRequest, Peering, PeeringError, PeeringParts, Way};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Op, Store, Txn, keys, value};
+use crate::store::{CommitError, Op, Store, Txn, keys, value};
 use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::certificate::{KeyPair, fingerprint};
@@ -106,6 +106,13 @@ impl Agent {
         self.put(&format!("cluster_link/{link}"), Record::ClusterLink(ClusterLink::default())).await;
     }
 
+    /// Declares a link of another type: with a group it is the side of a one-way link that is called.
+    pub async fn declare_as(&self, link: &str, kind: LinkType, group: Option<&str>) {
+        let auth_groups = group.into_iter().map(|group| group.parse().unwrap()).collect();
+        let record = ClusterLink { kind, auth_groups, ..ClusterLink::default() };
+        self.put(&format!("cluster_link/{link}"), Record::ClusterLink(record)).await;
+    }
+
     pub async fn export(&self, service: &str, peer: &str) {
         let port = Some(1);
         self.put(&format!("service/{service}"), Record::Service(Service { port, ..Service::default() }))
@@ -120,10 +127,17 @@ impl Agent {
 
     /// What `apply` does to end a link.
     pub async fn delete(&self, link: &str) {
-        let declared = keys::declared(&RecordKey::ClusterLink(name(link)));
-        let mut txn = self.peering.removal(&name(link)).await.unwrap();
-        txn.ops.push(Op::Delete { key: declared });
-        self.store.commit(txn).await.unwrap();
+        loop {
+            let key = keys::declared(&RecordKey::ClusterLink(name(link)));
+            let mut txn = self.peering.removal(&name(link)).await.unwrap();
+            txn.ops.push(Op::Delete { key });
+            match self.store.commit(txn).await {
+                Ok(_) => return,
+                // The link's first data was noted meanwhile.
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     pub async fn mint(&self, link: &str, to: Option<&Agent>) -> String {
@@ -142,9 +156,10 @@ impl Agent {
             .activate(ActivateRequest {
                 token: token.to_owned(),
                 attempt: Some(Attempt::of(&token_secret, &with.fingerprint)),
-                presented: with.certificate.clone(),
+                presented: Some(with.certificate.clone()),
                 cluster_certificate: None,
                 addresses: vec![],
+                way: Way::Loopback,
             })
             .await
     }
@@ -214,9 +229,11 @@ fn listen(
             group.spawn("connection", async move {
                 // A handshake that fails is the dialler's to report.
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
-                let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let shown = shown.map(|der| der.clone().into_owned());
                 if stream.get_ref().1.alpn_protocol() == Some(ALPN_LINK) {
-                    let _ = serve(stream, fingerprint(&shown), Room::Full, router, &inner).await;
+                    let peer = fingerprint(&shown.unwrap());
+                    let _ = serve(stream, peer, Room::Full, router, &inner).await;
                     return;
                 }
                 let answer = |request| answer(Arc::clone(&peering), shown.clone(), own.clone(), request);
@@ -229,21 +246,34 @@ fn listen(
     });
 }
 
-/// `POST /1.0/cluster/links`, as far as a redemption needs it.
+/// `/1.0`, as far as an exchange needs it.
 async fn answer(
     peering: Arc<Peering>,
-    presented: CertificateDer<'static>,
+    presented: Option<CertificateDer<'static>>,
     own: String,
     request: Request<Body>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let post: LinkPost = serde_json::from_slice(&body).unwrap();
-    let request = ActivateRequest::from_post(post, presented);
-    let (status, envelope) = match peering.activate(request).await {
-        Ok(_) => {
-            let metadata = Activated { cluster_certificate: own };
-            (201, serde_json::json!({"type": "sync", "status": "", "status_code": 200, "metadata": metadata}))
+    let done = match path.as_str() {
+        "/1.0" => Ok((200, serde_json::json!({"auth": "untrusted"}))),
+        "/1.0/auth/identities/tls" => {
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let token = body["trust_token"].as_str().unwrap();
+            peering.admit(token, &presented.unwrap()).await.map(|_| (201, serde_json::Value::Null))
         }
+        _ => {
+            let post: LinkPost = serde_json::from_slice(&body).unwrap();
+            let request = ActivateRequest::from_post(post, presented, None);
+            let metadata = serde_json::json!(Activated { cluster_certificate: own });
+            peering.activate(request).await.map(|_| (201, metadata))
+        }
+    };
+    let (status, envelope) = match done {
+        Ok((status, metadata)) => (
+            status,
+            serde_json::json!({"type": "sync", "status": "", "status_code": 200, "metadata": metadata}),
+        ),
         Err(error) => (
             403,
             serde_json::json!({"type": "error", "status": "", "status_code": 0, "error_code": 403,

@@ -34,7 +34,11 @@ pub fn check(text: &str) -> Result<(), AddressError> {
         return Err(AddressError::BadHost);
     }
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    if digits && port.parse::<u16>().is_ok_and(|port| port != 0) { Ok(()) } else { Err(AddressError::BadPort) }
+    if digits && port.parse::<u16>().is_ok_and(|port| port != 0) {
+        Ok(())
+    } else {
+        Err(AddressError::BadPort)
+    }
 }
 
 /// `HOST` or `HOST:PORT` as `HOST:PORT`. A scheme or a path before or behind it is none of it.
