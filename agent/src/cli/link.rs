@@ -1,5 +1,7 @@
 //! `comity link`: links by hand, and the truth about both halves of each. (`comity cluster link` is the same.)
 
+mod rotate;
+
 use std::io::Read as _;
 
 use clap::Subcommand;
@@ -47,6 +49,8 @@ enum Command {
     /// Show the state of both halves of a link.
     #[command(alias = "info")]
     State { name: String },
+    /// Renew the certificate that this cluster shows to its peers and clients.
+    Rotate(rotate::Args),
     /// Delete a link and tell the peer so.
     #[command(alias = "rm")]
     Delete { name: String },
@@ -87,6 +91,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::List => list(context).await,
         Command::Show { name: wanted } => show(context, &name("NAME", &wanted)?).await,
         Command::State { name: wanted } => state(context, &name("NAME", &wanted)?).await,
+        Command::Rotate(args) => rotate::run(args, context).await,
         Command::Delete { name: gone } => delete(context, &name("NAME", &gone)?).await,
     }
 }
