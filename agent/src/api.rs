@@ -11,6 +11,7 @@ use axum::routing::get;
 use schema::name::{ClusterName, GroupName};
 
 use crate::apply::Apply;
+use crate::audit::Audit;
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
 use crate::catalog::{Catalog, Imports};
 use crate::dataset::Pools;
@@ -20,6 +21,7 @@ use crate::observe::Observe;
 use crate::operation::Operations;
 use crate::peering::Peering;
 use crate::reconcile::Reconcile;
+use crate::settings::{Addresses, Settings};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -48,7 +50,9 @@ pub struct ApiState {
     pub name: ClusterName,
     pub identity: Arc<ClusterIdentity>,
     /// Where this agent is reached, `host:port`, as tokens tell it.
-    pub addresses: Arc<[String]>,
+    pub addresses: Arc<Addresses>,
+    pub settings: Arc<Settings>,
+    pub audit: Arc<Audit>,
     pub store: Arc<dyn Store>,
     pub identities: Arc<Identities>,
     pub clients: Arc<Clients>,

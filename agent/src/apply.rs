@@ -20,7 +20,7 @@ use schema::plan::Data;
 use schema::record::{LiveRecord, Record, RecordKey};
 use tokio::sync::{Mutex, oneshot};
 
-use crate::audit::{self, Audit};
+use crate::audit::{Action, Audit, Record as Told, Writes};
 use crate::authorize::{Entitlement, Entity, Permit};
 use crate::dataset::Pools;
 use crate::observe::{self, LinkTrust, ManifestRecord};
@@ -231,7 +231,6 @@ impl Apply {
     ) -> Result<Revision, ApplyError> {
         self.check_groups(&writes).await?;
         self.check_volumes(&writes).await?;
-        let changed: Vec<String> = writes.iter().map(|write| write.key.to_string()).collect();
         for write in writes {
             if let (RecordKey::ClusterLink(link), None) = (&write.key, &write.after) {
                 let removal = self.links.removal(link).await.map_err(ApplyError::Links)?;
@@ -242,6 +241,7 @@ impl Apply {
         }
         let txn = draft.finish();
         let writes_something = !txn.ops.is_empty();
+        let written = Writes::of(&txn);
         crash::point("apply-before-commit");
         let revision = self.store.commit(txn).await.map_err(|error| match error {
             CommitError::Conflict(keys) => ApplyError::Moved(draft::addresses(&keys)),
@@ -251,15 +251,13 @@ impl Apply {
         if writes_something {
             let caller = permit.caller().to_string();
             let request = permit.caller().origin.request;
-            tracing::info!(%request, caller, %revision, changes = changed.len(), "committed");
-            self.audit.append(&audit::Line {
-                time: jiff::Timestamp::now(),
-                request: &request.to_string(),
-                caller: &caller,
-                action: if manifest.is_some() { audit::Action::Apply } else { audit::Action::Edit },
-                manifest,
-                changed,
-                revision: revision.0,
+            tracing::info!(%request, caller, %revision, changes = written.len(), "committed");
+            let action = if manifest.is_some() { Action::Applied } else { Action::Edited };
+            let told =
+                Told::new(permit.caller(), action, jiff::Timestamp::now()).committed(written, revision);
+            self.audit.record(match manifest {
+                Some(manifest) => told.with("manifest", manifest),
+                None => told,
             });
         }
         Ok(revision)

@@ -30,6 +30,7 @@ use crate::operation::Operations;
 use crate::peering::rotation::{self, RotationError};
 use crate::peering::{Peering, PeeringError, PeeringParts};
 use crate::reconcile::{Reconcile, ReconcileParts};
+use crate::settings::{Addresses, DEFAULT_PORT, Listen, Settings, SettingsError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::{self, ValueError};
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
@@ -40,7 +41,7 @@ use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::tunnel::{Router, Sessions};
-pub use options::{Options, Settings};
+pub use options::{Given, Options};
 use place::{Place, PlaceError};
 use router::Streams;
 use signals::{Asked, Signals};
@@ -75,6 +76,8 @@ pub enum DaemonError {
     Peering(#[from] PeeringError),
     #[error(transparent)]
     Rotation(#[from] RotationError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Pools(#[from] PoolError),
     #[error("{} could not be opened: {source}", path.display())]
@@ -137,7 +140,12 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let name = settle_name(&*store, options.name.clone()).await?;
     let identity = ClusterIdentity::open(place.path(), name.as_str())?;
     rotation::settle(&*store, &identity).await?;
-    let listener = network::bind(options.listen)?;
+    let tasks = Tasks::new();
+    let audit =
+        Audit::open(&place.audit()).map_err(|source| DaemonError::Audit { path: place.audit(), source })?;
+    let settings = Settings::start(store.clone(), audit.clone(), &tasks).await?;
+    let usual = || settings.current().https_address().unwrap_or(Listen::Everywhere(DEFAULT_PORT));
+    let listener = network::bind(options.listen.unwrap_or_else(usual))?;
     let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let addresses = match bound {
         Some(bound) if options.advertise.is_empty() => network::reachable(bound),
@@ -146,8 +154,16 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
 
     let socket = socket::bind(&place.socket())?;
 
-    let tasks = Tasks::new();
-    let state = build(&place, &store, &identity, &name, &addresses, &tasks, options.watch.clone()).await?;
+    let ground = Ground {
+        store,
+        identity: identity.clone(),
+        name: name.clone(),
+        addresses: Addresses::new(addresses.clone()),
+        settings,
+        audit,
+        tasks: tasks.clone(),
+    };
+    let state = build(&place, ground, options.watch.clone()).await?;
     let (peering, mesh) = (state.peering.clone(), state.mesh.clone());
     let api = Api::new(state);
     let router: Arc<dyn Router> =
@@ -171,24 +187,26 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     Ok(drain(&tasks, &mut signals, asked, &options).await)
 }
 
+/// What every floor stands on.
+struct Ground {
+    store: Arc<dyn Store>,
+    identity: Arc<ClusterIdentity>,
+    name: ClusterName,
+    addresses: Arc<Addresses>,
+    settings: Arc<Settings>,
+    audit: Arc<Audit>,
+    tasks: Tasks,
+}
+
 /// Every floor that the surfaces work with, from the ground up.
-async fn build(
-    place: &Place,
-    store: &Arc<dyn Store>,
-    identity: &Arc<ClusterIdentity>,
-    name: &ClusterName,
-    addresses: &[String],
-    tasks: &Tasks,
-    watched: Option<PathBuf>,
-) -> Result<ApiState, DaemonError> {
+async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Result<ApiState, DaemonError> {
+    let Ground { store, identity, name, addresses, settings, audit, tasks } = ground;
     let pools = Pools::open(place.path())?;
-    let audit =
-        Audit::open(&place.audit()).map_err(|source| DaemonError::Audit { path: place.audit(), source })?;
-    let identities = Identities::start(store.clone(), tasks).await?;
+    let identities = Identities::start(store.clone(), &tasks).await?;
     let sessions = Arc::new(Sessions::default());
-    let catalog = Catalog::start(store.clone(), tasks).await?;
+    let catalog = Catalog::start(store.clone(), &tasks).await?;
     let imports = Arc::new(Imports::new());
-    let health = Health::start(catalog.clone(), tasks);
+    let health = Health::start(catalog.clone(), &tasks);
     let peering = Peering::new(PeeringParts {
         store: store.clone(),
         identity: identity.clone(),
@@ -197,7 +215,9 @@ async fn build(
         catalog: catalog.clone(),
         imports: imports.clone(),
         health: health.clone(),
-        advertise: addresses.to_vec(),
+        addresses: addresses.clone(),
+        settings: settings.clone(),
+        audit: audit.clone(),
         cluster: name.clone(),
         tasks: tasks.clone(),
     });
@@ -213,7 +233,7 @@ async fn build(
         store: store.clone(),
         links: peering.clone(),
         pools: pools.clone(),
-        audit,
+        audit: audit.clone(),
         tasks: tasks.clone(),
     });
     let operations = Operations::new();
@@ -230,11 +250,13 @@ async fn build(
         })
     });
     Ok(ApiState {
-        name: name.clone(),
-        identity: identity.clone(),
-        addresses: addresses.into(),
-        store: store.clone(),
         clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone())),
+        name,
+        identity,
+        addresses,
+        settings,
+        audit,
+        store,
         identities,
         sessions,
         catalog,
@@ -248,7 +270,7 @@ async fn build(
         operations,
         transfers,
         reconcile,
-        tasks: tasks.clone(),
+        tasks,
     })
 }
 

@@ -17,6 +17,7 @@ pub mod observe;
 pub mod operation;
 pub mod peering;
 pub mod reconcile;
+pub mod settings;
 pub mod store;
 pub mod task;
 pub mod transfer;
@@ -33,7 +34,7 @@ mod floors {
     const FLOORS: [&[&str]; 10] = [
         &["store", "files", "task"],
         &["wire", "dataset", "audit"],
-        &["tunnel", "trust", "authorize"],
+        &["tunnel", "trust", "authorize", "settings"],
         &["catalog", "health", "operation", "client"],
         &["peering", "mesh", "transfer"],
         &["apply", "observe"],
@@ -43,10 +44,15 @@ mod floors {
         &["cli"],
     ];
 
-    /// (importer, imported): who is calling is asked by the connections and by the decision what they may do; what
-    /// is checked is what the catalog lists; an apply compares with what is live.
-    const BESIDE: [(&str, &str); 4] =
-        [("tunnel", "trust"), ("authorize", "trust"), ("health", "catalog"), ("apply", "observe")];
+    /// (importer, imported): who is calling is asked by the connections, by the decision what they may do, and by what
+    /// they change; what is checked is what the catalog lists; an apply compares with what is live.
+    const BESIDE: [(&str, &str); 5] = [
+        ("tunnel", "trust"),
+        ("authorize", "trust"),
+        ("settings", "trust"),
+        ("health", "catalog"),
+        ("apply", "observe"),
+    ];
 
     /// Names that say nothing about what is inside.
     const EMPTY_NAMES: [&str; 9] =

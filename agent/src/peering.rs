@@ -36,8 +36,10 @@ use schema::name::{ClusterName, LinkName};
 use schema::plan::LiveLink;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::audit::Audit;
 use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
+use crate::settings::{Addresses, Settings};
 use crate::store::{Guard, Store, Txn, keys};
 use crate::task::Tasks;
 use crate::trust::cluster_identity::ClusterIdentity;
@@ -57,8 +59,10 @@ pub struct PeeringParts {
     pub catalog: Arc<Catalog>,
     pub imports: Arc<Imports>,
     pub health: Arc<Health>,
-    /// Where peers reach this agent, `host:port`; empty if it does not listen.
-    pub advertise: Vec<String>,
+    /// Where peers reach this agent, `host:port`; empty while it does not listen.
+    pub addresses: Arc<Addresses>,
+    pub settings: Arc<Settings>,
+    pub audit: Arc<Audit>,
     pub cluster: ClusterName,
     pub tasks: Tasks,
 }

@@ -59,6 +59,9 @@ impl Served {
         let sessions = Arc::new(Sessions::default());
         let catalog = Catalog::start(store.clone(), &tasks).await.unwrap();
         let imports = Arc::new(Imports::new());
+        let audit = Audit::open(&dir.path().join("audit")).unwrap();
+        let settings = Settings::start(store.clone(), audit.clone(), &tasks).await.unwrap();
+        let addresses = Addresses::new([address.clone()]);
         let health = Health::start(catalog.clone(), &tasks);
         let peering = Peering::new(PeeringParts {
             store: store.clone(),
@@ -68,7 +71,9 @@ impl Served {
             catalog: catalog.clone(),
             imports: imports.clone(),
             health: health.clone(),
-            advertise: vec![address.clone()],
+            addresses: addresses.clone(),
+            settings: settings.clone(),
+            audit: audit.clone(),
             cluster: name.clone(),
             tasks: tasks.clone(),
         });
@@ -85,16 +90,17 @@ impl Served {
             store: store.clone(),
             links: peering.clone(),
             pools: pools.clone(),
-            audit: Audit::open(&dir.path().join("audit")).unwrap(),
+            audit: audit.clone(),
             tasks: tasks.clone(),
         });
         let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone()));
         let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
-        let addresses = vec![address.clone()].into();
         let state = ApiState {
             name,
             identity,
             addresses,
+            settings,
+            audit,
             store,
             identities,
             clients,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ApplyError;
-use crate::audit::{Action, Audit, Line};
+use crate::audit::{Action, Actor, Audit, Record};
 use crate::dataset::Pools;
 use crate::store::{CommitError, Entry, Guard, Op, Store, Txn, keys, value};
 use crate::task::{Tasks, crash};
@@ -181,23 +181,11 @@ impl Runner {
             Err(error) => return Err(error.to_string()),
         };
         let (pool, volume) = step.subject();
-        self.audit.append(&Line {
-            time: jiff::Timestamp::now(),
-            request: keys::last_part(&entry.key),
-            caller: "agent",
-            action: Action::Step,
-            manifest: None,
-            changed: vec![step_key(step, &pool, &volume)],
-            revision: revision.0,
-        });
+        let told = Record::new(Actor::agent(), Action::StepDone, jiff::Timestamp::now())
+            .on(format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}"))
+            .at(revision)
+            .with("step", step.to_string());
+        self.audit.record(told);
         Ok(())
     }
-}
-
-fn step_key(step: &Step, pool: &PoolName, volume: &VolumeName) -> String {
-    let verb = match step {
-        Step::EnsureVolume { .. } => "ensure",
-        Step::DestroyVolume { .. } => "destroy",
-    };
-    format!("{verb} volume/{pool}/{volume}")
 }

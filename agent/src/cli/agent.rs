@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::daemon::logging::{self, LogFormat};
 use crate::daemon::options::{self, Listen, OptionsError};
-use crate::daemon::{self, DaemonError, Ended, Settings};
+use crate::daemon::{self, DaemonError, Ended, Given};
 
 use super::{CliError, ExitCode, context};
 
@@ -41,8 +41,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode, CliError> {
-    let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let flags = Settings {
+    let file = args.config.as_deref().map(Given::read).transpose()?.unwrap_or_default();
+    let flags = Given {
         name: args.name.map(|name| context::name("--name", &name)).transpose()?,
         data_dir: args.data_dir,
         listen: args.listen,

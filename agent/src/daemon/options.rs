@@ -1,7 +1,7 @@
 //! What an agent is told at its start: the command line's flags over a file's keys over what is usual.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use serde::{Deserialize, Deserializer};
 
 use super::logging::LogFormat;
 use crate::files;
+pub use crate::settings::{DEFAULT_PORT, Listen};
 
 /// Larger than any configuration; a wrong path may lead to anything.
 const MOST_BYTES: usize = 1024 * 1024;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/comity";
-pub const DEFAULT_PORT: u16 = 8443;
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 
 /// What was said, by flags or by a file. Every key of the file has a flag of the same name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct Given {
     pub name: Option<ClusterName>,
     pub data_dir: Option<PathBuf>,
     pub listen: Option<Listen>,
@@ -39,23 +39,14 @@ pub struct Options {
     /// Needed at the first start only, and must not change after it.
     pub name: Option<ClusterName>,
     pub data_dir: PathBuf,
-    pub listen: Listen,
+    /// Where to listen; `None`: where the settings say, and where they do not, on every address.
+    pub listen: Option<Listen>,
     /// Where others reach it, `host:port`; empty: worked out from what it listens on.
     pub advertise: Vec<String>,
     pub watch: Option<PathBuf>,
     pub worker_threads: usize,
     pub log_format: LogFormat,
     pub drain_timeout: Duration,
-}
-
-/// Where to listen on the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listen {
-    /// Every address of the machine.
-    Everywhere(u16),
-    At(SocketAddr),
-    /// Only the unix socket; such an agent can dial but not be dialled.
-    Nowhere,
 }
 
 /// Why an agent cannot be started as it was told.
@@ -75,7 +66,7 @@ pub enum OptionsError {
     Advertise(String),
 }
 
-impl Settings {
+impl Given {
     /// Reads a configuration file; relative paths in it are relative to its folder.
     pub fn read(path: &Path) -> Result<Self, OptionsError> {
         let unreadable = |source| OptionsError::Unreadable { path: path.to_owned(), source };
@@ -128,49 +119,13 @@ impl Settings {
         Ok(Options {
             name: self.name,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
-            listen: self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)),
+            listen: self.listen,
             advertise: advertise.iter().map(|text| advertised(text)).collect::<Result<_, _>>()?,
             watch: self.watch,
             worker_threads,
             log_format: self.log_format.unwrap_or_default(),
             drain_timeout: self.drain_timeout.unwrap_or(DEFAULT_DRAIN),
         })
-    }
-}
-
-impl Listen {
-    /// The address to bind; the second choice is for machines without IPv6.
-    pub fn addresses(self) -> Vec<SocketAddr> {
-        match self {
-            Listen::Everywhere(port) => {
-                vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from(([0, 0, 0, 0], port))]
-            }
-            Listen::At(address) => vec![address],
-            Listen::Nowhere => Vec::new(),
-        }
-    }
-}
-
-impl std::str::FromStr for Listen {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Listen::Nowhere);
-        }
-        if let Some(Ok(port)) = text.strip_prefix(':').map(str::parse) {
-            return Ok(Listen::Everywhere(port));
-        }
-        let address = text.parse::<SocketAddr>().ok();
-        let bare = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::from((ip, DEFAULT_PORT)));
-        address.or_else(bare).map(Listen::At).ok_or_else(|| {
-            "an address to listen on is IP:PORT, [IPv6]:PORT, :PORT for every address, or none".to_owned()
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -203,14 +158,14 @@ fn advertised(text: &str) -> Result<String, OptionsError> {
 
 type Fault = (Option<(usize, usize)>, String);
 
-fn from_toml(text: &str) -> Result<Settings, Fault> {
+fn from_toml(text: &str) -> Result<Given, Fault> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let place = error.span().map(|span| line_and_column(text, span.start));
         (place, error.message().to_owned())
     })
 }
 
-fn from_hcl(text: &str) -> Result<Settings, Fault> {
+fn from_hcl(text: &str) -> Result<Given, Fault> {
     hcl::from_str(text).map_err(|error| match error {
         hcl::Error::Parse(error) => {
             let at = error.location();
@@ -240,12 +195,12 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    fn read(name: &str, text: &str) -> Result<Settings, String> {
+    fn read(name: &str, text: &str) -> Result<Given, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         let shown = format!("{}/", folder.path().display());
-        Settings::read(&path).map_err(|error| error.to_string().replace(&shown, ""))
+        Given::read(&path).map_err(|error| error.to_string().replace(&shown, ""))
     }
 
     #[test]
@@ -255,7 +210,7 @@ mod tests {
         let settings = read("agent.toml", keys).unwrap();
         assert_eq!(read("agent.hcl", keys).unwrap(), settings);
         let options = settings.finish().unwrap();
-        assert_eq!(options.listen, Listen::Everywhere(9443));
+        assert_eq!(options.listen, Some(Listen::Everywhere(9443)));
         assert_eq!(options.advertise, ["east.example:8443"]);
         assert_eq!(options.drain_timeout, Duration::from_secs(60));
     }
@@ -269,7 +224,7 @@ mod tests {
         }
         assert!(read("agent.hcl", "name = \n").unwrap_err().starts_with("agent.hcl:1:"));
         assert!(read("agent.json", "{}").unwrap_err().contains(".hcl or .toml"));
-        let threads = Settings { worker_threads: Some(0), ..Settings::default() };
+        let threads = Given { worker_threads: Some(0), ..Given::default() };
         assert!(matches!(threads.finish(), Err(OptionsError::Threads(0))));
     }
 
@@ -279,18 +234,18 @@ mod tests {
         let endless = folder.path().join("agent.toml");
         std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
         for path in [&endless, Path::new("/dev/zero")] {
-            let message = Settings::read(path).unwrap_err().to_string();
+            let message = Given::read(path).unwrap_err().to_string();
             assert!(message.ends_with("it is not a regular file"), "{message}");
         }
         std::fs::remove_file(&endless).unwrap();
         std::fs::File::create(&endless).unwrap().set_len(1 << 40).unwrap();
-        assert!(matches!(Settings::read(&endless), Err(OptionsError::TooLarge(_))));
+        assert!(matches!(Given::read(&endless), Err(OptionsError::TooLarge(_))));
     }
 
     #[test]
     fn flags_go_before_the_file() {
-        let flags = Settings { worker_threads: Some(1), ..Settings::default() };
-        let file = Settings { worker_threads: Some(4), watch: Some("/etc/x".into()), ..Settings::default() };
+        let flags = Given { worker_threads: Some(1), ..Given::default() };
+        let file = Given { worker_threads: Some(4), watch: Some("/etc/x".into()), ..Given::default() };
         let both = flags.over(file);
         assert_eq!((both.worker_threads, both.watch), (Some(1), Some("/etc/x".into())));
     }
@@ -302,9 +257,6 @@ mod tests {
             assert_eq!(duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }
         assert!(duration("soon").is_err() && duration("-1s").is_err());
-        assert_eq!("127.0.0.1".parse(), Ok(Listen::At("127.0.0.1:8443".parse().unwrap())));
-        assert_eq!("none".parse(), Ok(Listen::Nowhere));
-        assert!("localhost:8443".parse::<Listen>().is_err());
         assert_eq!(advertised("[::1]:9").unwrap(), "[::1]:9");
         assert_eq!(advertised("::1").unwrap(), "[::1]:8443");
         assert!(advertised("https://x:8443").is_err() && advertised("x:0").is_err());

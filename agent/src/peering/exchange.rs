@@ -215,7 +215,8 @@ impl Peering {
                             cluster_certificate: parts.identity.current().pem.clone(),
                             // LXD takes a request without addresses for something else; an agent that does not
                             // listen has none to give, and dials itself.
-                            config: [(VOLATILE_ADDRESSES.to_owned(), parts.advertise.join(","))].into(),
+                            config: [(VOLATILE_ADDRESSES.to_owned(), parts.addresses.current().join(","))]
+                                .into(),
                             attempt_id: redeeming.attempt.as_str().to_owned(),
                             ..LinkPost::default()
                         })

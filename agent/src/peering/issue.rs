@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use schema::kind::cluster_link::{ClusterLink, LinkType};
 use schema::name::LinkName;
@@ -24,9 +24,6 @@ use crate::trust::lineage::Lineage;
 use crate::trust::{Fingerprint, certificate};
 use crate::wire::cluster_link::{LinkPost, VOLATILE_ADDRESSES};
 use crate::wire::token::{Secret, TYPE_CLUSTER_LINK, TrustToken};
-
-/// How long a token is good for.
-const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
 /// A redemption as it arrives at the issuer of a bidirectional link's token.
 pub struct ActivateRequest {
@@ -85,7 +82,7 @@ impl Peering {
         bound_to: Option<Fingerprint>,
     ) -> Result<Minted, PeeringError> {
         let parts = &self.parts;
-        if parts.advertise.is_empty() {
+        if parts.addresses.current().is_empty() {
             return Err(PeeringError::NotListening);
         }
         if bound_to == Some(parts.identity.fingerprint()) {
@@ -93,7 +90,8 @@ impl Peering {
         }
         let secret = Secret::random();
         let now = Timestamp::now();
-        let expires_at = now.saturating_add(TOKEN_LIFE).unwrap_or(Timestamp::MAX);
+        let expires_at =
+            now.saturating_add(parts.settings.current().token_expiry()).unwrap_or(Timestamp::MAX);
         let issued = Issued { id: Uuid::new_v4(), digest: secret.digest(), expires_at, bound_to };
         for _ in 0..TRIES {
             let (_, declared) = self.mints(link).await?;
@@ -107,7 +105,7 @@ impl Peering {
                 let token = TrustToken {
                     client_name: link.to_string(),
                     fingerprint: parts.identity.fingerprint().to_string(),
-                    addresses: parts.advertise.clone(),
+                    addresses: parts.addresses.current().to_vec(),
                     secret,
                     expires_at,
                     kind: TYPE_CLUSTER_LINK.to_owned(),

@@ -26,6 +26,8 @@ pub const VOLUME: &str = "/volume/";
 pub const CLUSTER: &str = "/cluster";
 /// The succession of the cluster's own certificates, and the rotation that is under way.
 pub const SUCCESSION: &str = "/succession";
+/// What the administrator has set (LXD: server configuration).
+pub const SETTINGS: &str = "/settings";
 /// Follow-up steps still to be done.
 pub const STEP: &str = "/step/";
 

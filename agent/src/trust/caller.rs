@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Fingerprint;
 use super::groups::Groups;
 use super::identity_id::IdentityId;
+use crate::audit::Actor;
 
 /// Who asks, and where the asking came from. Carried by each permit, so that what acts on one can say for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,19 @@ impl Caller {
     /// The machine's own administrator, or the agent itself on his behalf.
     pub const fn local(uid: u32) -> Self {
         Self { who: Who::Local { uid }, origin: Origin { request: Uuid::nil(), address: None } }
+    }
+}
+
+/// As the audit log has it.
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            name: caller.to_string(),
+            id: caller.username(),
+            method: caller.method().unwrap_or_default().to_owned(),
+            address: caller.origin.address,
+            request: caller.origin.request,
+        }
     }
 }
 

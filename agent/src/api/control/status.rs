@@ -40,7 +40,7 @@ async fn show(
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: state.identity.fingerprint().to_string(),
-        addresses: state.addresses.to_vec(),
+        addresses: state.addresses.current().to_vec(),
         epoch: state.store.epoch().to_owned(),
         revision: revision.0,
         links: links

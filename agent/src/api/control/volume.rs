@@ -53,7 +53,7 @@ async fn offer(
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", message));
         }
     };
-    if state.addresses.is_empty() {
+    if state.addresses.current().is_empty() {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "not_listening",
@@ -63,7 +63,7 @@ async fn offer(
     }
     let (operation, secret) = state.transfers.offer(&permit, &pool, &volume, bound_to)?;
     Ok(Json(RemoteSource {
-        addresses: state.addresses.to_vec(),
+        addresses: state.addresses.current().to_vec(),
         fingerprint: state.identity.fingerprint().to_string(),
         operation: operation.id,
         secret,

@@ -18,7 +18,7 @@ use super::answer::{LxdError, created, empty, operation, sync};
 use crate::api::ApiState;
 use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity, require_trust};
-use crate::trust::client_token::{ClientError, LIFETIME, Minted};
+use crate::trust::client_token::{ClientError, Minted};
 use crate::trust::identity::{IdentityKind, IdentityRecord};
 use crate::trust::{Access, Caller, Fingerprint, Groups};
 use crate::wire::lxd::certificate::{
@@ -90,8 +90,12 @@ async fn add(
             return Err(LxdError::bad_request("Client name must not be empty"));
         }
         let asked = body.expires_in.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
-        let lifetime = asked.map_or(LIFETIME, SignedDuration::from_secs);
-        let minted = state.clients.mint(&permit, &body.name, access, &state.addresses, now, lifetime).await?;
+        let lifetime =
+            asked.map_or_else(|| state.settings.current().token_expiry(), SignedDuration::from_secs);
+        let minted = state
+            .clients
+            .mint(&permit, &body.name, access, &state.addresses.current(), now, lifetime)
+            .await?;
         let location = format!("/1.0/operations/{}", minted.id);
         return Ok(operation(&location, token_operation(minted, body)));
     }

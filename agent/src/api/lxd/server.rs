@@ -55,7 +55,7 @@ async fn show(
 fn environment(state: &ApiState) -> Environment {
     let machine = &*MACHINE;
     Environment {
-        addresses: state.addresses.to_vec(),
+        addresses: state.addresses.current().to_vec(),
         architectures: vec![std::env::consts::ARCH.to_owned()],
         certificate: state.identity.current().pem.clone(),
         certificate_fingerprint: state.identity.fingerprint().to_string(),

@@ -19,11 +19,13 @@ use schema::record::{Record, RecordKey};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use crate::audit::Audit;
 use crate::authorize::{Entitlement, Entity, Permit, decide};
 use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
 use crate::peering::half::Attempt;
 use crate::peering::{ActivateRequest, Peering, PeeringError, PeeringParts, Way};
+use crate::settings::{Addresses, Settings};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{CommitError, Op, Store, Txn, keys, value};
 use crate::task::Tasks;
@@ -85,7 +87,9 @@ impl Agent {
             health: Health::start(Arc::clone(&catalog), &tasks),
             catalog,
             imports: Arc::clone(&imports),
-            advertise: vec![address.clone()],
+            addresses: Addresses::new([address.clone()]),
+            settings: Settings::start(store.clone(), Audit::none(), &tasks).await.unwrap(),
+            audit: Audit::none(),
             cluster: name.parse().unwrap(),
             tasks: tasks.clone(),
         });
