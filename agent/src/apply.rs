@@ -34,6 +34,7 @@ mod check;
 mod content;
 mod draft;
 mod refusal;
+mod rename;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -229,14 +230,27 @@ impl Apply {
         writes: Vec<Write>,
         manifest: Option<&str>,
     ) -> Result<Revision, ApplyError> {
-        self.check_groups(&writes).await?;
-        self.check_volumes(&writes).await?;
-        for write in writes {
+        for write in &writes {
             if let (RecordKey::ClusterLink(link), None) = (&write.key, &write.after) {
                 let removal = self.links.removal(link).await.map_err(ApplyError::Links)?;
                 draft.txn.guards.extend(removal.guards);
                 draft.txn.ops.extend(removal.ops);
             }
+        }
+        self.write(permit, draft, writes, manifest).await
+    }
+
+    /// Makes the commit of what was checked, and of what ends with a link's declaration, which is in the draft.
+    async fn write(
+        &self,
+        permit: &Permit,
+        mut draft: Draft,
+        writes: Vec<Write>,
+        manifest: Option<&str>,
+    ) -> Result<Revision, ApplyError> {
+        self.check_groups(&writes).await?;
+        self.check_volumes(&writes).await?;
+        for write in writes {
             draft.write(write)?;
         }
         let txn = draft.finish();

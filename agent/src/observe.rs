@@ -28,6 +28,8 @@ pub trait LinkTrust: Send + Sync + 'static {
     fn live_links(&self) -> BoxFuture<'_, Result<BTreeMap<LinkName, LiveLink>, String>>;
     /// What deletes a link's trust, for the commit that deletes its declaration.
     fn removal<'a>(&'a self, link: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>>;
+    /// What moves a link's trust to another name, for the commit that moves its declaration.
+    fn renaming<'a>(&'a self, from: &'a LinkName, to: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>>;
 }
 
 impl LinkTrust for Peering {
@@ -37,6 +39,10 @@ impl LinkTrust for Peering {
 
     fn removal<'a>(&'a self, link: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>> {
         Box::pin(async move { Peering::removal(self, link).await.map_err(|error| error.to_string()) })
+    }
+
+    fn renaming<'a>(&'a self, from: &'a LinkName, to: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>> {
+        Box::pin(async move { Peering::renaming(self, from, to).await.map_err(|error| error.to_string()) })
     }
 }
 

@@ -5,8 +5,10 @@ use axum::Router;
 use super::ApiState;
 
 pub mod answer;
+pub mod body;
 mod certificates;
 mod cluster_link;
+pub mod etag;
 mod operation;
 mod server;
 mod volume;

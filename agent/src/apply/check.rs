@@ -64,6 +64,9 @@ pub fn against(plan: &Plan, current: &BTreeMap<RecordKey, LiveRecord>) -> Result
             moved.push(change.key.address());
             continue;
         }
+        if retyped(have.map(|have| &have.record), change.after.as_ref()) {
+            return Err(ApplyError::Malformed(change.key.clone(), RETYPED));
+        }
         let unowned = have.is_some_and(|have| have.owner.is_none());
         if unowned && change.after.is_none() {
             return Err(ApplyError::Malformed(change.key.clone(), "no manifest owns it, so none prunes it"));
@@ -77,6 +80,19 @@ pub fn against(plan: &Plan, current: &BTreeMap<RecordKey, LiveRecord>) -> Result
     }
     moved.dedup();
     if moved.is_empty() { Ok(()) } else { Err(ApplyError::Moved(moved)) }
+}
+
+/// Why the trust that was made for one type cannot become another's.
+const RETYPED: &str = "a link's type cannot change: remove the link, apply that, and declare it anew";
+
+/// Whether a link would become one of another type, or the other side of a one-way link.
+fn retyped(before: Option<&Record>, after: Option<&Record>) -> bool {
+    match (before, after) {
+        (Some(Record::ClusterLink(before)), Some(Record::ClusterLink(after))) => {
+            before.kind != after.kind || before.is_called() != after.is_called()
+        }
+        _ => false,
+    }
 }
 
 /// The writes that `edits` come to, given the records as they are.
@@ -105,6 +121,9 @@ pub fn edits(edits: Vec<Edit>, current: &BTreeMap<RecordKey, LiveRecord>) -> Res
         }
         if let Some(LiveRecord { owner: Some(holder), .. }) = have {
             return Err(ApplyError::Owned(key, holder.clone()));
+        }
+        if retyped(have.map(|have| &have.record), to.as_ref()) {
+            return Err(ApplyError::Malformed(key, RETYPED));
         }
         let after = to.map(|record| Declared { owner: None, record });
         writes.push(Write { key, base: Revision(revision), after, data });

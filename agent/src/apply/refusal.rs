@@ -30,6 +30,13 @@ pub enum ApplyError {
     NoSuchGroup { link: LinkName, group: GroupName },
     #[error("auth group {group} is still used by cluster link {link}")]
     GroupInUse { group: GroupName, link: LinkName },
+    #[error("there is no cluster link {0}")]
+    NoSuchLink(LinkName),
+    #[error("A cluster link with name {:?} already exists", .0.as_str())]
+    LinkExists(LinkName),
+    /// LXD's words, and who.
+    #[error("Cluster link is currently in use: {by} speaks of {link}")]
+    LinkInUse { link: LinkName, by: String },
     #[error("volume {pool}/{volume} cannot be made: there is no storage pool {pool} here")]
     NoSuchPool { pool: PoolName, volume: VolumeName },
     #[error("the old data of volume {pool}/{volume} is still being destroyed")]
@@ -68,10 +75,15 @@ impl ApplyError {
             Self::GroupInUse { .. } => {
                 "Take the group off the link first, in the same apply or an earlier one."
             }
+            Self::LinkExists(_) => "Give it another name.",
+            Self::LinkInUse { .. } => {
+                "Take the link out of that first; afterwards name it there by its new name."
+            }
             Self::NoSuchPool { .. } => "Use a pool of `comity status`, such as \"default\".",
             Self::StillGoing { .. } => "Try again in a moment.",
             Self::NoConsent(_) => "Add --destroy-data, or leave the data and forget the volume.",
             Self::NotPermitted
+            | Self::NoSuchLink(_)
             | Self::Links(_)
             | Self::Ended
             | Self::Commit(_)

@@ -39,6 +39,10 @@ impl LinkTrust for Trust {
             }))
         })
     }
+
+    fn renaming<'a>(&'a self, _: &'a LinkName, _: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>> {
+        Box::pin(async { Ok(Txn::default()) })
+    }
 }
 
 struct Bench {

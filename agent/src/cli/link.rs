@@ -123,7 +123,7 @@ async fn create(context: &Context, args: Create) -> Result<ExitCode, CliError> {
         let failed = explained(error);
         match failed.hint {
             None if about_token => {
-                failed.hint("Copy the whole token again, or mint another one on the peer.")
+                failed.hint("Copy the whole token again. It may also have been used already, replaced by a newer one, or be out of date: mint another one on the peer.")
             }
             _ => failed,
         }

@@ -41,6 +41,10 @@ impl LinkTrust for Links {
     fn removal<'a>(&'a self, _: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>> {
         Box::pin(async { Ok(Txn::default()) })
     }
+
+    fn renaming<'a>(&'a self, _: &'a LinkName, _: &'a LinkName) -> BoxFuture<'a, Result<Txn, String>> {
+        Box::pin(async { Ok(Txn::default()) })
+    }
 }
 
 impl Redeem for Links {

@@ -131,29 +131,92 @@ impl std::fmt::Debug for RedeemRequest {
 /// The key under which LXD keeps a link's addresses in its `config`, joined by commas.
 pub const VOLATILE_ADDRESSES: &str = "volatile.addresses";
 
+/// Where LXD keeps what a public link's peer showed, until it is confirmed.
+pub const VOLATILE_PENDING_ADDRESS: &str = "volatile.pending_address";
+pub const VOLATILE_PENDING_CERTIFICATE: &str = "volatile.pending_certificate";
+
 /// Body of `POST /1.0/cluster/links` (LXD's keys): which of them are there decides what is asked for.
 #[derive(Clone, Serialize, Deserialize, Default)]
 pub struct LinkPost {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "String::is_empty")]
     pub name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "String::is_empty")]
     pub description: String,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,
-    #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "or_none",
+        rename = "type",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub kind: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "String::is_empty")]
     pub trust_token: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "Vec::is_empty")]
     pub auth_groups: Vec<String>,
     /// PEM.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "String::is_empty")]
     pub cluster_certificate: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "String::is_empty")]
     pub remote_address: String,
     /// Ours: names the redemption, so that the same one can be asked for again after a crash.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "String::is_empty")]
     pub attempt_id: String,
+}
+
+impl LinkPost {
+    /// Every key that is read; `used_by` is shown by a GET, so that it may be sent back.
+    pub const KEYS: [&str; 10] = [
+        "name",
+        "description",
+        "config",
+        "type",
+        "trust_token",
+        "auth_groups",
+        "cluster_certificate",
+        "remote_address",
+        "attempt_id",
+        "used_by",
+    ];
+}
+
+/// Body of `PUT` and `PATCH /1.0/cluster/links/{name}`; of what a GET shows, only this can be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct LinkPut {
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub config: Option<BTreeMap<String, String>>,
+}
+
+impl LinkPut {
+    pub const KEYS: [&str; 6] = ["description", "config", "name", "type", "used_by", "access_entitlements"];
+}
+
+/// Body of `POST /1.0/cluster/links/{name}`: another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct LinkRename {
+    #[serde(default, deserialize_with = "or_none")]
+    pub name: String,
+}
+
+/// What a public link's peer showed, for somebody to confirm (LXD).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedCertificate {
+    /// SHA-256, as hexadecimal digits.
+    pub fingerprint: String,
+    /// PEM.
+    pub certificate: String,
+}
+
+/// Go clients send `null` for what is empty.
+fn or_none<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What the answer to an activation tells: ours, LXD's is empty.
@@ -179,6 +242,18 @@ pub struct LxdLink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LxdLinkState {
     pub cluster_link_members: Vec<LxdLinkMember>,
+    /// The rest is ours: the link's state as it is known without asking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<LinkState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dials: Option<Dials>,
+    /// Whether this side reached the redeemer of its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_back: Option<DialBack>,
 }
 
 /// One address of a peer.

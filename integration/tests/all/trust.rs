@@ -33,7 +33,11 @@ fn bad_link_tokens_are_told_apart_and_leave_nothing() {
     let decoded = String::from_utf8(decode(&good)).expect("a token is JSON");
     let mut wrong: serde_json::Value = serde_json::from_str(&decoded).expect("a token is JSON");
     wrong["secret"] = "0".repeat(64).into();
-    refused(&clusters, &encode(wrong.to_string().as_bytes()), "no link");
+    refused(
+        &clusters,
+        &encode(wrong.to_string().as_bytes()),
+        "No pending identities found with given secret",
+    );
 
     // For a certificate that east does not have.
     let mut other: serde_json::Value = serde_json::from_str(&decoded).expect("a token is JSON");

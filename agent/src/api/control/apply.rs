@@ -71,6 +71,10 @@ impl From<ApplyError> for Problem {
             ApplyError::Moved(_) | ApplyError::StillGoing { .. } => (StatusCode::CONFLICT, "conflict"),
             ApplyError::Owned(..) => (StatusCode::CONFLICT, "owned"),
             ApplyError::GroupInUse { .. } => (StatusCode::CONFLICT, "in_use"),
+            // LXD's status for it.
+            ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
+            ApplyError::LinkExists(_) => (StatusCode::CONFLICT, "exists"),
+            ApplyError::NoSuchLink(_) => (StatusCode::NOT_FOUND, "not_found"),
             ApplyError::Malformed(..) | ApplyError::TooLarge(..) => (StatusCode::BAD_REQUEST, "bad_request"),
             ApplyError::NoSuchGroup { .. } | ApplyError::NoSuchPool { .. } => {
                 (StatusCode::BAD_REQUEST, "dangling")

@@ -1,47 +1,57 @@
 //! `/1.0/cluster/links`: links by hand, in LXD's shapes, and the call by which a peer redeems a token.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use http::StatusCode;
-use schema::kind::cluster_link::{ClusterLink, LinkType};
-use schema::name::{GroupName, LinkName};
-use schema::plan::{Data, LinkState};
-use schema::record::{Record, RecordKey};
+use http::{HeaderMap, StatusCode};
+use schema::name::LinkName;
+use schema::plan::Data;
+use schema::record::RecordKey;
 
 use super::answer::{LxdError, created, empty, sync};
+use super::{body, etag};
 use crate::api::ApiState;
-use crate::api::control::link::{permit_exchange, status};
-use crate::api::request::Connection;
+use crate::api::control::link::status;
 use crate::apply::{ApplyError, Edit};
 use crate::authorize::{Entitlement, Entity, Permit, require_trust};
-use crate::peering::{ActivateRequest, PeeringError};
+use crate::peering::{Member, MemberStatus, PeeringError};
 use crate::trust::Caller;
-use crate::wire::cluster_link::{
-    Activated, LinkPost, LinkReport, LxdLink, LxdLinkMember, LxdLinkState, VOLATILE_ADDRESSES,
-};
-use crate::wire::token::TrustToken;
+use crate::wire::cluster_link::{LinkRename, LinkReport, LxdLinkMember, LxdLinkState};
+
+mod create;
+mod request;
+mod shown;
+mod update;
+
+use shown::{editable, location, shown};
 
 /// How often a deletion is tried while the link's trust moves.
 const TRIES: usize = 8;
 
 pub fn router() -> Router<ApiState> {
     Router::new()
-        .route("/cluster/links", get(list).post(create))
-        .route("/cluster/links/{name}", get(show).delete(remove))
+        .route("/cluster/links", get(list).post(create::create))
+        .route(
+            "/cluster/links/{name}",
+            get(show).put(update::put).patch(update::patch).post(rename).delete(remove),
+        )
         .route("/cluster/links/{name}/state", get(state_of))
 }
 
 impl From<PeeringError> for LxdError {
     fn from(error: PeeringError) -> Self {
         match status(&error) {
-            StatusCode::INTERNAL_SERVER_ERROR => LxdError::internal(&error),
-            status => LxdError::new(status, error.to_string()),
+            StatusCode::INTERNAL_SERVER_ERROR if !matches!(error, PeeringError::RefusedByPeer { .. }) => {
+                LxdError::internal(&error)
+            }
+            status => match &error {
+                PeeringError::Token(why) => LxdError::new(status, format!("Invalid trust token: {why}")),
+                error => LxdError::new(status, error.to_string()),
+            },
         }
     }
 }
@@ -57,7 +67,11 @@ async fn list(
         state.permit(&caller, Entitlement::CanView, Entity::ClusterLink(report.name.clone())).is_ok()
     });
     if query.get("recursion").is_some_and(|recursion| recursion != "0") {
-        return Ok(sync(reports.iter().map(shown).collect::<Vec<_>>()));
+        let mut links = Vec::with_capacity(reports.len());
+        for report in &reports {
+            links.push(shown(&state, &caller, report).await?);
+        }
+        return Ok(sync(links));
     }
     Ok(sync(reports.iter().map(|report| location(&report.name)).collect::<Vec<_>>()))
 }
@@ -67,7 +81,9 @@ async fn show(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, LxdError> {
-    Ok(sync(shown(&seen(&state, &caller, &name).await?)))
+    let (report, _) = seen(&state, &caller, &name, Entitlement::CanView).await?;
+    let answer = sync(shown(&state, &caller, &report).await?);
+    Ok(etag::put(answer, &editable(&report)))
 }
 
 async fn state_of(
@@ -75,194 +91,58 @@ async fn state_of(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, LxdError> {
-    let report = seen(&state, &caller, &name).await?;
-    if report.addresses.is_empty() {
+    let (report, _) = seen(&state, &caller, &name, Entitlement::CanView).await?;
+    // A peer that gave no address is reached over its own connection; a link that is not made has no members.
+    if report.peer_fingerprint.is_none() {
         return Err(LxdError::bad_request("No cluster link member addresses found"));
     }
-    // LXD asks every address anew. The link's own connection tells more: it is Active only if data arrives over it.
-    let status = if report.state == LinkState::Active { "Active" } else { "Unreachable" };
-    let member = |address: &String| LxdLinkMember {
-        server_name: report.name.to_string(),
-        address: address.clone(),
-        status: status.to_owned(),
+    let members = state.peering.members(&report.name).await?.into_iter();
+    let member = |Member { address, name, status }: Member| LxdLinkMember {
+        server_name: name.unwrap_or_else(|| report.name.to_string()),
+        address,
+        status: match status {
+            MemberStatus::Active => "Active",
+            MemberStatus::Unauthenticated => "Unauthenticated",
+            MemberStatus::Unreachable => "Unreachable",
+        }
+        .to_owned(),
     };
-    Ok(sync(LxdLinkState { cluster_link_members: report.addresses.iter().map(member).collect() }))
+    Ok(sync(LxdLinkState {
+        cluster_link_members: members.map(member).collect(),
+        state: Some(report.state),
+        reason: report.reason.clone(),
+        note: report.note.clone(),
+        dials: report.dials,
+        dial_back: report.dial_back.clone(),
+    }))
+}
+
+async fn rename(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Result<Response, LxdError> {
+    let (report, permit) = seen(&state, &caller, &name, Entitlement::CanEdit).await?;
+    let LinkRename { name: to } = body::decode(&bytes, &["name"])?;
+    let to = request::name(&to)?;
+    state.apply.rename_link(&permit, &report.name, &to).await?;
+    Ok(created(&location(&to), serde_json::Map::new()))
 }
 
 async fn remove(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, LxdError> {
-    let link: LinkName = name.parse().map_err(|_| LxdError::plain(StatusCode::NOT_FOUND))?;
-    let permit = state.permit(&caller, Entitlement::CanDelete, Entity::ClusterLink(link.clone()))?;
-    state.peering.report(&link).await?;
-    delete(&state, &permit, &link).await?;
+    let (report, permit) = seen(&state, &caller, &name, Entitlement::CanDelete).await?;
+    etag::check(&headers, &editable(&report))?;
+    delete(&state, &permit, &report.name).await?;
     Ok(empty())
 }
 
-/// Which of LXD's four requests it is, is told by which keys are there.
-async fn create(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Extension(connection): Extension<Arc<Connection>>,
-    body: Bytes,
-) -> Result<Response, LxdError> {
-    let post: LinkPost = serde_json::from_slice(&body).map_err(|error| {
-        // The error's own words may repeat what was sent, and that may be a token.
-        LxdError::bad_request(format!("Invalid cluster link request at column {}", error.column()))
-    })?;
-    let has_token = !post.trust_token.is_empty();
-    if post.name.is_empty() && has_token {
-        return activate(&state, &connection, post).await;
-    }
-    if post.name.is_empty() && !caller.is_trusted() {
-        return Err(LxdError::new(StatusCode::FORBIDDEN, "Trust token required"));
-    }
-    let permit = permit_exchange(&state, &caller)?;
-    if post.name.is_empty() {
-        return Err(LxdError::bad_request("Cluster link name must be provided"));
-    }
-    let link: LinkName = post
-        .name
-        .parse()
-        .map_err(|error| LxdError::bad_request(format!("Invalid cluster link name: {error}")))?;
-    let declared = declaration(&post)?;
-    state.permit_groups(&caller, &declared.auth_groups)?;
-    if has_token {
-        with_token(&state, &permit, &link, declared, &post).await
-    } else {
-        pending(&state, &permit, &link, declared).await
-    }
-}
-
-fn declaration(post: &LinkPost) -> Result<ClusterLink, LxdError> {
-    match post.kind.as_str() {
-        "bidirectional" => {}
-        "unidirectional" | "public" => {
-            return Err(LxdError::new(
-                StatusCode::NOT_IMPLEMENTED,
-                format!("Cluster links of type {:?} are not built yet", post.kind),
-            ));
-        }
-        "" => return Err(LxdError::bad_request("Cluster link type must be provided")),
-        _ => return Err(LxdError::bad_request("Unknown cluster link type")),
-    }
-    if !post.remote_address.is_empty() {
-        return Err(LxdError::bad_request("A remote address is only for public cluster links"));
-    }
-    if let Some(key) = post.config.keys().next() {
-        return Err(LxdError::bad_request(format!("Invalid cluster link configuration key {key:?}")));
-    }
-    let group = |text: &String| {
-        text.parse::<GroupName>()
-            .map_err(|error| LxdError::bad_request(format!("Invalid auth group name: {error}")))
-    };
-    let mut auth_groups = post.auth_groups.iter().map(group).collect::<Result<Vec<_>, _>>()?;
-    auth_groups.sort_unstable();
-    auth_groups.dedup();
-    Ok(ClusterLink {
-        kind: LinkType::Bidirectional,
-        auth_groups,
-        description: post.description.clone(),
-        ..ClusterLink::default()
-    })
-}
-
-/// Makes the link and a token for the peer.
-async fn pending(
-    state: &ApiState,
-    permit: &Permit,
-    link: &LinkName,
-    declared: ClusterLink,
-) -> Result<Response, LxdError> {
-    declare(state, permit, link, declared).await?;
-    match state.peering.mint(permit, link, None).await {
-        Ok(minted) => {
-            let location = format!("/1.0/auth/identities/tls/{}", minted.id);
-            Ok(created(&location, minted.token))
-        }
-        Err(error) => Err(undo(state, permit, link, error).await),
-    }
-}
-
-/// Makes the link with a peer's token, or nothing.
-async fn with_token(
-    state: &ApiState,
-    permit: &Permit,
-    link: &LinkName,
-    declared: ClusterLink,
-    post: &LinkPost,
-) -> Result<Response, LxdError> {
-    // What is wrong with the text itself needs no link to be found out.
-    TrustToken::decode(&post.trust_token).map_err(PeeringError::from)?;
-    declare(state, permit, link, declared).await?;
-    let (task, name, token) = (state.clone(), link.clone(), post.trust_token.clone());
-    let owned = permit.clone();
-    // To its end, even if the caller goes away: a link that failed is taken back then as well.
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    state.tasks.spawn("link-create", async move {
-        let ended = match task.peering.redeem(&owned, &name, &token).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(undo(&task, &owned, &name, error).await),
-        };
-        let _ = reply.send(ended);
-    });
-    answer.await.map_err(|_| LxdError::plain(StatusCode::SERVICE_UNAVAILABLE))??;
-    Ok(created(&location(link), serde_json::Value::Null))
-}
-
-/// The issuer's side: open to anybody who shows a certificate and a token that was issued here.
-async fn activate(state: &ApiState, connection: &Connection, post: LinkPost) -> Result<Response, LxdError> {
-    let addresses = post.config.get(VOLATILE_ADDRESSES).is_some_and(|addresses| !addresses.is_empty());
-    // Ours may have no address to give; LXD's always do, and that is how LXD knows the request.
-    if !addresses && post.attempt_id.is_empty() {
-        return Err(LxdError::bad_request(
-            "Invalid cluster link request: expected one of pending creation (name without trust_token), active \
-             creation (name with trust_token), or activation (trust_token with non-empty \"volatile.addresses\")",
-        ));
-    }
-    if post.kind != "bidirectional" {
-        return Err(LxdError::bad_request("Only bidirectional cluster links are activated this way"));
-    }
-    let presented = connection.certificate().cloned();
-    let activated = state.peering.activate(ActivateRequest::from_post(post, presented, None)).await;
-    match activated {
-        Ok(link) => {
-            let answer = Activated { cluster_certificate: state.identity.current().pem.clone() };
-            tracing::info!(%link, "a link was activated by its peer");
-            // The name that the link has here is not the peer's to know.
-            Ok(created("/1.0/cluster/links", answer))
-        }
-        Err(error) => {
-            tracing::info!(%error, "a redemption was refused");
-            Err(error.into())
-        }
-    }
-}
-
-async fn declare(
-    state: &ApiState,
-    permit: &Permit,
-    link: &LinkName,
-    declared: ClusterLink,
-) -> Result<(), LxdError> {
-    let exists = || {
-        let message = format!("A cluster link with name {:?} already exists", link.as_str());
-        LxdError::new(StatusCode::CONFLICT, message)
-    };
-    if state.peering.report(link).await.is_ok() {
-        return Err(exists());
-    }
-    let key = RecordKey::ClusterLink(link.clone());
-    let edit = Edit::put(key, Record::ClusterLink(declared)).only_at(0);
-    match state.apply.edit(permit, vec![edit]).await {
-        Ok(_) => Ok(()),
-        Err(ApplyError::Moved(_)) => Err(exists()),
-        Err(error) => Err(error.into()),
-    }
-}
-
+/// Deletes a link, its trust and all that follows from it.
 async fn delete(state: &ApiState, permit: &Permit, link: &LinkName) -> Result<(), LxdError> {
     let edit = Edit::delete(RecordKey::ClusterLink(link.clone()), Data::Keep);
     for _ in 0..TRIES {
@@ -276,39 +156,19 @@ async fn delete(state: &ApiState, permit: &Permit, link: &LinkName) -> Result<()
     Err(LxdError::new(StatusCode::CONFLICT, "The cluster link is changing; try again"))
 }
 
-/// Takes back a link whose trust could not be made. Gives what went wrong first.
-async fn undo(state: &ApiState, permit: &Permit, link: &LinkName, error: PeeringError) -> LxdError {
-    if let Err(left) = delete(state, permit, link).await {
-        tracing::error!(%link, error = left.message, "a link that could not be made is still declared");
-    }
-    error.into()
-}
-
-async fn seen(state: &ApiState, caller: &Caller, name: &str) -> Result<LinkReport, LxdError> {
+/// The link of that name, for a caller who holds `entitlement` on it.
+async fn seen(
+    state: &ApiState,
+    caller: &Caller,
+    name: &str,
+    entitlement: Entitlement,
+) -> Result<(LinkReport, Permit), LxdError> {
     require_trust(caller)?;
     let link: LinkName = name.parse().map_err(|_| LxdError::plain(StatusCode::NOT_FOUND))?;
-    state.permit(caller, Entitlement::CanView, Entity::ClusterLink(link.clone()))?;
-    Ok(state.peering.report(&link).await?)
-}
-
-fn shown(report: &LinkReport) -> LxdLink {
-    // LXD's own clients take a link without addresses for a pending one.
-    let addresses =
-        if report.peer_fingerprint.is_some() { report.addresses.join(",") } else { String::new() };
-    let config = if addresses.is_empty() {
-        BTreeMap::new()
-    } else {
-        [(VOLATILE_ADDRESSES.to_owned(), addresses)].into()
-    };
-    LxdLink {
-        name: report.name.to_string(),
-        description: report.description.clone(),
-        kind: report.kind,
-        config,
-        used_by: Vec::new(),
+    let permit = state.permit(caller, entitlement, Entity::ClusterLink(link.clone()))?;
+    match state.peering.report(&link).await {
+        Ok(report) => Ok((report, permit)),
+        Err(PeeringError::NotFound(_)) => Err(LxdError::new(StatusCode::NOT_FOUND, "Cluster link not found")),
+        Err(error) => Err(error.into()),
     }
-}
-
-fn location(link: &LinkName) -> String {
-    format!("/1.0/cluster/links/{link}")
 }
