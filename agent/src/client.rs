@@ -25,6 +25,7 @@ use crate::wire::printable;
 
 mod control;
 mod distrust;
+mod follow;
 mod rotation;
 mod service;
 mod succession;
@@ -33,6 +34,7 @@ mod trust;
 pub mod upgrade;
 mod volume;
 
+pub use follow::Moved;
 pub use succession::succession;
 pub use transport::{FirstContact, first_contact};
 pub use trust::{MintedToken, PendingToken};
@@ -60,7 +62,14 @@ pub struct Client {
 #[derive(Clone)]
 enum Target {
     Unix(PathBuf),
-    Pinned { name: String, addresses: Vec<String>, pin: Fingerprint, identity: Option<Arc<KeyPair>> },
+    Pinned {
+        name: String,
+        addresses: Vec<String>,
+        pin: Fingerprint,
+        identity: Option<Arc<KeyPair>>,
+        /// Where the pin may move by proof.
+        following: Option<Arc<follow::Following>>,
+    },
 }
 
 /// Why a call failed.
@@ -105,7 +114,8 @@ impl Client {
         pin: Fingerprint,
         identity: Option<Arc<KeyPair>>,
     ) -> Self {
-        Self { target: Target::Pinned { name: name.to_owned(), addresses, pin, identity }, timeout: TIMEOUT }
+        let name = name.to_owned();
+        Self { target: Target::Pinned { name, addresses, pin, identity, following: None }, timeout: TIMEOUT }
     }
 
     /// The same agent, with another time limit for a whole call.

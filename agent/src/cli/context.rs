@@ -9,7 +9,7 @@ use http::Method;
 use schema::name::RemoteName;
 
 use super::failure::CliError;
-use super::output::{Format, Output};
+use super::output::{self, Format, Output};
 use super::remotes::{Folder, LOCAL, Remotes};
 use crate::client::{Client, NO_BODY};
 use crate::trust::certificate::fingerprint;
@@ -89,7 +89,22 @@ impl Context {
             ))
         })?;
         let pin = fingerprint(&self.folder.certificate(name)?);
-        Ok(Client::pinned(name.as_str(), remote.addresses.clone(), pin, Some(self.folder.client()?)))
+        let (folder, called, quiet) = (self.folder.clone(), name.clone(), self.output.quiet());
+        let client =
+            Client::pinned(name.as_str(), remote.addresses.clone(), pin, Some(self.folder.client()?));
+        Ok(client.following(move |moved| {
+            let pinned = match folder.repin(&called, moved) {
+                Ok(()) => "the new one is pinned now".to_owned(),
+                Err(error) => format!("it could not be pinned: {error}"),
+            };
+            output::remark(
+                quiet,
+                format!(
+                    "The certificate of {called} was renewed, as the old key proves: {} follows {}; {pinned}.",
+                    moved.to, moved.from
+                ),
+            );
+        }))
     }
 
     /// `local`'s address as lists show it.

@@ -31,6 +31,13 @@ pub struct Output {
     state: Mutex<State>,
 }
 
+/// What [`Output::note`] prints, for whoever has no output at hand.
+pub fn remark(quiet: bool, text: impl Display) {
+    if !quiet {
+        let _ = writeln!(anstream::stderr(), "{}", visible(&text.to_string()));
+    }
+}
+
 #[derive(Debug, Default)]
 enum State {
     #[default]
@@ -80,9 +87,7 @@ impl Output {
 
     /// A remark for the person at the terminal: standard error, unless `--quiet`.
     pub fn note(&self, text: impl Display) {
-        if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "{}", visible(&text.to_string()));
-        }
+        remark(self.quiet, text);
     }
 
     /// True if standard output shows colours.

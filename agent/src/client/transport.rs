@@ -9,12 +9,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 
 use super::{Body, Client, ClientError, Target};
 use crate::trust::Fingerprint;
-use crate::trust::certificate::fingerprint;
+use crate::trust::certificate::{KeyPair, fingerprint};
 use crate::tunnel::{DialError, connect, tls};
 
 /// The protocol of calls.
@@ -56,16 +57,22 @@ impl Client {
             Target::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(|error| {
                 ClientError::Unreachable { agent: self.agent(), reason: socket_reason(&error) }
             })?),
-            Target::Pinned { name, addresses, pin, identity } => {
-                let config =
-                    tls::client_config_pinned(*pin, identity.as_deref(), &ALPN).map_err(|error| {
-                        ClientError::Unreachable { agent: name.clone(), reason: error.to_string() }
-                    })?;
-                let connected = connect::race(addresses, |address| {
-                    let config = config.clone();
-                    async move { connect::connect(&address, config).await }
-                });
-                Box::new(connected.await.map_err(|error| dial_error(name.clone(), &error))?)
+            Target::Pinned { name, addresses, pin, identity, following } => {
+                let pin = self.pin().unwrap_or(*pin);
+                let connected = match (dial(name, addresses, pin, identity.as_deref()).await?, following) {
+                    (Err(error), Some(following)) if error.mismatch().is_some() => {
+                        // Boxed: the proof is asked for by a client, which connects.
+                        match Box::pin(following.follow(pin, &error)).await {
+                            true => {
+                                let pin = self.pin().unwrap_or(pin);
+                                dial(name, addresses, pin, identity.as_deref()).await?
+                            }
+                            false => Err(error),
+                        }
+                    }
+                    (connected, _) => connected,
+                };
+                Box::new(connected.map_err(|error| dial_error(name.clone(), &error))?)
             }
         };
         let (sender, connection) =
@@ -94,6 +101,21 @@ impl Client {
             }
         }
     }
+}
+
+async fn dial(
+    name: &str,
+    addresses: &[String],
+    pin: Fingerprint,
+    identity: Option<&KeyPair>,
+) -> Result<Result<TlsStream<TcpStream>, DialError>, ClientError> {
+    let config = tls::client_config_pinned(pin, identity, &ALPN)
+        .map_err(|error| ClientError::Unreachable { agent: name.to_owned(), reason: error.to_string() })?;
+    Ok(connect::race(addresses, |address| {
+        let config = config.clone();
+        async move { connect::connect(&address, config).await }
+    })
+    .await)
 }
 
 fn dial_error(agent: String, error: &DialError) -> ClientError {

@@ -23,6 +23,7 @@ use crate::client::verify::{Standing, verify, verify_each};
 use crate::store::Guard;
 use crate::trust::lineage::Lineage;
 use crate::trust::{Fingerprint, certificate};
+use crate::tunnel::AttemptError;
 use crate::tunnel::connect::ADDRESS_TIMEOUT;
 
 /// How often a public link's peer is asked for `GET /1.0`.
@@ -214,6 +215,14 @@ impl Peering {
                 for (address, answer) in peer.addresses.iter().zip(join_all(asked).await) {
                     match answer {
                         Ok(_) => failures.clear(),
+                        Err(AttemptError::Mismatch { expected, got }) => {
+                            match self.follow_succession(&kept.link, expected, address, got).await {
+                                Ok(()) => failures.clear(),
+                                Err(reason) => failures.push(format!(
+                                    "{address}: certificate does not match: expected {expected}, got {got}; {reason}"
+                                )),
+                            }
+                        }
                         Err(error) => failures.push(format!("{address}: {error}")),
                     }
                 }

@@ -90,7 +90,7 @@ impl Peering {
     }
 
     /// Asks whoever shows `shown` at `address` how it follows what is pinned.
-    async fn follow_succession(
+    pub(super) async fn follow_succession(
         &self,
         link: &LinkName,
         pinned: Fingerprint,

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
+use schema::kind::cluster_link::LinkType;
 use schema::name::LinkName;
 
-use super::half::Half;
+use super::half::{Established, Half};
 use super::ledger;
 use super::status::Connection;
 use super::{Peering, PeeringError};
@@ -28,6 +29,7 @@ use crate::trust::certificate::CertificateError;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::succession::{Chain, SignError, Succession};
 use crate::tunnel::{Incoming, OpenError, Session, frame};
+use crate::wire::cluster_link::Dials;
 use crate::wire::link::{Refusal, StreamAnswer, StreamHeader};
 use crate::wire::rotation::{Rotation as RotationRow, RotationReport, RotationState};
 use record::{Asked, Cause, Own, Rotation, Stage};
@@ -103,7 +105,7 @@ pub(super) enum Introduced {
 /// Before anything is served: what was decided is done, and what was prepared for nothing is forgotten.
 pub async fn settle(store: &dyn Store, identity: &ClusterIdentity) -> Result<(), RotationError> {
     let (own, _) = read(store).await?;
-    match own.rotation {
+    match &own.rotation {
         Some(rotation) if rotation.stage == Stage::Announced => {}
         Some(rotation) if identity.fingerprint() == rotation.from => {
             identity.install(&rotation.to)?;
@@ -111,6 +113,7 @@ pub async fn settle(store: &dyn Store, identity: &ClusterIdentity) -> Result<(),
         }
         _ => identity.discard()?,
     }
+    identity.follows(own.predecessors(&identity.fingerprint()));
     Ok(())
 }
 
@@ -232,13 +235,8 @@ impl Peering {
         loop {
             let (mut own, guard) = read(&*self.parts.store).await?;
             let chain = own.chain.clone();
+            self.install_decided(&own)?;
             let Some(rotation) = &mut own.rotation else { return Ok(false) };
-            if rotation.stage == Stage::Decided && self.parts.identity.fingerprint() == rotation.from {
-                self.parts.identity.install(&rotation.to)?;
-                crash::point("rotate-installed");
-                tracing::info!(fingerprint = %rotation.to, "the cluster's certificate was renewed");
-                self.statuses.touch();
-            }
             let links = self.established().await?;
             let heard = self.tell(rotation, chain.as_ref(), &links).await;
             let news = !heard.is_empty();
@@ -260,6 +258,22 @@ impl Peering {
                 }
             }
         }
+    }
+
+    /// Puts the next pair in place, if that is decided and not done.
+    fn install_decided(&self, own: &Own) -> Result<(), RotationError> {
+        let identity = &self.parts.identity;
+        if let Some(rotation) = &own.rotation
+            && rotation.stage == Stage::Decided
+            && identity.fingerprint() == rotation.from
+        {
+            identity.install(&rotation.to)?;
+            crash::point("rotate-installed");
+            identity.follows(own.predecessors(&rotation.to));
+            tracing::info!(fingerprint = %rotation.to, "the cluster's certificate was renewed");
+            self.statuses.touch();
+        }
+        Ok(())
     }
 
     /// Tells every peer that can be reached and has not heard; gives those that have now.
@@ -377,7 +391,13 @@ impl Peering {
     /// Every link without its trust, to be written with the decision.
     async fn links_given_up(&self) -> Result<Vec<Txn>, RotationError> {
         let (_, links) = ledger::all(&*self.parts.store).await?;
-        let trusts = |half: &Half| *half != Half::default() && !matches!(half, Half::Terminated(_));
+        // What does not rest on our key stays: a public link's peer never saw it.
+        let trusts = |half: &Half| match half {
+            Half::Established(established) => established.kind != LinkType::Public,
+            Half::Redeeming(_) => true,
+            Half::Pending(pending) => pending.token.is_some(),
+            Half::Unconfirmed(_) | Half::Terminated(_) => false,
+        };
         Ok(links
             .into_iter()
             .filter(|(_, held)| trusts(&held.half))
@@ -401,11 +421,18 @@ impl Peering {
         rotation.stage == Stage::Decided && self.parts.identity.fingerprint() != rotation.from
     }
 
-    /// The links that rest on certificates, each with its peer's.
+    /// The links whose peers are to know our next certificate first, each with its peer's. Nobody knows us by a public
+    /// link, and to a peer of a one-way link that calls here nothing is opened: it asks for the proof when it calls.
+
     async fn established(&self) -> Result<BTreeMap<LinkName, Fingerprint>, PeeringError> {
         let (_, links) = ledger::all(&*self.parts.store).await?;
-        let peer = |held: ledger::Held| held.half.peer().map(|peer| peer.fingerprint);
-        Ok(links.into_iter().filter_map(|(link, held)| Some((link, peer(held)?))).collect())
+        let told = |held: ledger::Held| match held.half {
+            Half::Established(Established { kind: LinkType::Public, .. }) => None,
+            Half::Established(Established { kind: LinkType::Unidirectional, dials: Dials::Peer, .. }) => None,
+            Half::Established(established) => Some(established.peer.fingerprint),
+            _ => None,
+        };
+        Ok(links.into_iter().filter_map(|(link, held)| Some((link, told(held)?))).collect())
     }
 }
 

@@ -174,9 +174,9 @@ impl Clients {
         if !token.kind.is_empty() {
             return Err(ClientError::OtherKind(token.kind));
         }
-        let ours = self.identity.fingerprint();
-        if token.fingerprint.parse() != Ok(ours) {
-            return Err(ClientError::OtherCluster { ours });
+        let named = token.fingerprint.parse::<Fingerprint>();
+        if !named.is_ok_and(|named| self.identity.is_ours(&named, now)) {
+            return Err(ClientError::OtherCluster { ours: self.identity.fingerprint() });
         }
         check_validity(certificate, now)?;
         let shown = fingerprint(certificate);

@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
@@ -17,6 +18,8 @@ use super::certificate::{CertificateError, KeyPair, next};
 /// Who this cluster is: one pair at a time, replaced by rotation only.
 pub struct ClusterIdentity {
     current: watch::Sender<Current>,
+    /// Certificates that were ours, and until when they may be taken for the current one.
+    predecessors: RwLock<Vec<(Fingerprint, Timestamp)>>,
     /// Where the pairs lie; none that is only in memory can be replaced.
     dir: Option<PathBuf>,
 }
@@ -36,14 +39,32 @@ impl Current {
 impl ClusterIdentity {
     /// Fails if TLS cannot use the key.
     pub fn new(pair: Arc<KeyPair>) -> Result<Arc<Self>, CertificateError> {
-        Ok(Arc::new(Self { current: watch::Sender::new(Current::of(pair)?), dir: None }))
+        Self::with(pair, None)
     }
 
     /// The pair `cluster.crt` and `cluster.key` in `dir`, made on first use. A change that was cut short is ended.
     pub fn open(dir: &Path, common_name: &str) -> Result<Arc<Self>, CertificateError> {
         next::recover(dir)?;
         let pair = KeyPair::load_or_create(dir, "cluster", common_name, &[common_name.to_owned()])?;
-        Ok(Arc::new(Self { current: watch::Sender::new(Current::of(pair)?), dir: Some(dir.to_owned()) }))
+        Self::with(pair, Some(dir.to_owned()))
+    }
+
+    fn with(pair: Arc<KeyPair>, dir: Option<PathBuf>) -> Result<Arc<Self>, CertificateError> {
+        let current = watch::Sender::new(Current::of(pair)?);
+        Ok(Arc::new(Self { current, predecessors: RwLock::default(), dir }))
+    }
+
+    /// Whether `fingerprint` names this cluster: its certificate, or one before it while its successor may be taken.
+    /// Only for what names the cluster, such as a token: nothing but the current certificate is shown, or signs.
+    pub fn is_ours(&self, fingerprint: &Fingerprint, now: Timestamp) -> bool {
+        let known = self.predecessors.read().unwrap_or_else(PoisonError::into_inner);
+        self.fingerprint() == *fingerprint
+            || known.iter().any(|(known, until)| known == fingerprint && now <= *until)
+    }
+
+    /// From now on these are the certificates that were ours.
+    pub fn follows(&self, predecessors: Vec<(Fingerprint, Timestamp)>) {
+        *self.predecessors.write().unwrap_or_else(PoisonError::into_inner) = predecessors;
     }
 
     /// The pair that may follow, made if there is none yet and written for its owner alone. Nobody is shown it.

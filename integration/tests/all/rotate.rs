@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use integration::{Agent, Clusters, LIMIT, wait_for};
+use integration::{Agent, Clusters, LIMIT, Operator, wait_for};
 use serde_json::Value;
 
 /// The fingerprint of the certificate that an agent shows to whoever connects, as openssl sees it.
@@ -60,15 +60,13 @@ fn stolen(clusters: &Clusters, agent: &Agent) -> (PathBuf, PathBuf) {
 
 /// Whether `agent` trusts who shows this pair.
 fn trusts(agent: &Agent, (certificate, key): &(PathBuf, PathBuf)) -> bool {
-    let done = Command::new("curl")
-        .args(["-sk", "--cert"])
-        .arg(certificate)
-        .arg("--key")
-        .arg(key)
-        .arg(format!("https://{}/1.0", agent.address()))
-        .output()
-        .expect("curl runs");
-    let answer: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    // A connection that is cut because the trust ends just now has no answer.
+    let answer: Value = wait_for("an answer", LIMIT, || {
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", "--cert"]).arg(certificate).arg("--key").arg(key);
+        let done = curl.arg(format!("https://{}/1.0", agent.address())).output().expect("curl runs");
+        serde_json::from_slice(&done.stdout).ok()
+    });
     answer["metadata"]["auth"] == "trusted"
 }
 
@@ -140,6 +138,48 @@ fn a_peer_that_was_away_takes_the_new_certificate_on_its_return_whoever_dials() 
     clusters.east.wait_ready();
     wait_pinned(&clusters, &clusters.east, "west", &after);
     wait_both_active(&clusters);
+}
+
+#[test]
+fn remotes_and_tokens_that_are_out_follow_by_the_proof_and_lose_their_way_without_it() {
+    let clusters = Clusters::start();
+    let (east, operator) = (&clusters.east, &clusters.operator);
+    let before = fingerprint(&clusters, east);
+    let token = operator.run_on(east, &["trust", "add", "--name", "late", "--quiet"]).success().stdout;
+    operator.run_on(east, &["link", "rotate"]).success();
+    let after = fingerprint(&clusters, east);
+
+    let asked = operator.run(&["--remote", "east", "status"]).success();
+    assert!(asked.stderr.contains(&format!("{after} follows {before}")), "{}", asked.stderr);
+    let asked = operator.run(&["--remote", "east", "status"]).success();
+    assert_eq!(asked.stderr, "", "it is pinned");
+    let late = Operator::new();
+    late.run(&["remote", "add", "east", token.trim()]).success();
+    late.run(&["--remote", "east", "status"]).success();
+
+    // Over the network, so that the one who asks has to follow meanwhile.
+    operator.run(&["--remote", "east", "link", "rotate", "--deadline", "1s"]).success();
+    let refused = wait_for("the deadline has passed", LIMIT, || {
+        let asked = late.run(&["--remote", "east", "status"]);
+        // While the proof is good, nobody follows: the copy of the pin that is tried is put back.
+        if asked.succeeded() {
+            std::fs::write(late.config_dir().join("servercerts/east.crt"), pem(east, &after))
+                .expect("the old pin");
+            return None;
+        }
+        Some(asked)
+    });
+    let now = fingerprint(&clusters, east);
+    assert!(refused.stderr.contains(&after) && refused.stderr.contains(&now), "{}", refused.stderr);
+    operator.run(&["--remote", "east", "status"]).success();
+}
+
+/// The certificate `fingerprint`, from the proof that `agent` shows to anybody.
+fn pem(agent: &Agent, fingerprint: &str) -> String {
+    let url = format!("https://{}/control/v1/succession?from={fingerprint}", agent.address());
+    let done = Command::new("curl").args(["-sk", &url]).output().expect("curl runs");
+    let chain: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    chain["certificate"].as_str().expect("a certificate").to_owned()
 }
 
 #[test]

@@ -63,7 +63,7 @@ async fn by_token(
 ) -> Result<(), CliError> {
     let pin: Fingerprint = token.fingerprint.parse().map_err(|_| undecodable(TokenError::NoFingerprint))?;
     let addresses = at.map_or(token.addresses, |address| vec![address]);
-    let client = client(context, called, &addresses, pin)?;
+    let client = client(context, called, &addresses, pin)?.following(|_| {});
     redeem(&client, text).await.map_err(|error| match error {
         ClientError::Mismatch { expected, got, .. } => {
             let server = addresses.first().map_or("", String::as_str);
@@ -79,6 +79,8 @@ async fn by_token(
             .hint("A token works once and for a limited time: `comity trust add` there makes another."),
         error => error.into(),
     })?;
+    // A token that was given out before the cluster renewed its certificate names the one before.
+    let pin = client.pin().unwrap_or(pin);
     keep(context, called, addresses, pin, &client).await
 }
 

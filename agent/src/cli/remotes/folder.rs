@@ -17,7 +17,8 @@ use rustls_pki_types::pem::PemObject as _;
 use schema::name::RemoteName;
 
 use super::{Remote, Remotes, RemotesError};
-use crate::trust::certificate::{CertificateError, KeyPair};
+use crate::client::Moved;
+use crate::trust::certificate::{CertificateError, KeyPair, fingerprint};
 
 /// Larger than any list of remotes; a wrong path may lead to anything.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
@@ -128,6 +129,16 @@ impl Folder {
         let reading = |source| FolderError::Io { path: path.clone(), doing: "read", source };
         let text = fs::read(&path).map_err(reading)?;
         CertificateDer::from_pem_slice(&text).map_err(|_| FolderError::NoCertificate(path))
+    }
+
+    /// Pins the certificate that was proven to follow the pinned one. Where another command has done so already,
+    /// nothing changes.
+    pub fn repin(&self, name: &RemoteName, moved: &Moved) -> Result<(), FolderError> {
+        let _lock = self.lock()?;
+        if fingerprint(&self.certificate(name)?) == moved.from {
+            write(&self.certificate_path(name)?, moved.certificate.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// True once this command line has a certificate of its own.

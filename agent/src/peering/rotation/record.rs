@@ -103,6 +103,17 @@ impl Own {
         Self { chain: Some(chain), rotation: Some(rotation) }
     }
 
+    /// The certificates before `current`, each with the time until which somebody may get from it to `current`.
+    pub fn predecessors(&self, current: &Fingerprint) -> Vec<(Fingerprint, Timestamp)> {
+        let steps = self.chain.iter().flat_map(|chain| &chain.steps).rev();
+        let mut known: Vec<(Fingerprint, Timestamp)> = Vec::new();
+        for step in steps.skip_while(|step| step.to() != Some(*current)) {
+            let until = known.last().map_or(step.deadline, |(_, until)| step.deadline.min(*until));
+            known.push((step.from, until));
+        }
+        known
+    }
+
     /// The key is given up: nothing that it signed is handed out any more.
     pub fn given_up(self, from: Fingerprint, to: Fingerprint, asked: Asked) -> Self {
         let rotation = Rotation {
@@ -208,6 +219,8 @@ mod tests {
             own = own.announced(again, two[1].fingerprint, &two[0].pem, asked(Timestamp::now()));
         }
         let chain = own.chain.clone().unwrap();
+        assert_eq!(own.predecessors(&pairs[18].fingerprint).len(), MAX_STEPS - 1);
+        assert_eq!(own.predecessors(&pairs[19].fingerprint)[0].0, pairs[18].fingerprint);
         assert_eq!(chain.steps.len(), MAX_STEPS);
         let (first, last) = (&pairs[20 - 1 - MAX_STEPS], &pairs[19]);
         let pinned = Pinned {
