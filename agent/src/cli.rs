@@ -25,6 +25,7 @@ mod transfer;
 mod trust;
 mod validate;
 mod volume;
+mod yaml;
 
 pub use context::Context;
 pub use failure::{CliError, ExitCode};

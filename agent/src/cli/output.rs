@@ -12,6 +12,7 @@ use schema::render::visible;
 use serde::Serialize;
 
 use super::failure::CliError;
+use super::yaml;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -78,6 +79,11 @@ impl Output {
             serde_json::to_writer_pretty(&mut *out, value)?;
             writeln!(out)
         });
+    }
+
+    /// A YAML document to standard output.
+    pub fn yaml(&self, value: &impl Serialize) {
+        self.text(yaml::text(value));
     }
 
     /// A table to standard output; with no rows only its head.
