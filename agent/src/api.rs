@@ -43,6 +43,7 @@ mod surface;
 mod tests;
 mod upgrade;
 mod volume;
+mod websocket;
 
 /// What handlers work with. Each surface adds what it needs.
 #[derive(Clone)]

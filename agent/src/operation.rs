@@ -10,14 +10,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::task::Tasks;
+use crate::trust::Caller;
 
-/// How long an ended operation can still be asked for.
-const KEPT: Duration = Duration::from_secs(300);
+/// How long an ended operation is listed (LXD's time).
+const LISTED: Duration = Duration::from_secs(5);
+/// How long it can still be asked for: whoever waits for it may have to ask again.
+const KEPT: Duration = Duration::from_secs(30);
+/// How many changes a listener may be behind before it is told that it has missed some.
+const BEHIND: usize = 1024;
 /// At most this many are remembered; the oldest that have ended go first.
 const MAX_KEPT: usize = 1024;
 
@@ -74,8 +79,8 @@ pub struct Operation {
     pub id: Uuid,
     pub class: Class,
     pub description: &'static str,
-    /// Who may see and cancel it without further rights: the identity that started it.
-    pub owner: String,
+    /// Who started it, and so may see and cancel it without further rights.
+    pub by: Caller,
     /// What it works on, as API paths.
     pub resources: Vec<String>,
     pub created_at: Timestamp,
@@ -92,7 +97,7 @@ pub struct Operation {
 pub struct Start {
     pub class: Class,
     pub description: &'static str,
-    pub owner: String,
+    pub by: Caller,
     pub resources: Vec<String>,
 }
 
@@ -100,6 +105,27 @@ pub struct Start {
 struct Running {
     state: watch::Sender<Operation>,
     cancel: CancellationToken,
+    told: broadcast::Sender<Operation>,
+}
+
+impl Running {
+    /// Tells whoever listens how it stands now.
+    fn tell(&self) {
+        if self.told.receiver_count() > 0 {
+            let _ = self.told.send(self.state.borrow().clone());
+        }
+    }
+}
+
+/// Why an operation cannot be cancelled, in LXD's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CancelError {
+    #[error("Operation not found")]
+    NotFound,
+    #[error("Operation already finalized")]
+    Ended,
+    #[error("Only running operations can be cancelled")]
+    NotRunning,
 }
 
 /// The work's end of an operation.
@@ -124,6 +150,7 @@ impl Handle {
             op.metadata = metadata;
             op.updated_at = Timestamp::now();
         });
+        self.running.tell();
     }
 
     fn end(&self, result: Result<Value, String>) {
@@ -137,13 +164,21 @@ impl Handle {
                 Err(error) => (op.status, op.error) = (Status::Failure, Some(error)),
             }
         });
+        self.running.tell();
     }
 }
 
 /// Every operation of this agent that runs or ended lately. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Operations {
     all: Arc<Mutex<BTreeMap<Uuid, Arc<Running>>>>,
+    told: broadcast::Sender<Operation>,
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Self { all: Arc::default(), told: broadcast::Sender::new(BEHIND) }
+    }
 }
 
 impl Operations {
@@ -161,7 +196,7 @@ impl Operations {
             id: Uuid::new_v4(),
             class: start.class,
             description: start.description,
-            owner: start.owner,
+            by: start.by,
             resources: start.resources,
             created_at: now,
             updated_at: now,
@@ -172,9 +207,11 @@ impl Operations {
         let running = Arc::new(Running {
             state: watch::Sender::new(operation.clone()),
             cancel: tasks.ending().child_token(),
+            told: self.told.clone(),
         });
         self.forget_old(now);
         self.lock().insert(operation.id, running.clone());
+        running.tell();
         let handle = Handle { running };
         let future = work(handle.clone());
         tasks.spawn("operation", async move {
@@ -191,13 +228,21 @@ impl Operations {
         operation
     }
 
-    pub fn get(&self, id: Uuid) -> Option<Operation> {
-        self.lock().get(&id).map(|running| running.state.borrow().clone())
+    /// Every change of every operation from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Operation> {
+        self.told.subscribe()
     }
 
-    /// All of them, oldest first.
+    pub fn get(&self, id: Uuid) -> Option<Operation> {
+        let found = self.lock().get(&id).map(|running| running.state.borrow().clone());
+        found.filter(|operation| !ended_before(operation, KEPT, Timestamp::now()))
+    }
+
+    /// All that run or have ended this moment, oldest first.
     pub fn list(&self) -> Vec<Operation> {
+        let now = Timestamp::now();
         let mut all: Vec<Operation> = self.lock().values().map(|r| r.state.borrow().clone()).collect();
+        all.retain(|operation| !ended_before(operation, LISTED, now));
         all.sort_by_key(|op| op.created_at);
         all
     }
@@ -212,27 +257,31 @@ impl Operations {
         }
     }
 
-    /// Asks a running operation to stop. False if there is none, or it has ended.
-    pub fn cancel(&self, id: Uuid) -> bool {
-        let Some(running) = self.lock().get(&id).cloned() else { return false };
-        let asked = running.state.send_if_modified(|op| {
-            let running = op.status == Status::Running;
-            if running {
+    /// Asks a running operation to stop.
+    pub fn cancel(&self, id: Uuid) -> Result<(), CancelError> {
+        let running = self.lock().get(&id).cloned().ok_or(CancelError::NotFound)?;
+        let mut asked = Ok(());
+        running.state.send_if_modified(|op| {
+            asked = match op.status {
+                Status::Running => Ok(()),
+                status if status.ended() => Err(CancelError::Ended),
+                _ => Err(CancelError::NotRunning),
+            };
+            if asked.is_ok() {
                 op.status = Status::Cancelling;
+                op.updated_at = Timestamp::now();
             }
-            running
+            asked.is_ok()
         });
+        asked?;
+        running.tell();
         running.cancel.cancel();
-        asked
+        Ok(())
     }
 
     fn forget_old(&self, now: Timestamp) {
         let mut all = self.lock();
-        let age = |op: &Operation| Duration::try_from(now.duration_since(op.updated_at)).unwrap_or_default();
-        all.retain(|_, running| {
-            let op = running.state.borrow();
-            !(op.status.ended() && age(&op) > KEPT)
-        });
+        all.retain(|_, running| !ended_before(&running.state.borrow(), KEPT, now));
         while all.len() >= MAX_KEPT {
             let oldest = all
                 .iter()
@@ -251,12 +300,34 @@ impl Operations {
     }
 }
 
+/// Whether an operation ended longer than `kept` ago.
+fn ended_before(operation: &Operation, kept: Duration, now: Timestamp) -> bool {
+    let age = Duration::try_from(now.duration_since(operation.updated_at)).unwrap_or_default();
+    operation.status.ended() && age > kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn start() -> Start {
-        Start { class: Class::Task, description: "Testing", owner: "local".into(), resources: Vec::new() }
+        let by = Caller::local(0);
+        Start { class: Class::Task, description: "Testing", by, resources: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn every_change_is_told_and_an_ended_one_is_soon_no_longer_listed() {
+        let (operations, tasks) = (Operations::new(), Tasks::new());
+        let mut told = operations.subscribe();
+        let op = operations.start(&tasks, start(), |_| async { Ok(Value::Null) });
+        assert_eq!(told.recv().await.unwrap().status, Status::Running);
+        let ended = told.recv().await.unwrap();
+        assert_eq!((ended.id, ended.status), (op.id, Status::Success));
+        assert_eq!(operations.list().len(), 1);
+        let at = |after: Duration| ended.updated_at.saturating_add(after).unwrap();
+        assert!(!ended_before(&ended, LISTED, at(LISTED)));
+        assert!(ended_before(&ended, LISTED, at(LISTED + Duration::from_millis(1))));
+        assert!(!ended_before(&op, LISTED, at(KEPT)), "it had not ended");
     }
 
     #[tokio::test]
@@ -278,9 +349,9 @@ mod tests {
     async fn cancelling_drops_the_work() {
         let (operations, tasks) = (Operations::new(), Tasks::new());
         let op = operations.start(&tasks, start(), |_| std::future::pending());
-        assert!(operations.cancel(op.id));
+        assert_eq!(operations.cancel(op.id), Ok(()));
         let op = operations.wait(op.id, Duration::from_secs(10)).await.unwrap();
         assert_eq!(op.status, Status::Cancelled);
-        assert!(!operations.cancel(op.id));
+        assert_eq!(operations.cancel(op.id), Err(CancelError::Ended));
     }
 }

@@ -1,6 +1,7 @@
 //! Supervised tasks with a two-ended shutdown: each watches for the end, and the drain has a deadline.
 
 pub mod crash;
+pub mod lines;
 
 use std::future::Future;
 use std::time::Duration;

@@ -9,7 +9,8 @@ pub mod body;
 mod certificates;
 mod cluster_link;
 pub mod etag;
-mod operation;
+mod events;
+pub mod operation;
 mod server;
 mod volume;
 
@@ -22,5 +23,6 @@ pub fn router() -> Router<ApiState> {
         .merge(certificates::router())
         .merge(cluster_link::router())
         .merge(operation::router())
+        .merge(events::router())
         .merge(volume::router())
 }

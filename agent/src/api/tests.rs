@@ -403,7 +403,7 @@ async fn a_client_of_the_same_name_is_another_client() {
     let start = crate::operation::Start {
         class: crate::operation::Class::Task,
         description: "Testing",
-        owner: served.state.identities.caller_by_fingerprint(first.fingerprint).identity(),
+        by: served.state.identities.caller_by_fingerprint(first.fingerprint).into(),
         resources: Vec::new(),
     };
     let operation = served.state.operations.start(&served.state.tasks, start, |_| std::future::pending());

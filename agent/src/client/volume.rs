@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::upgrade::Upgraded;
 use super::{Client, ClientError, NO_BODY};
+use crate::wire::lxd::operation::OperationBody;
 use crate::wire::volume::{
-    OfferRequest, OperationBody, PullRequest, RemoteSource, StoragePool, StorageVolume, StorageVolumeState,
+    OfferRequest, PullRequest, RemoteSource, StoragePool, StorageVolume, StorageVolumeState,
     TRANSFER_PROTOCOL,
 };
 

@@ -3,7 +3,7 @@
 //! Names hold no `/` (see `schema::name`), so no key can be made to look like another's.
 
 use schema::kind::Kind;
-use schema::name::{LinkName, ManifestName, PoolName, VolumeName};
+use schema::name::{LinkName, ManifestName, PoolName, ProjectName, VolumeName};
 use schema::record::RecordKey;
 
 /// Declared records: `/declared/<record key>` holds a [`super::value::Declared`].
@@ -28,6 +28,8 @@ pub const CLUSTER: &str = "/cluster";
 pub const SUCCESSION: &str = "/succession";
 /// What the administrator has set (LXD: server configuration).
 pub const SETTINGS: &str = "/settings";
+/// Projects besides `default`.
+pub const PROJECT: &str = "/project/";
 /// Follow-up steps still to be done.
 pub const STEP: &str = "/step/";
 
@@ -66,6 +68,10 @@ pub fn identity(fingerprint: &str) -> String {
 /// `fingerprint` is 64 hexadecimal digits.
 pub fn tombstone(fingerprint: &str) -> String {
     format!("{TOMBSTONE}{fingerprint}")
+}
+
+pub fn project(name: &ProjectName) -> String {
+    format!("{PROJECT}{name}")
 }
 
 pub fn token(id: &str) -> String {

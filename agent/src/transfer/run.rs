@@ -73,7 +73,7 @@ impl Transfers {
         let start = Start {
             class: Class::Websocket,
             description: "Sending storage volume",
-            owner: permit.caller().identity(),
+            by: permit.caller().clone(),
             resources: vec![format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}")],
         };
         let (offers, digest) = (self.offers.clone(), secret.clone());

@@ -186,8 +186,12 @@ async fn within_one_agent_and_with_a_secret() {
     fs::write(pools.tree(&pool, &orders).unwrap().join("file"), b"content").unwrap();
 
     let target = Target { pool: pool.clone(), volume: copy, mode: Mode::Copy };
-    let start =
-        Start { class: Class::Task, description: "Copying", owner: "local".into(), resources: Vec::new() };
+    let start = Start {
+        class: Class::Task,
+        description: "Copying",
+        by: crate::trust::Caller::local(0),
+        resources: Vec::new(),
+    };
     let copying = {
         let (transfers, permit, target) = (transfers.clone(), permit.clone(), target.clone());
         let (pool, orders) = (pool.clone(), orders.clone());

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub mod certificate;
+pub mod event;
+pub mod operation;
 pub mod server;
 
 /// What every answer under `/1.0` is wrapped in, its keys in LXD's order.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use schema::kind::transfer::Mode;
 use schema::name::{PoolName, VolumeName};
 use serde::{Deserialize, Serialize};
@@ -94,25 +93,6 @@ pub struct StorageVolumePut {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StorageVolumeState {
     pub usage: Usage,
-}
-
-/// An operation, as LXD shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OperationBody {
-    pub id: Uuid,
-    pub class: String,
-    pub description: String,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub status: String,
-    pub status_code: u16,
-    pub resources: BTreeMap<String, Vec<String>>,
-    pub metadata: Value,
-    pub may_cancel: bool,
-    #[serde(default)]
-    pub err: String,
-    #[serde(default)]
-    pub location: String,
 }
 
 /// `POST /control/v1/volumes/{pool}/{volume}/offer`.

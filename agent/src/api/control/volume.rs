@@ -12,20 +12,20 @@ use schema::name::{PoolName, VolumeName};
 use uuid::Uuid;
 
 use crate::api::ApiState;
+use crate::api::lxd::operation;
 use crate::api::problem::Problem;
 use crate::api::upgrade::{revoked, take_over};
 use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
 use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
 use crate::dataset::PoolError;
-use crate::operation::{Class, Operation, Start};
+use crate::operation::{Class, Start};
 use crate::transfer::TransferError;
 use crate::transfer::run::Target;
 use crate::trust::Caller;
+use crate::wire::lxd::operation::OperationBody;
 use crate::wire::token::Secret;
-use crate::wire::volume::{
-    OfferRequest, OperationBody, PullRequest, PullSource, Pulled, RemoteSource, TRANSFER_PROTOCOL,
-};
+use crate::wire::volume::{OfferRequest, PullRequest, PullSource, Pulled, RemoteSource, TRANSFER_PROTOCOL};
 
 pub fn router() -> Router<ApiState> {
     Router::new()
@@ -92,7 +92,7 @@ async fn pull(
         } else {
             "Copying storage volume"
         },
-        owner: caller.identity(),
+        by: caller.clone(),
         resources: vec![format!("/1.0/storage-pools/{}/volumes/custom/{}", target.pool, target.volume)],
     };
     let then = recorded(&state, &permit, &target.pool, &target.volume, asked.description);
@@ -109,7 +109,7 @@ async fn pull(
         let pulled = Pulled { total: received.total, received: received.moved, unset: received.unset };
         serde_json::to_value(pulled).map_err(|e| e.to_string())
     });
-    Ok((StatusCode::ACCEPTED, Json(OperationBody::from(&operation))))
+    Ok((StatusCode::ACCEPTED, Json(operation::body(&operation))))
 }
 
 async fn import(
@@ -228,33 +228,6 @@ impl From<TransferError> for Problem {
                 problem(StatusCode::CONFLICT, "busy").hint("Try again when that one has ended.")
             }
             _ => Self::internal(&error),
-        }
-    }
-}
-
-impl From<&Operation> for OperationBody {
-    fn from(operation: &Operation) -> Self {
-        let class = match operation.class {
-            Class::Task => "task",
-            Class::Websocket => "websocket",
-            Class::Token => "token",
-        };
-        Self {
-            id: operation.id,
-            class: class.to_owned(),
-            description: operation.description.to_owned(),
-            created_at: operation.created_at,
-            updated_at: operation.updated_at,
-            status: operation.status.as_str().to_owned(),
-            status_code: operation.status.code(),
-            resources: match operation.resources.as_slice() {
-                [] => std::collections::BTreeMap::new(),
-                all => [("storage_volumes".to_owned(), all.to_vec())].into(),
-            },
-            metadata: operation.metadata.clone(),
-            may_cancel: !operation.status.ended(),
-            err: operation.error.clone().unwrap_or_default(),
-            location: "none".to_owned(),
         }
     }
 }

@@ -8,15 +8,22 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{self, LxdError};
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity, require_trust};
-use crate::operation::Operation;
+use crate::operation::{Class, Operation, Status};
 use crate::trust::Caller;
-use crate::wire::volume::OperationBody;
+use crate::trust::client_token::ClientError;
+use crate::trust::entity::DEFAULT_PROJECT;
+use crate::wire::lxd::operation::{OperationBody, Requestor};
+
+pub mod tokens;
 
 /// A wait without a limit of its own ends after this; clients ask again.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -26,31 +33,51 @@ pub fn router() -> Router<ApiState> {
         .route("/operations", get(list))
         .route("/operations/{id}", get(show).delete(cancel))
         .route("/operations/{id}/wait", get(wait))
+        .route("/operations/{id}/websocket", get(websocket))
 }
 
 #[derive(Debug, Deserialize)]
-struct Recursion {
+#[serde(rename_all = "kebab-case")]
+struct Asked {
     #[serde(default)]
     recursion: u8,
+    #[serde(default)]
+    project: String,
+    #[serde(default)]
+    all_projects: String,
 }
 
 async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Query(Recursion { recursion }): Query<Recursion>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
-    let seen = state.operations.list().into_iter().filter(|operation| sees(&state, &caller, operation));
-    if recursion == 0 {
-        let mut by_status = BTreeMap::<String, Vec<String>>::new();
-        for operation in seen {
-            by_status.entry(operation.status.as_str().to_lowercase()).or_default().push(url(operation.id));
-        }
-        return Ok(answer::sync(by_status));
+    let all = matches!(asked.all_projects.as_str(), "true" | "1");
+    if all && !asked.project.is_empty() {
+        return Err(LxdError::bad_request("Cannot specify a project when requesting all projects"));
     }
-    let mut by_status = BTreeMap::<String, Vec<OperationBody>>::new();
+    let mut seen = Vec::new();
+    // All work there is is in the default project.
+    if all || matches!(asked.project.as_str(), "" | DEFAULT_PROJECT) {
+        let running = state.operations.list();
+        seen.extend(running.iter().filter(|operation| sees(&state, &caller, operation)).map(body));
+        if sees_tokens(&state, &caller) {
+            seen.extend(tokens::pending(&state).await?);
+        }
+    }
+    let mut by_status = BTreeMap::<String, Vec<Value>>::new();
     for operation in seen {
-        by_status.entry(operation.status.as_str().to_lowercase()).or_default().push((&operation).into());
+        let shown = match asked.recursion {
+            0 => json!(url(operation.id)),
+            1 => json!(operation),
+            _ => {
+                let mut whole = json!(operation);
+                whole["children"] = json!([]);
+                whole
+            }
+        };
+        by_status.entry(operation.status.to_lowercase()).or_default().push(shown);
     }
     Ok(answer::sync(by_status))
 }
@@ -60,8 +87,7 @@ async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, LxdError> {
-    let operation = visible(&state, &caller, state.operations.get(id))?;
-    Ok(answer::sync(OperationBody::from(&operation)))
+    Ok(answer::sync(visible(&state, &caller, id).await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,16 +101,43 @@ fn forever() -> i64 {
     -1
 }
 
+/// Answers with the operation, whether it succeeded, failed or goes on: what clients up to LXD 5 expect, and what
+/// later ones read as well.
 async fn wait(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<Uuid>,
     Query(Wait { timeout }): Query<Wait>,
 ) -> Result<Response, LxdError> {
-    visible(&state, &caller, state.operations.get(id))?;
+    let operation = visible(&state, &caller, id).await?;
     let limit = u64::try_from(timeout).map_or(LONGEST_WAIT, Duration::from_secs).min(LONGEST_WAIT);
-    let operation = visible(&state, &caller, state.operations.wait(id, limit).await)?;
-    Ok(answer::sync(OperationBody::from(&operation)))
+    if operation.class == "token" {
+        return Ok(answer::sync(redeemed(&state, operation, limit).await?));
+    }
+    let operation = state.operations.wait(id, limit).await.map(|operation| body(&operation));
+    Ok(answer::sync(operation.ok_or_else(not_found)?))
+}
+
+/// The operation of a token, once that is used, revoked or expired, or after `limit`.
+async fn redeemed(
+    state: &ApiState,
+    operation: OperationBody,
+    limit: Duration,
+) -> Result<OperationBody, LxdError> {
+    let deadline = Instant::now() + limit;
+    let mut told = state.audit.subscribe();
+    loop {
+        if let Some(still) = tokens::find(state, operation.id).await? {
+            // Expiry is told too, when the token is pruned.
+            if tokio::time::timeout_at(deadline, told.recv()).await.is_err() {
+                return Ok(still);
+            }
+        } else {
+            let mut ended = tokens::outline(operation.id, operation.created_at, Status::Cancelled);
+            (ended.updated_at, ended.metadata) = (Timestamp::now(), operation.metadata);
+            return Ok(ended);
+        }
+    }
 }
 
 async fn cancel(
@@ -92,30 +145,117 @@ async fn cancel(
     Extension(caller): Extension<Caller>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, LxdError> {
-    let operation = visible(&state, &caller, state.operations.get(id))?;
-    if !owns(&caller, &operation) {
+    let operation = visible(&state, &caller, id).await?;
+    if operation.class == "token" {
+        let permit = state.permit(&caller, Entitlement::CanDeleteIdentities, Entity::Server)?;
+        return match state.clients.revoke(&permit, &id.to_string(), Timestamp::now()).await {
+            Ok(_) => Ok(answer::empty()),
+            Err(ClientError::Unknown) => Err(not_found()),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let owns = state.operations.get(id).is_some_and(|operation| owns(&caller, &operation));
+    if !owns {
         state.permit(&caller, Entitlement::Admin, Entity::Server)?;
     }
-    if state.operations.cancel(id) {
-        Ok(answer::empty())
-    } else {
-        Err(LxdError::bad_request("Operation has already ended"))
+    state.operations.cancel(id).map_err(|error| LxdError::bad_request(error.to_string()))?;
+    Ok(answer::empty())
+}
+
+#[derive(Debug, Deserialize)]
+struct Connect {
+    #[serde(default)]
+    secret: String,
+}
+
+/// Nothing that runs here is spoken over LXD's websockets yet (our transfers have a protocol and a path of their own),
+/// so what a secret could open is not here; what LXD says of each fault is said all the same.
+async fn websocket(
+    State(state): State<ApiState>,
+    Path(id): Path<Uuid>,
+    Query(Connect { secret }): Query<Connect>,
+) -> Result<Response, LxdError> {
+    if secret.is_empty() {
+        return Err(LxdError::bad_request("Missing websocket secret"));
     }
+    let operation = state.operations.get(id).ok_or_else(not_found)?;
+    if operation.class != Class::Websocket {
+        return Err(LxdError::bad_request("Only websocket operations can be connected"));
+    }
+    if operation.status != Status::Running {
+        return Err(LxdError::bad_request("Only running operations can be connected"));
+    }
+    Err(LxdError::plain(StatusCode::FORBIDDEN))
 }
 
 fn owns(caller: &Caller, operation: &Operation) -> bool {
-    caller.is_trusted() && caller.identity() == operation.owner
+    caller.is_trusted() && caller.identity() == operation.by.identity()
 }
 
-fn sees(state: &ApiState, caller: &Caller, operation: &Operation) -> bool {
-    owns(caller, operation)
-        || state.permit(caller, Entitlement::CanViewOperations, Entity::default_project()).is_ok()
+/// Whether the caller may know of an operation.
+pub fn sees(state: &ApiState, caller: &Caller, operation: &Operation) -> bool {
+    let may = |entity| state.permit(caller, Entitlement::CanViewOperations, entity).is_ok();
+    owns(caller, operation) || may(Entity::default_project()) || may(Entity::Server)
 }
 
-fn visible(state: &ApiState, caller: &Caller, operation: Option<Operation>) -> Result<Operation, LxdError> {
-    operation
-        .filter(|operation| sees(state, caller, operation))
-        .ok_or_else(|| LxdError::plain(StatusCode::NOT_FOUND))
+/// Whether the caller may know of tokens that are out: who may manage identities may.
+pub fn sees_tokens(state: &ApiState, caller: &Caller) -> bool {
+    [Entitlement::CanCreateIdentities, Entitlement::CanDeleteIdentities]
+        .into_iter()
+        .any(|entitlement| state.permit(caller, entitlement, Entity::Server).is_ok())
+}
+
+/// The operation, of whatever kind, if the caller may know of it.
+async fn visible(state: &ApiState, caller: &Caller, id: Uuid) -> Result<OperationBody, LxdError> {
+    require_trust(caller)?;
+    match state.operations.get(id) {
+        Some(operation) if sees(state, caller, &operation) => Ok(body(&operation)),
+        None if sees_tokens(state, caller) => tokens::find(state, id).await?.ok_or_else(not_found),
+        _ => Err(not_found()),
+    }
+}
+
+fn not_found() -> LxdError {
+    LxdError::plain(StatusCode::NOT_FOUND)
+}
+
+/// As LXD shows an operation.
+pub fn body(operation: &Operation) -> OperationBody {
+    let class = match operation.class {
+        Class::Task => "task",
+        Class::Websocket => "websocket",
+        Class::Token => "token",
+    };
+    let mut resources = BTreeMap::<String, Vec<String>>::new();
+    for path in &operation.resources {
+        let kind = match path.strip_prefix("/1.0/").and_then(|rest| rest.split('/').next()) {
+            Some("instances") => "instances",
+            Some("projects") => "projects",
+            _ => "storage_volumes",
+        };
+        resources.entry(kind.to_owned()).or_default().push(path.clone());
+    }
+    OperationBody {
+        id: operation.id,
+        class: class.to_owned(),
+        description: operation.description.to_owned(),
+        created_at: operation.created_at,
+        updated_at: operation.updated_at,
+        status: operation.status.as_str().to_owned(),
+        status_code: operation.status.code(),
+        resources,
+        metadata: operation.metadata.clone(),
+        may_cancel: operation.status == Status::Running,
+        err: operation.error.clone().unwrap_or_default(),
+        err_code: if operation.status == Status::Failure { 500 } else { 0 },
+        child_count: 0,
+        location: "none".to_owned(),
+        requestor: Some(Requestor {
+            username: operation.by.username(),
+            protocol: operation.by.method().unwrap_or_default().to_owned(),
+            address: operation.by.origin.address.map(|address| address.to_string()).unwrap_or_default(),
+        }),
+    }
 }
 
 fn url(id: Uuid) -> String {

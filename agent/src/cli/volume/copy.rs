@@ -10,7 +10,8 @@ use super::missing;
 use super::progress::Bar;
 use crate::cli::{CliError, Context, Format};
 use crate::client::Client;
-use crate::wire::volume::{OfferRequest, OperationBody, PullProgress, PullRequest, PullSource, Pulled};
+use crate::wire::lxd::operation::OperationBody;
+use crate::wire::volume::{OfferRequest, PullProgress, PullRequest, PullSource, Pulled};
 
 /// How often a running transfer is asked how far it is.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
