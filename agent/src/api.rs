@@ -45,9 +45,12 @@ mod upgrade;
 mod volume;
 mod websocket;
 
-/// What handlers work with. Each surface adds what it needs.
+/// What handlers work with: the parts, behind one pointer, since each request takes copies of it.
 #[derive(Clone)]
-pub struct ApiState {
+pub struct ApiState(Arc<ApiParts>);
+
+/// What the API is built of. Each surface adds what it needs.
+pub struct ApiParts {
     pub name: ClusterName,
     pub identity: Arc<ClusterIdentity>,
     /// Where this agent is reached, `host:port`, as tokens tell it.
@@ -71,6 +74,19 @@ pub struct ApiState {
     /// The folder that `--watch` keeps applied.
     pub reconcile: Option<Arc<Reconcile>>,
     pub tasks: Tasks,
+}
+
+impl std::ops::Deref for ApiState {
+    type Target = ApiParts;
+    fn deref(&self) -> &ApiParts {
+        &self.0
+    }
+}
+
+impl From<ApiParts> for ApiState {
+    fn from(parts: ApiParts) -> Self {
+        Self(Arc::new(parts))
+    }
 }
 
 impl ApiState {
@@ -110,7 +126,7 @@ impl ApiState {
 /// Largest body of a request, unless its route says otherwise.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Every surface, with what all requests have in common.
+/// Every surface. What all requests have in common is put round it by `request::observe`.
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(lxd::versions))
@@ -118,7 +134,5 @@ pub fn router(state: ApiState) -> Router {
         .nest("/control/v1", control::router())
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(axum::middleware::from_fn(surface::shape))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), request::observe))
         .with_state(state)
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use schema::name::ClusterName;
 use serde::{Deserialize, Serialize};
 
-use crate::api::ApiState;
+use crate::api::{ApiParts, ApiState};
 use crate::api::listener::socket::{self, SocketError};
 use crate::api::listener::{Api, ListenerError};
 use crate::apply::{Apply, ApplyParts};
@@ -249,7 +249,7 @@ async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Resul
             tasks: tasks.clone(),
         })
     });
-    Ok(ApiState {
+    Ok(ApiState::from(ApiParts {
         clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone())),
         name,
         identity,
@@ -271,7 +271,7 @@ async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Resul
         transfers,
         reconcile,
         tasks,
-    })
+    }))
 }
 
 /// Lets what is under way finish, until the deadline or a second signal.

@@ -12,6 +12,7 @@ pub mod cluster_identity;
 pub mod entity;
 mod groups;
 pub mod identity;
+pub mod shown;
 mod identity_id;
 pub mod lineage;
 pub mod policy;

@@ -20,6 +20,7 @@ use super::request::Connection;
 use crate::task::Tasks;
 use crate::trust::Who;
 use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
+use crate::trust::shown::Shown;
 use crate::tunnel::tls::{self, ALPN_API, ClientCertificate, server_config};
 use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
 use crate::wire::link::Refusal;
@@ -176,6 +177,7 @@ impl Network {
             let certificate = certificate.ok_or(io::ErrorKind::InvalidData)?;
             return self.link(stream, &certificate, stranger).await;
         }
+        let certificate = certificate.map(Shown::new);
         self.api.serve(stream, Connection::Network { from, certificate }, Some(stranger)).await;
         Ok(())
     }

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -18,10 +18,10 @@ use rustls_pki_types::CertificateDer;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::ApiState;
 use super::pace::{self, Paced};
-use super::surface::Surface;
+use super::surface::{Surface, shape};
 use crate::trust::identity::Identities;
+use crate::trust::shown::Shown;
 use crate::trust::{Caller, Fingerprint, Origin, Who};
 
 /// The header that tells a request's id, as the log has it.
@@ -39,7 +39,7 @@ pub enum Connection {
     /// The unix socket, from a process of this user.
     Local { uid: u32 },
     /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
-    Network { from: SocketAddr, certificate: Option<CertificateDer<'static>> },
+    Network { from: SocketAddr, certificate: Option<Shown> },
     /// A stream of a session with a linked cluster.
     Link { peer: Fingerprint },
 }
@@ -49,7 +49,8 @@ impl Connection {
     pub fn caller(&self, identities: &Identities) -> Who {
         match self {
             Connection::Local { uid } => Who::Local { uid: *uid },
-            Connection::Network { certificate, .. } => identities.caller(certificate.as_ref()),
+            Connection::Network { certificate: Some(shown), .. } => identities.caller_showing(shown),
+            Connection::Network { certificate: None, .. } => Who::Anonymous { certificate: None },
             Connection::Link { peer } => match identities.caller_by_fingerprint(*peer) {
                 peer @ Who::Peer { .. } => peer,
                 // Only a link's own identity counts on a link's streams.
@@ -69,24 +70,28 @@ impl Connection {
     /// The certificate that was shown, its key proven by the handshake.
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match self {
-            Connection::Network { certificate, .. } => certificate.as_ref(),
+            Connection::Network { certificate, .. } => certificate.as_ref().map(|shown| &shown.der),
             _ => None,
         }
     }
 }
 
-pub(super) async fn observe(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    let id = Uuid::new_v4();
+/// Serves one request of `connection` with `app`.
+pub(super) async fn observe(
+    identities: &Identities,
+    app: Router,
+    connection: Arc<Connection>,
+    mut request: Request,
+) -> Response {
+    let id = request_id();
     let begun = Instant::now();
-    let connection = request.extensions().get::<Arc<Connection>>();
-    // Without a connection there is nobody: the listener sets one for each.
-    let who = connection.map_or(Who::Anonymous { certificate: None }, |c| c.caller(&state.identities));
-    let origin = Origin { request: id, address: connection.and_then(|c| c.address()) };
-    let caller = Caller { who, origin };
+    let origin = Origin { request: id, address: connection.address() };
+    let caller = Caller { who: connection.caller(identities), origin };
     let span = tracing::info_span!("request", %id);
-    let (method, path) = (request.method().clone(), logged(request.uri().path()));
-    let surface = Surface::of(request.uri().path());
-    let (name, trusted) = (caller.to_string(), caller.is_trusted());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let surface = Surface::of(uri.path());
+    let trusted = caller.is_trusted();
+    let named = caller.clone();
     let mut too_slow = None;
     if !request.body().is_end_stream() {
         request = request.map(|body| {
@@ -97,8 +102,9 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
         });
     }
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(connection);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let answer = AssertUnwindSafe(shape(surface, request, app)).catch_unwind().instrument(span.clone());
     let answered =
         if trusted { Some(answer.await) } else { tokio::time::timeout(STRANGER_TIMEOUT, answer).await.ok() };
     let _entered = span.enter();
@@ -117,12 +123,43 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
             response
         }
     };
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+    if let Ok(id) = HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer())) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
-    tracing::info!(%method, path, status, caller = name, ms, "request");
+    let status = response.status();
+    // Whoever is trusted and only looks, changes nothing: such lines would bury those that matter, and cost as much
+    // as the answer.
+    let looks = trusted && method.is_safe() && !status.is_client_error() && !status.is_server_error();
+    let line = |path: &str| {
+        let (status, ms, caller) = (status.as_u16(), begun.elapsed().as_millis(), named.to_string());
+        if looks {
+            tracing::debug!(%method, path, status, caller, ms, "request");
+        } else {
+            tracing::info!(%method, path, status, caller, ms, "request");
+        }
+    };
+    if !looks || tracing::enabled!(tracing::Level::DEBUG) {
+        line(&logged(uri.path()));
+    }
     response
+}
+
+/// A new id. Not a secret, so what makes it need not be unpredictable, only never the same twice: a number that counts
+/// up, spread over all bits by a mixing that maps no two numbers to one (SplitMix64's), beside one that is this
+/// process's own.
+fn request_id() -> Uuid {
+    static PROCESS: LazyLock<(u64, u64)> = LazyLock::new(|| Uuid::new_v4().as_u64_pair());
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mixed = |number: u64| {
+        let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    };
+    let (own, begin) = *PROCESS;
+    // All but a few bits of it stay: more than any process counts through.
+    let count = COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (high, low) = (mixed(own ^ count), mixed(begin.wrapping_add(count)));
+    uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
 }
 
 /// A path as the log has it: never its query, which may hold a secret, and not what no path of ours is like.

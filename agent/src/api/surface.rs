@@ -1,13 +1,14 @@
 //! Errors that no handler made (no such path, wrong method, a body that is too large or makes no sense), in the shape
 //! of the surface that was asked.
 
+use axum::Router;
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
 use schema::diagnostic::secret::without_tokens;
+use tower::ServiceExt as _;
 
 use super::lxd::answer::LxdError;
 use super::problem::Problem;
@@ -75,8 +76,7 @@ fn is_unknown(method: &Method) -> bool {
 }
 
 /// Puts errors that are not JSON, which are axum's own, into the surface's shape.
-pub(super) async fn shape(mut request: Request, next: Next) -> Response {
-    let surface = Surface::of(request.uri().path());
+pub(super) async fn shape(surface: Surface, mut request: Request, app: Router) -> Response {
     if surface == Surface::Lxd && is_unknown(request.method()) {
         let shown: String = request.method().as_str().chars().take(MAX_VERB).collect();
         return surface.error(StatusCode::NOT_FOUND, Some(format!("Method {shown:?} not found")));
@@ -86,7 +86,8 @@ pub(super) async fn shape(mut request: Request, next: Next) -> Response {
         // make it send without being asked is never called JSON: so nothing is let in by this.
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let response = next.run(request).await;
+    // Without a layer round it a router does not fail.
+    let response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
     let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));

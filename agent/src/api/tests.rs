@@ -95,7 +95,7 @@ impl Served {
         });
         let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone()));
         let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
-        let state = ApiState {
+        let state = ApiState::from(ApiParts {
             name,
             identity,
             addresses,
@@ -117,7 +117,7 @@ impl Served {
             transfers,
             reconcile: None,
             tasks,
-        };
+        });
         let api = Api::new(state.clone());
         let streams = Arc::new(ApiStreams::default());
         assert!(streams.api.set(api.clone()).is_ok());

@@ -15,7 +15,7 @@ use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::certificate::{check_validity, fingerprint};
+use super::shown::Shown;
 use super::policy::Policy;
 use super::{Access, Fingerprint, Groups, IdentityId, Who};
 use crate::store::value::{Declared, decode};
@@ -91,15 +91,20 @@ impl Identities {
 
     /// Who shows this certificate. One that is unknown or out of its time is nobody's.
     pub fn caller(&self, certificate: Option<&CertificateDer<'_>>) -> Who {
-        let Some(der) = certificate else {
-            return Who::Anonymous { certificate: None };
-        };
-        let shown = fingerprint(der);
-        match check_validity(der, Timestamp::now()) {
-            Ok(()) => self.caller_by_fingerprint(shown),
+        match certificate {
+            None => Who::Anonymous { certificate: None },
+            Some(der) => self.caller_showing(&Shown::new(der.clone().into_owned())),
+        }
+    }
+
+    /// The same, of a certificate that was read when its connection was made.
+    pub fn caller_showing(&self, shown: &Shown) -> Who {
+        let fingerprint = shown.fingerprint;
+        match shown.check(Timestamp::now()) {
+            Ok(()) => self.caller_by_fingerprint(fingerprint),
             Err(reason) => {
-                tracing::info!(fingerprint = %shown, %reason, "a client certificate is not taken");
-                Who::Anonymous { certificate: Some(shown) }
+                tracing::info!(%fingerprint, %reason, "a client certificate is not taken");
+                Who::Anonymous { certificate: Some(fingerprint) }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! HTTP over one connection, of whatever kind, until it ends, the agent does, or its caller is trusted no more. One
 //! that is upgraded is its handler's from then on.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tower::ServiceExt as _;
 
 use super::strangers::{Stranger, evicted};
-use crate::api::request::Connection;
+use crate::api::request::{Connection, observe};
 use crate::task::Tasks;
 use crate::trust::Who;
 use crate::trust::identity::Identities;
@@ -38,7 +38,7 @@ const PATIENCE: Patience = Patience { stays: Duration::from_secs(120), leaves: D
 
 pub(super) async fn serve<S>(
     app: Router,
-    identities: &Identities,
+    identities: &Arc<Identities>,
     tasks: &Tasks,
     stream: S,
     connection: Connection,
@@ -52,7 +52,7 @@ pub(super) async fn serve<S>(
 async fn serve_with<S>(
     patience: Patience,
     app: Router,
-    identities: &Identities,
+    identities: &Arc<Identities>,
     tasks: &Tasks,
     stream: S,
     connection: Connection,
@@ -65,10 +65,13 @@ async fn serve_with<S>(
     let mut known = connection.caller(identities);
     stranger.take_if(|_| known.is_trusted());
     let service = {
-        let connection = Arc::clone(&connection);
-        service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&connection));
-            app.clone().oneshot(request.map(Body::new))
+        let (connection, identities) = (Arc::clone(&connection), Arc::clone(identities));
+        service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let (app, connection, identities) = (app.clone(), Arc::clone(&connection), Arc::clone(&identities));
+            async move {
+                let answer = observe(&identities, app, connection, request.map(Body::new)).await;
+                Ok::<_, Infallible>(answer)
+            }
         })
     };
     let mut builder = Builder::new(TokioExecutor::new());

@@ -4,12 +4,11 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::api::problem::Problem;
 use crate::apply::ApplyError;
 use crate::authorize::Denied;
-use crate::wire::lxd::{Envelope, EnvelopeKind};
+use crate::wire::lxd::EnvelopeKind;
 
 /// An error as LXD words it: the status and one line.
 #[derive(Debug, Clone)]
@@ -39,14 +38,14 @@ pub fn created(location: &str, metadata: impl Serialize) -> Response {
 
 /// 202: an operation was begun at `location`.
 pub fn operation(location: &str, metadata: impl Serialize) -> Response {
-    let body = Envelope {
+    let body = Body {
         kind: EnvelopeKind::Async,
-        status: "Operation created".to_owned(),
+        status: "Operation created",
         status_code: 100,
-        operation: location.to_owned(),
+        operation: location,
         error_code: 0,
-        error: String::new(),
-        metadata: value(metadata),
+        error: "",
+        metadata,
     };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(location) {
@@ -56,21 +55,29 @@ pub fn operation(location: &str, metadata: impl Serialize) -> Response {
 }
 
 fn envelope(status: StatusCode, metadata: impl Serialize) -> Response {
-    let body = Envelope {
+    let body = Body {
         kind: EnvelopeKind::Sync,
-        status: "Success".to_owned(),
+        status: "Success",
         status_code: 200,
-        operation: String::new(),
+        operation: "",
         error_code: 0,
-        error: String::new(),
-        metadata: value(metadata),
+        error: "",
+        metadata,
     };
     (status, Json(body)).into_response()
 }
 
-fn value(metadata: impl Serialize) -> Value {
-    // What is answered is made of derived types with text keys, which always serialise.
-    serde_json::to_value(metadata).unwrap_or_default()
+/// `wire::lxd::Envelope` as it is written: its metadata goes straight into the answer, with no tree of values between.
+#[derive(Serialize)]
+struct Body<'a, T> {
+    #[serde(rename = "type")]
+    kind: EnvelopeKind,
+    status: &'a str,
+    status_code: u16,
+    operation: &'a str,
+    error_code: u16,
+    error: &'a str,
+    metadata: T,
 }
 
 impl LxdError {
@@ -117,14 +124,14 @@ impl From<Denied> for LxdError {
 
 impl IntoResponse for LxdError {
     fn into_response(self) -> Response {
-        let body = Envelope {
+        let body = Body {
             kind: EnvelopeKind::Error,
-            status: String::new(),
+            status: "",
             status_code: 0,
-            operation: String::new(),
+            operation: "",
             error_code: self.status.as_u16(),
-            error: self.message,
-            metadata: Value::Null,
+            error: &self.message,
+            metadata: (),
         };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
