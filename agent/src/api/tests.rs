@@ -190,7 +190,7 @@ async fn the_machines_administrator_asks_over_the_socket() {
     assert_eq!((status.name.as_str(), &status.addresses[..]), ("east", &[served.address.clone()][..]));
     assert_eq!(status.fingerprint, served.state.identity.fingerprint().to_string());
     let server = served.local().server().await.unwrap();
-    assert_eq!((server.auth.as_str(), server.auth_user_method.as_deref()), ("trusted", Some("unix")));
+    assert_eq!((&*server.auth, server.auth_user_method.as_deref()), ("trusted", Some("unix")));
     assert_eq!(server.environment.unwrap().certificate, served.state.identity.current().pem);
 }
 
@@ -200,7 +200,7 @@ async fn a_client_becomes_trusted_by_token_and_is_cut_off_when_it_is_removed() {
     let stranger = served.remote(Some(&Arc::new(KeyPair::generate("stranger", &[]).unwrap())));
     let server = stranger.server().await.unwrap();
     assert_eq!(
-        (server.auth.as_str(), server.environment, server.client_certificate),
+        (&*server.auth, server.environment, server.client_certificate),
         ("untrusted", None, true)
     );
     let refused = stranger.request::<Status>(Method::GET, "/control/v1/status", NO_BODY).await.unwrap_err();

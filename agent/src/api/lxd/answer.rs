@@ -1,6 +1,5 @@
 //! LXD's envelope as axum answers.
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -9,6 +8,9 @@ use crate::api::problem::Problem;
 use crate::apply::ApplyError;
 use crate::authorize::Denied;
 use crate::wire::lxd::EnvelopeKind;
+
+/// Most answers are shorter.
+const USUAL_BYTES: usize = 4096;
 
 /// An error as LXD words it: the status and one line.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ pub fn operation(location: &str, metadata: impl Serialize) -> Response {
         error: "",
         metadata,
     };
-    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let mut response = write(StatusCode::ACCEPTED, &body);
     if let Ok(location) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -64,7 +66,22 @@ fn envelope(status: StatusCode, metadata: impl Serialize) -> Response {
         error: "",
         metadata,
     };
-    (status, Json(body)).into_response()
+    write(status, &body)
+}
+
+/// A body as JSON. Not axum's `Json`, which writes it in many small pieces into a buffer that is slow at them.
+fn write(status: StatusCode, body: &Body<'_, impl Serialize>) -> Response {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    // What is answered is made of derived types with text keys, which always serialise.
+    if let Err(error) = serde_json::to_writer(&mut bytes, body) {
+        tracing::error!(%error, "an answer could not be written");
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    let mut response = Response::new(bytes.into());
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// `wire::lxd::Envelope` as it is written: its metadata goes straight into the answer, with no tree of values between.
@@ -133,7 +150,7 @@ impl IntoResponse for LxdError {
             error: &self.message,
             metadata: (),
         };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = write(self.status, &body);
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
     }

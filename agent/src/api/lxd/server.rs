@@ -14,7 +14,7 @@ use crate::api::ApiState;
 use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
-use crate::wire::lxd::server::{Environment, ServerInfo};
+use crate::wire::lxd::server::{Environment, ServerInfo, Text};
 
 /// What clients may count on, by LXD's names. Only what works is named.
 const EXTENSIONS: &[&str] = &["certificate_token"];
@@ -39,41 +39,41 @@ async fn show(
     let edits = state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok();
     sync(ServerInfo {
         config: edits.then(Map::new),
-        api_extensions: EXTENSIONS.iter().map(|&extension| extension.to_owned()).collect(),
-        api_status: "stable".to_owned(),
-        api_version: "1.0".to_owned(),
-        auth: if trusted { "trusted" } else { "untrusted" }.to_owned(),
+        api_extensions: EXTENSIONS.iter().copied().map(Text::Borrowed).collect(),
+        api_status: "stable".into(),
+        api_version: "1.0".into(),
+        auth: if trusted { "trusted" } else { "untrusted" }.into(),
         public: false,
-        auth_methods: vec!["tls".to_owned()],
+        auth_methods: vec!["tls".into()],
         client_certificate: connection.certificate().is_some(),
         auth_user_name: name,
-        auth_user_method: method.map(str::to_owned),
+        auth_user_method: method.map(Into::into),
         environment: trusted.then(|| environment(&state)),
     })
 }
 
 fn environment(state: &ApiState) -> Environment {
-    let machine = &*MACHINE;
+    let machine: &'static Machine = &MACHINE;
     Environment {
         addresses: state.addresses.current().to_vec(),
-        architectures: vec![std::env::consts::ARCH.to_owned()],
+        architectures: vec![std::env::consts::ARCH.into()],
         certificate: state.identity.current().pem.clone(),
         certificate_fingerprint: state.identity.fingerprint().to_string(),
-        driver: String::new(),
-        driver_version: String::new(),
-        kernel: machine.kernel.clone(),
-        kernel_architecture: std::env::consts::ARCH.to_owned(),
-        kernel_version: machine.kernel_version.clone(),
-        os_name: machine.os_name.clone(),
-        os_version: machine.os_version.clone(),
-        project: "default".to_owned(),
-        server: "comity".to_owned(),
+        driver: Text::default(),
+        driver_version: Text::default(),
+        kernel: machine.kernel.as_str().into(),
+        kernel_architecture: std::env::consts::ARCH.into(),
+        kernel_version: machine.kernel_version.as_str().into(),
+        os_name: machine.os_name.as_str().into(),
+        os_version: machine.os_version.as_str().into(),
+        project: "default".into(),
+        server: "comity".into(),
         server_clustered: false,
         server_name: state.name.to_string(),
         server_pid: std::process::id(),
-        server_version: env!("CARGO_PKG_VERSION").to_owned(),
-        storage: "dir".to_owned(),
-        storage_version: "1".to_owned(),
+        server_version: env!("CARGO_PKG_VERSION").into(),
+        storage: "dir".into(),
+        storage_version: "1".into(),
     }
 }
 
