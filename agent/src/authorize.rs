@@ -12,6 +12,8 @@ use crate::trust::{Access, Caller, Groups, Permission, Who};
 mod restricted;
 mod rule;
 #[cfg(test)]
+mod table_tests;
+#[cfg(test)]
 mod tests;
 
 pub use crate::trust::entity::Entity;
@@ -128,9 +130,14 @@ struct Holder<'a> {
 
 impl Holder<'_> {
     fn holds(&self, entitlement: Entitlement, entity: &Entity) -> bool {
-        self.is_own(entitlement, entity)
-            || self.granted("admin", &Entity::Server)
-            || self.holds_word(entitlement.as_str(), entity)
+        if self.is_own(entitlement, entity) {
+            return true;
+        }
+        let would_do = rule::sufficient(entity.entity_type(), entitlement);
+        self.granted(would_do.server, &Entity::Server)
+            || self.granted(would_do.same, entity)
+            || would_do.project != 0
+                && entity.project().is_some_and(|name| self.granted(would_do.project, &Entity::Project(name)))
     }
 
     /// Anybody may see and give up its own identity, and see the groups that it is in.
@@ -145,26 +152,10 @@ impl Holder<'_> {
         }
     }
 
-    fn holds_word(&self, word: &str, entity: &Entity) -> bool {
-        self.granted(word, entity)
-            || rule::also_granted_to(entity.entity_type(), word).iter().any(|(place, word)| match place {
-                rule::Place::Same => self.holds_word(word, entity),
-                rule::Place::Project => {
-                    entity.project().is_some_and(|project| self.holds_word(word, &Entity::Project(project)))
-                }
-                rule::Place::Server => self.holds_word(word, &Entity::Server),
-            })
-    }
-
-    /// Whether a group says so itself.
-    fn granted(&self, word: &str, entity: &Entity) -> bool {
-        let by = self.policy.granted_by(word, entity);
-        // Looks for the fewer in the more.
-        if by.len() <= self.groups.len() {
-            by.iter().any(|group| self.groups.contains(group))
-        } else {
-            self.groups.iter().any(|group| by.binary_search(group).is_ok())
-        }
+    /// Whether a group of the caller's grants any of these entitlements on `entity`.
+    fn granted(&self, any_of: rule::Words, entity: &Entity) -> bool {
+        let grants = self.policy.grants_on(entity);
+        grants.iter().any(|grant| any_of & grant.word != 0 && self.groups.meets(&grant.by))
     }
 }
 

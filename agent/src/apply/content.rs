@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use schema::kind::auth_group::{ENTITLEMENTS, Permission};
+use schema::kind::auth_group::{Permission, entitlements};
 use schema::kind::service::{self, Service};
 use schema::record::Record;
 
@@ -20,7 +20,8 @@ pub fn check(record: &Record) -> Result<(), &'static str> {
     match record {
         Record::AuthGroup(group) => {
             rising(&group.permissions)?;
-            if group.permissions.iter().all(is_known) { Ok(()) } else { Err("LXD knows no such permission") }
+            let known = |p: &Permission| entitlements::is_known(&p.entity_type, &p.entitlement);
+            if group.permissions.iter().all(known) { Ok(()) } else { Err("LXD knows no such permission") }
         }
         Record::ClusterLink(link) => rising(&link.auth_groups),
         Record::Service(service) => check_service(service),
@@ -33,12 +34,6 @@ pub fn check(record: &Record) -> Result<(), &'static str> {
 /// Sorted and without duplicates.
 fn rising<T: Ord>(list: &[T]) -> Result<(), &'static str> {
     if list.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err("a list in it is not normalised") }
-}
-
-fn is_known(permission: &Permission) -> bool {
-    ENTITLEMENTS.iter().any(|(entity_type, entitlements)| {
-        *entity_type == permission.entity_type && entitlements.contains(&permission.entitlement.as_str())
-    })
 }
 
 fn check_service(service: &Service) -> Result<(), &'static str> {

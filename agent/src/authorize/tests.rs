@@ -1,4 +1,6 @@
-use schema::kind::auth_group::{ENTITLEMENTS, Permission as Granted};
+use proptest::strategy::Strategy;
+use schema::kind::auth_group::Permission as Granted;
+use schema::kind::auth_group::entitlements::ENTITY_TYPES;
 
 use super::*;
 use crate::trust::Fingerprint;
@@ -102,21 +104,53 @@ fn anybody_may_see_and_give_up_its_own() {
     assert!(may(Entitlement::CanView, Entity::AuthGroup("clusters".parse().unwrap())));
 }
 
-/// A word in the rules that no group can hold would be a right that nobody can be given.
-#[test]
-fn the_rules_speak_of_entitlements_that_exist() {
-    for (entity_type, words) in ENTITLEMENTS {
-        for word in *words {
-            for (place, source) in rule::also_granted_to(entity_type, word) {
-                let held_on = match place {
-                    rule::Place::Same => entity_type,
-                    rule::Place::Project => "project",
-                    rule::Place::Server => "server",
-                };
-                let there =
-                    ENTITLEMENTS.iter().any(|(kind, words)| *kind == held_on && words.contains(source));
-                assert!(there, "{entity_type} {word} <- {source} on {held_on}");
-            }
+/// A mixture of groups that are there and that are not, with a few permissions each.
+fn policies() -> impl Strategy<Value = Policy> {
+    let permission = (0..ENTITY_TYPES.len(), 0..64usize, 0..3usize).prop_map(|(kind, word, name)| {
+        let known = &ENTITY_TYPES[kind];
+        Granted {
+            entity_type: known.name.to_owned(),
+            entitlement: known.words().nth(word % known.entitlements.len()).unwrap().to_owned(),
+            entity: Some(["default", "a", "b"][name].to_owned()),
+            project: None,
+            pool: Some("default".to_owned()),
+        }
+    });
+    let group = (0..6usize, proptest::collection::vec(permission, 0..4));
+    proptest::collection::vec(group, 0..8).prop_map(|groups| {
+        let mut policy = Policy::default();
+        for (name, permissions) in groups {
+            policy.put(group_name(name), permissions);
+        }
+        policy
+    })
+}
+
+fn group_name(number: usize) -> schema::name::GroupName {
+    ["admins", "clusters", "dev", "ops", "web", "zoo"][number].parse().unwrap()
+}
+
+proptest::proptest! {
+    /// The model only adds: being in one more group takes nothing away.
+    #[test]
+    fn one_more_group_takes_nothing_away(
+        policy in policies(),
+        mut groups in proptest::collection::vec(0..6usize, 0..4),
+        more in 0..6usize,
+        entity in 0..4usize,
+    ) {
+        let entity = [Entity::Server, link("a"), volume("b"), Entity::default_project()][entity].clone();
+        let may = |groups: &[usize], wanted| {
+            let groups = groups.iter().map(|number| group_name(*number)).collect();
+            let fingerprint = Fingerprint([1; 32]);
+            let caller: Caller = Who::Peer { link: "west".parse().unwrap(), fingerprint, groups }.into();
+            decide(&caller, wanted, entity.clone(), &policy).is_ok()
+        };
+        let wanted = [Entitlement::CanView, Entitlement::CanEdit, Entitlement::CanViewMetrics];
+        let before = wanted.map(|wanted| may(&groups, wanted));
+        groups.push(more);
+        for (had, wanted) in before.into_iter().zip(wanted) {
+            proptest::prop_assert!(!had || may(&groups, wanted));
         }
     }
 }

@@ -16,6 +16,16 @@ impl Groups {
         self.0.binary_search(group).is_ok()
     }
 
+    /// Whether any of `sorted` is among them.
+    pub fn meets(&self, sorted: &[GroupName]) -> bool {
+        // Looks for the fewer in the more.
+        if sorted.len() <= self.len() {
+            sorted.iter().any(|group| self.contains(group))
+        } else {
+            self.iter().any(|group| sorted.binary_search(group).is_ok())
+        }
+    }
+
     /// These and `others`.
     #[must_use]
     pub fn and(&self, others: &Groups) -> Groups {

@@ -201,7 +201,7 @@ impl Identities {
     fn replace(&self, prefix: &str, snapshot: &Snapshot) {
         self.update(prefix, snapshot.revision, |view| {
             match prefix {
-                GROUPS => view.policy = Arc::default(),
+                GROUPS => Arc::make_mut(&mut view.policy).clear_groups(),
                 LINKS => view.link_groups.clear(),
                 _ => view.identities.clear(),
             }

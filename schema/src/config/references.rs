@@ -5,6 +5,7 @@ use super::{Loaded, Reference};
 use crate::diagnostic::nearest::suggestion;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::kind::Kind;
+use crate::kind::auth_group::entitlements::ADMINS;
 use crate::name::ManifestName;
 use crate::plan::{Desired, Live};
 use crate::record::RecordKey;
@@ -13,6 +14,9 @@ use crate::record::RecordKey;
 pub fn unsatisfied(assembled: &Assembled) -> Vec<Reference> {
     let mut references = Vec::new();
     for (owner, location, mention) in &assembled.mentions {
+        if matches!(&mention.to, RecordKey::AuthGroup(group) if group.as_str() == ADMINS) {
+            continue;
+        }
         let own = &assembled.desired[*owner];
         let cluster = mention.cluster.as_ref().or(own.manifest.cluster.as_ref());
         if assembled.declared.contains_key(&(cluster.cloned(), mention.to.clone())) {

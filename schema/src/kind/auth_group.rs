@@ -1,17 +1,19 @@
 //! `auth_group "NAME" {}`: a set of permissions that identities and links are put into (LXD: auth group).
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Place, Text};
 use super::{Declaration, Decoded, Kind};
 use crate::diagnostic::nearest::suggestion;
 use crate::diagnostic::{Diagnostic, Faults};
+use crate::name::GroupName;
 use crate::record::{Record, RecordKey};
 
 pub mod entitlements;
 
-pub use entitlements::ENTITLEMENTS;
-use entitlements::{NOT_HERE, needs};
+use entitlements::{ADMINS, DERIVED, ENTITY_TYPES, EntityType, NOT_HERE, needs};
 
 /// A group of permissions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -37,11 +39,22 @@ pub struct Permission {
     pub pool: Option<String>,
 }
 
+/// What the group that is always there may do (LXD): everything.
+pub static ADMINS_PERMISSIONS: LazyLock<Vec<Permission>> = LazyLock::new(|| {
+    vec![Permission {
+        entity_type: "server".to_owned(),
+        entitlement: "admin".to_owned(),
+        entity: None,
+        project: None,
+        pool: None,
+    }]
+});
+
 /// Decodes one block.
 pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let root = Place::Root(declaration.form);
     let mut decoded = Decoded::default();
-    let name = declaration.parse_name(Kind::AuthGroup, faults);
+    let name = declaration.parse_name::<GroupName>(Kind::AuthGroup, faults);
     let mut fields = declaration.fields(&root, faults);
     let description = fields.string("description");
     let mut permissions = Vec::new();
@@ -53,6 +66,10 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     permissions.sort();
     permissions.dedup();
     if let Some(name) = name {
+        if name.as_str() == ADMINS {
+            faults.error("built-in", format!("auth group \"{ADMINS}\" is built in"), declaration.name.span);
+            return decoded;
+        }
         let group = AuthGroup { description, permissions };
         decoded.record(RecordKey::AuthGroup(name), Record::AuthGroup(group), declaration.header);
     }
@@ -64,18 +81,18 @@ fn decode_permission(mut fields: Fields<'_, '_>) -> Option<Permission> {
     let entitlement = fields.required_text("entitlement");
     let known = entity_type.and_then(|entity_type| entitlements_of(&mut fields, entity_type));
     if let (Some(entity_type), Some(known), Some(entitlement)) = (entity_type, known, entitlement)
-        && !known.contains(&entitlement.text)
+        && known.entitlement(entitlement.text).is_none()
     {
-        let near = suggestion(entitlement.text, known.iter().copied());
+        let near = suggestion(entitlement.text, known.words());
         let at = fields.faults.at(entitlement.span);
-        let list = known.join(", ");
+        let list = known.words().collect::<Vec<_>>().join(", ");
         fields.faults.push(
             Diagnostic::error(
                 "unknown-entitlement",
                 format!("entity type \"{}\" has no entitlement {entitlement}{near}", entity_type.text),
                 Some(at),
             )
-            .detail(if known.len() <= 12 { format!("It has {list}.") } else { String::new() }),
+            .detail(if known.entitlements.len() <= 12 { format!("It has {list}.") } else { String::new() }),
         );
     }
     let [entity, project, pool] =
@@ -117,14 +134,16 @@ fn decode_permission(mut fields: Fields<'_, '_>) -> Option<Permission> {
 }
 
 /// The entitlements of a type, or a fault that says which types there are.
-fn entitlements_of(fields: &mut Fields<'_, '_>, entity_type: Text<'_>) -> Option<&'static [&'static str]> {
-    if let Some((_, known)) = ENTITLEMENTS.iter().find(|(name, _)| *name == entity_type.text) {
+fn entitlements_of(fields: &mut Fields<'_, '_>, entity_type: Text<'_>) -> Option<&'static EntityType> {
+    if let Some(known) = entitlements::entity_type(entity_type.text) {
         return Some(known);
     }
     let at = fields.faults.at(entity_type.span);
-    let types: Vec<&str> = ENTITLEMENTS.iter().map(|(name, _)| *name).collect();
+    let types: Vec<&str> = ENTITY_TYPES.iter().map(|known| known.name).collect();
     let summary = if NOT_HERE.contains(&entity_type.text) {
         format!("there are no entities of type {entity_type} here")
+    } else if DERIVED.contains(&entity_type.text) {
+        format!("nothing can be granted on entities of type {entity_type}; grant it on what they belong to")
     } else {
         format!(
             "there is no entity type {entity_type}{}",

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{Intentions, Verdict, decide_match};
 use crate::kind::Kind;
-use crate::kind::auth_group::Permission;
-use crate::name::LinkName;
+use crate::kind::auth_group::entitlements::ADMINS;
+use crate::kind::auth_group::{ADMINS_PERMISSIONS, Permission};
+use crate::name::{GroupName, LinkName};
 use crate::plan::{Live, Plan};
 use crate::record::{Record, RecordKey, ServiceMatch};
 
@@ -128,12 +129,14 @@ fn granted<'r>(
     let Some(Record::ClusterLink(link)) = record(&RecordKey::ClusterLink(link.clone())) else {
         return BTreeSet::new();
     };
-    let groups = link.auth_groups.iter().filter_map(|group| record(&RecordKey::AuthGroup(group.clone())));
-    groups
-        .filter_map(|record| match record {
-            Record::AuthGroup(group) => Some(&group.permissions),
-            _ => None,
-        })
+    let permissions = |group: &GroupName| match record(&RecordKey::AuthGroup(group.clone())) {
+        Some(Record::AuthGroup(group)) => Some(&group.permissions),
+        _ if group.as_str() == ADMINS => Some(&*ADMINS_PERMISSIONS),
+        _ => None,
+    };
+    link.auth_groups
+        .iter()
+        .filter_map(permissions)
         .flatten()
         .collect()
 }

@@ -66,7 +66,10 @@ async fn exported(
     require_trust(&caller)?;
     let view = state.catalog.view();
     let mut rows = by_service(&view);
-    rows.retain(|row| sees(&state, &caller, Entity::Service(row.service.clone())));
+    // Who may see what is exported may see all of it; others, of what they may see, that it is exported.
+    if !sees(&state, &caller, Entity::ExportedServices) {
+        rows.retain(|row| sees(&state, &caller, Entity::Service(row.service.clone())));
+    }
     Ok(Json(rows))
 }
 

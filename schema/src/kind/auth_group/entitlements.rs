@@ -1,150 +1,63 @@
-//! What permissions can name.
+//! What permissions can name: entity types, their entitlements, and which is also granted to holders of which other.
+//!
+//! The table is LXD's for the types that exist here (`reference` section 2.2 is restated in
+//! `testdata/entitlements/lxd.txt`, against which the agent tests it row by row), then our own types in the same way.
 
-/// Every entity type that permissions can name, with its entitlements: LXD's table for the types that exist here,
-/// then our own.
-pub const ENTITLEMENTS: &[(&str, &[&str])] = &[
-    (
-        "server",
-        &[
-            "admin",
-            "viewer",
-            "can_edit",
-            "permission_manager",
-            "can_view_permissions",
-            "can_create_identities",
-            "can_view_identities",
-            "can_edit_identities",
-            "can_delete_identities",
-            "can_create_groups",
-            "can_view_groups",
-            "can_edit_groups",
-            "can_delete_groups",
-            "can_create_identity_provider_groups",
-            "can_view_identity_provider_groups",
-            "can_edit_identity_provider_groups",
-            "can_delete_identity_provider_groups",
-            "storage_pool_manager",
-            "can_create_storage_pools",
-            "can_edit_storage_pools",
-            "can_delete_storage_pools",
-            "project_manager",
-            "can_create_projects",
-            "can_view_projects",
-            "can_edit_projects",
-            "can_delete_projects",
-            "can_override_cluster_target_restriction",
-            "can_view_events",
-            "can_view_operations",
-            "can_view_resources",
-            "can_view_metrics",
-            "can_view_warnings",
-            "can_view_unmanaged_networks",
-            "can_create_cluster_links",
-            "can_view_cluster_links",
-            "can_edit_cluster_links",
-            "can_delete_cluster_links",
-        ],
-    ),
-    (
-        "project",
-        &[
-            "operator",
-            "viewer",
-            "can_view",
-            "can_edit",
-            "can_delete",
-            "image_manager",
-            "can_create_images",
-            "can_view_images",
-            "can_edit_images",
-            "can_delete_images",
-            "image_alias_manager",
-            "can_create_image_aliases",
-            "can_view_image_aliases",
-            "can_edit_image_aliases",
-            "can_delete_image_aliases",
-            "instance_manager",
-            "can_create_instances",
-            "can_view_instances",
-            "can_edit_instances",
-            "can_delete_instances",
-            "can_operate_instances",
-            "network_manager",
-            "can_create_networks",
-            "can_view_networks",
-            "can_edit_networks",
-            "can_delete_networks",
-            "network_acl_manager",
-            "can_create_network_acls",
-            "can_view_network_acls",
-            "can_edit_network_acls",
-            "can_delete_network_acls",
-            "network_zone_manager",
-            "can_create_network_zones",
-            "can_view_network_zones",
-            "can_edit_network_zones",
-            "can_delete_network_zones",
-            "profile_manager",
-            "can_create_profiles",
-            "can_view_profiles",
-            "can_edit_profiles",
-            "can_delete_profiles",
-            "storage_volume_manager",
-            "can_create_storage_volumes",
-            "can_view_storage_volumes",
-            "can_edit_storage_volumes",
-            "can_delete_storage_volumes",
-            "storage_bucket_manager",
-            "can_create_storage_buckets",
-            "can_view_storage_buckets",
-            "can_edit_storage_buckets",
-            "can_delete_storage_buckets",
-            "placement_group_manager",
-            "can_create_placement_groups",
-            "can_view_placement_groups",
-            "can_edit_placement_groups",
-            "can_delete_placement_groups",
-            "replicator_manager",
-            "can_create_replicators",
-            "can_view_replicators",
-            "can_edit_replicators",
-            "can_delete_replicators",
-            "can_view_operations",
-            "can_view_events",
-            "can_view_metrics",
-        ],
-    ),
-    (
-        "instance",
-        &[
-            "user",
-            "operator",
-            "can_edit",
-            "can_delete",
-            "can_view",
-            "can_update_state",
-            "can_manage_snapshots",
-            "can_manage_backups",
-            "can_connect_sftp",
-            "can_access_files",
-            "can_access_console",
-            "can_exec",
-        ],
-    ),
-    ("storage_volume", &["can_edit", "can_delete", "can_view", "can_manage_snapshots", "can_manage_backups"]),
-    ("storage_pool", &["can_edit", "can_delete"]),
-    ("group", VIEW_EDIT_DELETE),
-    ("identity", VIEW_EDIT_DELETE),
-    ("certificate", VIEW_EDIT_DELETE),
-    ("cluster_link", VIEW_EDIT_DELETE),
-    ("service", VIEW_EDIT_DELETE),
-    ("exported_services", VIEW_EDIT_DELETE),
-    ("service_intentions", VIEW_EDIT_DELETE),
-    ("manifest", VIEW_EDIT_DELETE),
-    ("transfer", VIEW_EDIT_DELETE),
-];
+mod table;
 
-const VIEW_EDIT_DELETE: &[&str] = &["can_view", "can_edit", "can_delete"];
+pub use table::ENTITY_TYPES;
+
+/// A type of entity that permissions can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntityType {
+    pub name: &'static str,
+    /// In LXD's order; the roles stand among them.
+    pub entitlements: &'static [Entitled],
+}
+
+/// One entitlement on entities of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entitled {
+    pub word: &'static str,
+    /// Holders of any of these hold it too. The server's `admin` holds everything, which is written down only where
+    /// LXD writes it down.
+    pub also: &'static [(Place, &'static str)],
+}
+
+/// Where the other entitlement must be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the same entity.
+    Same,
+    /// On the project that the entity is in.
+    Project,
+    Server,
+}
+
+impl EntityType {
+    /// The entitlement of this name.
+    pub fn entitlement(&self, word: &str) -> Option<&'static Entitled> {
+        self.entitlements.iter().find(|entitled| entitled.word == word)
+    }
+
+    /// Every entitlement's name.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> + Clone + use<> {
+        self.entitlements.iter().map(|entitled| entitled.word)
+    }
+}
+
+/// The entity type of this name, if permissions can be on such.
+pub fn entity_type(name: &str) -> Option<&'static EntityType> {
+    ENTITY_TYPES.iter().find(|entity_type| entity_type.name == name)
+}
+
+/// Whether there is such an entitlement on such entities.
+pub fn is_known(entity_type_name: &str, word: &str) -> bool {
+    entity_type(entity_type_name).is_some_and(|entity_type| entity_type.entitlement(word).is_some())
+}
+
+/// The group that is always there and that nobody can change: its members are administrators of the server (LXD).
+pub const ADMINS: &str = "admins";
 
 /// Entity types of LXD that no cluster has here, so that a message can say so.
 pub const NOT_HERE: &[&str] = &[
@@ -157,11 +70,19 @@ pub const NOT_HERE: &[&str] = &[
     "storage_bucket",
     "placement_group",
     "replicator",
-    "identity_provider_group",
-    "instance_snapshot",
+];
+
+/// Entity types of LXD on which nothing can be granted: rights on them come from what they belong to.
+pub const DERIVED: &[&str] = &[
+    "container",
     "instance_backup",
-    "storage_volume_snapshot",
+    "instance_snapshot",
     "storage_volume_backup",
+    "storage_volume_snapshot",
+    "cluster_member",
+    "cluster_group",
+    "operation",
+    "warning",
 ];
 
 /// What a permission on an entity type says besides type and entitlement.
@@ -186,12 +107,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_entitlement_stands_once() {
-        for (entity_type, entitlements) in ENTITLEMENTS {
-            let mut sorted = entitlements.to_vec();
+    fn each_entitlement_stands_once_and_leans_on_such_as_exist() {
+        for EntityType { name, entitlements } in ENTITY_TYPES {
+            let mut sorted: Vec<&str> = entitlements.iter().map(|entitled| entitled.word).collect();
             sorted.sort_unstable();
             sorted.dedup();
-            assert_eq!(sorted.len(), entitlements.len(), "{entity_type}");
+            assert_eq!(sorted.len(), entitlements.len(), "{name}");
+            // Readers keep a set of a type's entitlements in one integer.
+            assert!(entitlements.len() <= 128, "{name}");
+            for (word, also) in entitlements.iter().flat_map(|e| e.also.iter().map(|also| (e.word, also))) {
+                let held_on = match also.0 {
+                    Place::Same => name,
+                    Place::Project => "project",
+                    Place::Server => "server",
+                };
+                assert!(is_known(held_on, also.1), "{name} {word} <- {} on {held_on}", also.1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_is_here_or_is_not() {
+        for absent in NOT_HERE.iter().chain(DERIVED) {
+            assert!(entity_type(absent).is_none(), "{absent}");
         }
     }
 }
