@@ -33,6 +33,7 @@ mod binding;
 mod check;
 mod content;
 mod draft;
+mod groups;
 mod refusal;
 mod rename;
 mod steps;
@@ -222,6 +223,19 @@ impl Apply {
         Ok(())
     }
 
+    /// Adds to the draft what goes with the records that `writes` delete: a link's trust, and what groups say of them.
+    async fn withdraw(&self, draft: &mut Draft, mut writes: Vec<Write>) -> Result<Vec<Write>, ApplyError> {
+        for write in &writes {
+            if let (RecordKey::ClusterLink(link), None) = (&write.key, &write.after) {
+                let removal = self.links.removal(link).await.map_err(ApplyError::Links)?;
+                draft.txn.guards.extend(removal.guards);
+                draft.txn.ops.extend(removal.ops);
+            }
+        }
+        self.forget(draft, &mut writes).await?;
+        Ok(writes)
+    }
+
     /// Checks what is about several records, and makes the commit.
     async fn commit(
         &self,
@@ -230,17 +244,11 @@ impl Apply {
         writes: Vec<Write>,
         manifest: Option<&str>,
     ) -> Result<Revision, ApplyError> {
-        for write in &writes {
-            if let (RecordKey::ClusterLink(link), None) = (&write.key, &write.after) {
-                let removal = self.links.removal(link).await.map_err(ApplyError::Links)?;
-                draft.txn.guards.extend(removal.guards);
-                draft.txn.ops.extend(removal.ops);
-            }
-        }
+        let writes = self.withdraw(&mut draft, writes).await?;
         self.write(permit, draft, writes, manifest).await
     }
 
-    /// Makes the commit of what was checked, and of what ends with a link's declaration, which is in the draft.
+    /// Makes the commit of what was checked, and of what ends with it, which is in the draft.
     async fn write(
         &self,
         permit: &Permit,

@@ -58,7 +58,7 @@ pub enum Op {
 }
 
 /// Guards and writes that happen together or not at all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Txn {
     pub guards: Vec<Guard>,
     pub ops: Vec<Op>,

@@ -10,12 +10,14 @@ pub mod certificate;
 pub mod client_token;
 pub mod cluster_identity;
 pub mod entity;
+pub mod forget;
 mod groups;
 pub mod identity;
 pub mod shown;
 mod identity_id;
 pub mod lineage;
 pub mod policy;
+pub mod provider_group;
 pub mod succession;
 
 pub use caller::{Access, Caller, Origin, Who};

@@ -11,6 +11,7 @@ use super::draft::Write;
 use super::{ApplyError, Edit, content};
 use crate::store::Revision;
 use crate::store::value::Declared;
+use crate::trust::policy::admins;
 
 /// Most changes in one commit.
 pub const MAX_CHANGES: usize = 250_000;
@@ -137,10 +138,15 @@ pub fn groups(
     groups: &BTreeMap<RecordKey, LiveRecord>,
     links: &BTreeMap<RecordKey, LiveRecord>,
 ) -> Result<(), ApplyError> {
+    let admins = admins();
     let mut groups: HashSet<&GroupName> = groups
         .keys()
         .filter_map(|key| if let RecordKey::AuthGroup(name) = key { Some(name) } else { None })
+        .chain([&admins])
         .collect();
+    if writes.iter().any(|write| matches!(&write.key, RecordKey::AuthGroup(name) if *name == admins)) {
+        return Err(ApplyError::BuiltIn(admins));
+    }
     let mut links: BTreeMap<&LinkName, &ClusterLink> =
         links.iter().filter_map(|(key, live)| link(key, Some(&live.record))).collect();
     let (mut gone, mut written) = (HashSet::new(), Vec::new());

@@ -62,6 +62,16 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds what somebody else prepared, except for keys that are written already: those are going, or say it better.
+    pub fn extend(&mut self, txn: Txn) {
+        let key = |op: &Op| match op {
+            Op::Put { key, .. } | Op::Delete { key } => key.clone(),
+        };
+        let written: BTreeSet<String> = self.txn.ops.iter().map(key).collect();
+        self.txn.ops.extend(txn.ops.into_iter().filter(|op| !written.contains(&key(op))));
+        self.txn.guards.extend(txn.guards.into_iter().filter(|guard| !written.contains(&guard.key)));
+    }
+
     fn step(&mut self, step: &Step) {
         let key = keys::step(&Uuid::new_v4());
         self.txn.ops.push(Op::Put { key, value: value::encode(step) });

@@ -6,6 +6,7 @@ use schema::record::RecordKey;
 use crate::observe::{Binding, ObserveError};
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
+use crate::trust::forget::ForgetError;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,12 @@ pub enum ApplyError {
     /// LXD's words, and who.
     #[error("Cluster link is currently in use: {by} speaks of {link}")]
     LinkInUse { link: LinkName, by: String },
+    #[error("auth group {0} is built in: it can be neither changed nor removed")]
+    BuiltIn(GroupName),
+    #[error("auth group {group} is named as an owner by manifest {manifest:?}")]
+    GroupOwns { group: GroupName, manifest: String },
+    #[error("{} exists already", .0.address())]
+    Exists(RecordKey),
     #[error("volume {pool}/{volume} cannot be made: there is no storage pool {pool} here")]
     NoSuchPool { pool: PoolName, volume: VolumeName },
     #[error("the old data of volume {pool}/{volume} is still being destroyed")]
@@ -55,6 +62,8 @@ pub enum ApplyError {
     Value(#[from] ValueError),
     #[error(transparent)]
     Observe(#[from] ObserveError),
+    #[error(transparent)]
+    Forget(#[from] ForgetError),
 }
 
 impl ApplyError {
@@ -79,6 +88,9 @@ impl ApplyError {
             Self::LinkInUse { .. } => {
                 "Take the link out of that first; afterwards name it there by its new name."
             }
+            Self::BuiltIn(_) => "Put identities into it, or give the group another name.",
+            Self::GroupOwns { .. } => "Change it in that manifest's files first.",
+            Self::Exists(_) => "Choose another name.",
             Self::NoSuchPool { .. } => "Use a pool of `comity status`, such as \"default\".",
             Self::StillGoing { .. } => "Try again in a moment.",
             Self::NoConsent(_) => "Add --destroy-data, or leave the data and forget the volume.",
@@ -89,7 +101,8 @@ impl ApplyError {
             | Self::Commit(_)
             | Self::Store(_)
             | Self::Value(_)
-            | Self::Observe(_) => return None,
+            | Self::Observe(_)
+            | Self::Forget(_) => return None,
         })
     }
 

@@ -54,13 +54,7 @@ fn entity_of(entity_type: &str) -> Entity {
 
 fn permission(entity_type: &str, word: &str, entity: Option<String>) -> Granted {
     let pool = (entity_type == "storage_volume").then(|| "default".to_owned());
-    Granted {
-        entity_type: entity_type.to_owned(),
-        entitlement: word.to_owned(),
-        entity,
-        project: None,
-        pool,
-    }
+    Granted { entity_type: entity_type.to_owned(), entitlement: word.to_owned(), entity, project: None, pool }
 }
 
 /// Whether a member of a group with `word` on the entity of `held_on` holds `wanted` on the entity of `entity_type`.

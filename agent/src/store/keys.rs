@@ -16,6 +16,8 @@ pub const MANIFEST: &str = "/manifest/";
 pub const LINK: &str = "/link/";
 /// Identities, by what they are known by.
 pub const IDENTITY: &str = "/identity/";
+/// What an identity provider's groups are worth here.
+pub const IDENTITY_PROVIDER_GROUP: &str = "/identity_provider_group/";
 /// Peers that are still to be told that their link was deleted here, by certificate fingerprint.
 pub const TOMBSTONE: &str = "/tombstone/";
 /// Trust tokens, as digests.

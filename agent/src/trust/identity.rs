@@ -1,6 +1,6 @@
 //! Who is known: identities by the fingerprint of their certificate, and the policy that groups add up to.
 //!
-//! One task for each of three prefixes (identities, groups, links' groups) follows the store, so a question costs one
+//! One task for each prefix (identities, groups, links' groups, what an identity provider's groups are worth) follows the store, so a question costs one
 //! lookup in memory and the answer is never older than the last commit that was told. What cannot be read is nobody:
 //! a damaged identity is untrusted, a damaged group gives no right.
 
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::shown::Shown;
 use super::policy::Policy;
+use super::provider_group::{self, ProviderGroupRecord};
 use super::{Access, Fingerprint, Groups, IdentityId, Who};
 use crate::store::value::{Declared, decode};
 use crate::store::{Entry, Event, Revision, Snapshot, Store, StoreError, Watch, keys};
@@ -24,6 +25,8 @@ use crate::task::Tasks;
 
 const GROUPS: &str = "/declared/auth_group/";
 const LINKS: &str = "/declared/cluster_link/";
+/// Everything that is followed.
+const PREFIXES: [&str; 4] = [keys::IDENTITY, GROUPS, LINKS, keys::IDENTITY_PROVIDER_GROUP];
 /// How long a broken watch is left before it is begun again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long an answer waits for a commit to be seen. It is seen within a millisecond or the store is in trouble.
@@ -60,7 +63,8 @@ pub enum IdentityKind {
 pub struct Identities {
     view: RwLock<View>,
     changed: watch::Sender<u64>,
-    seen: watch::Sender<Revision>,
+    /// Up to which revision each of the prefixes is known.
+    seen: [watch::Sender<Revision>; PREFIXES.len()],
 }
 
 #[derive(Default)]
@@ -76,9 +80,9 @@ impl Identities {
         let identities = Arc::new(Self {
             view: RwLock::default(),
             changed: watch::Sender::default(),
-            seen: watch::Sender::default(),
+            seen: Default::default(),
         });
-        for prefix in [keys::IDENTITY, GROUPS, LINKS] {
+        for prefix in PREFIXES {
             let watch = identities.read(&*store, prefix).await?;
             let follow = Arc::clone(&identities).follow(store.clone(), prefix, watch);
             let ending = tasks.ending();
@@ -157,11 +161,30 @@ impl Identities {
 
     /// Waits until what `revision` did to identities is seen here: after a commit that changed some, before the answer.
     pub async fn seen(&self, revision: Revision) {
-        let mut seen = self.seen.subscribe();
+        self.seen_of(keys::IDENTITY, revision).await;
+    }
+
+    /// The same of groups.
+    pub async fn groups_seen(&self, revision: Revision) {
+        self.seen_of(GROUPS, revision).await;
+    }
+
+    /// The same of what an identity provider's groups are worth.
+    pub async fn provider_groups_seen(&self, revision: Revision) {
+        self.seen_of(keys::IDENTITY_PROVIDER_GROUP, revision).await;
+    }
+
+    async fn seen_of(&self, prefix: &str, revision: Revision) {
+        let Some(seen) = self.seen_sender(prefix) else { return };
+        let mut seen = seen.subscribe();
         let wait = seen.wait_for(|seen| *seen >= revision);
         if tokio::time::timeout(SEEN_WITHIN, wait).await.is_err() {
-            tracing::warn!(%revision, "a change of identities has not been seen yet");
+            tracing::warn!(%revision, prefix, "a change has not been seen yet");
         }
+    }
+
+    fn seen_sender(&self, prefix: &str) -> Option<&watch::Sender<Revision>> {
+        self.seen.get(PREFIXES.iter().position(|known| *known == prefix)?)
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -203,6 +226,7 @@ impl Identities {
             match prefix {
                 GROUPS => Arc::make_mut(&mut view.policy).clear_groups(),
                 LINKS => view.link_groups.clear(),
+                keys::IDENTITY_PROVIDER_GROUP => Arc::make_mut(&mut view.policy).clear_provider_groups(),
                 _ => view.identities.clear(),
             }
             snapshot.entries.iter().for_each(|entry| view.put(entry));
@@ -212,8 +236,8 @@ impl Identities {
     fn update(&self, prefix: &str, revision: Revision, change: impl FnOnce(&mut View)) {
         change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_modify(|generation| *generation += 1);
-        if prefix == keys::IDENTITY {
-            self.seen.send_replace(revision);
+        if let Some(seen) = self.seen_sender(prefix) {
+            seen.send_replace(revision);
         }
     }
 }
@@ -227,6 +251,16 @@ impl View {
     }
 
     fn put(&mut self, entry: &Entry) {
+        if let Some(name) = provider_group::name(&entry.key) {
+            match decode::<ProviderGroupRecord>(entry) {
+                Ok(mapped) => Arc::make_mut(&mut self.policy).put_provider_group(name, mapped.groups),
+                Err(error) => {
+                    tracing::error!(%error, "what cannot be read is worth nothing");
+                    self.delete(&entry.key);
+                }
+            }
+            return;
+        }
         let taken = match keys::declared_record(&entry.key) {
             Some(key) => decode(entry).map(|declared: Declared| match (key, declared.record) {
                 (RecordKey::AuthGroup(name), Record::AuthGroup(group)) => {
@@ -250,6 +284,10 @@ impl View {
     }
 
     fn delete(&mut self, key: &str) {
+        if let Some(name) = provider_group::name(key) {
+            Arc::make_mut(&mut self.policy).remove_provider_group(&name);
+            return;
+        }
         match keys::declared_record(key) {
             Some(RecordKey::AuthGroup(name)) => {
                 Arc::make_mut(&mut self.policy).remove(&name);

@@ -191,8 +191,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_worth_the_groups_that_it_is_mapped_to() {
-        let groups =
-            |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Groups>();
+        let groups = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Groups>();
         let mut policy = Policy::default();
         for group in ["dev", "ops"] {
             policy.put(group.parse().unwrap(), Vec::new());
@@ -200,7 +199,8 @@ mod tests {
         policy.put_provider_group("engineering".to_owned(), groups(&["dev", "gone"]));
         policy.put_provider_group("on-call".to_owned(), groups(&["ops", "dev"]));
         let worth = |claimed: &[&str]| {
-            policy.groups_for_provider_groups(&claimed.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+            policy
+                .groups_for_provider_groups(&claimed.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(worth(&["engineering"]), groups(&["dev"]), "a group that is gone is worth nothing");
         assert_eq!(worth(&["engineering", "on-call", "nobody"]), groups(&["dev", "ops"]));

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub mod auth;
 pub mod certificate;
 pub mod event;
 pub mod operation;
+pub mod entity_url;
 pub mod server;
 
 /// What every answer under `/1.0` is wrapped in, its keys in LXD's order.

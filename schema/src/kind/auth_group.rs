@@ -92,7 +92,11 @@ fn decode_permission(mut fields: Fields<'_, '_>) -> Option<Permission> {
                 format!("entity type \"{}\" has no entitlement {entitlement}{near}", entity_type.text),
                 Some(at),
             )
-            .detail(if known.entitlements.len() <= 12 { format!("It has {list}.") } else { String::new() }),
+            .detail(if known.entitlements.len() <= 12 {
+                format!("It has {list}.")
+            } else {
+                String::new()
+            }),
         );
     }
     let [entity, project, pool] =

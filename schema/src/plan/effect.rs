@@ -134,11 +134,7 @@ fn granted<'r>(
         _ if group.as_str() == ADMINS => Some(&*ADMINS_PERMISSIONS),
         _ => None,
     };
-    link.auth_groups
-        .iter()
-        .filter_map(permissions)
-        .flatten()
-        .collect()
+    link.auth_groups.iter().filter_map(permissions).flatten().collect()
 }
 
 /// The pairs of services whose answer changes.

@@ -75,6 +75,9 @@ impl From<ApplyError> for Problem {
             ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
             ApplyError::LinkExists(_) => (StatusCode::CONFLICT, "exists"),
             ApplyError::NoSuchLink(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ApplyError::GroupOwns { .. } => (StatusCode::CONFLICT, "owned"),
+            ApplyError::Exists(_) => (StatusCode::CONFLICT, "exists"),
+            ApplyError::BuiltIn(_) => (StatusCode::BAD_REQUEST, "built_in"),
             ApplyError::Malformed(..) | ApplyError::TooLarge(..) => (StatusCode::BAD_REQUEST, "bad_request"),
             ApplyError::NoSuchGroup { .. } | ApplyError::NoSuchPool { .. } => {
                 (StatusCode::BAD_REQUEST, "dangling")
@@ -85,7 +88,8 @@ impl From<ApplyError> for Problem {
             | ApplyError::Commit(_)
             | ApplyError::Store(_)
             | ApplyError::Value(_)
-            | ApplyError::Observe(_) => return Self::internal(&error),
+            | ApplyError::Observe(_)
+            | ApplyError::Forget(_) => return Self::internal(&error),
         };
         let problem = Self::new(status, code, error.to_string());
         match error.hint() {

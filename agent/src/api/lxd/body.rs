@@ -11,16 +11,18 @@ use super::answer::LxdError;
 
 /// Reads `body`, which may have these keys and no others. No value is ever repeated: it may be a token.
 pub fn decode<T: DeserializeOwned>(body: &[u8], known: &[&str]) -> Result<T, LxdError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
+    let mut value: Value = serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         LxdError::bad_request(format!("Invalid request body: not JSON at line {line} column {column}"))
     })?;
-    let Value::Object(fields) = &value else {
+    let Value::Object(fields) = &mut value else {
         return Err(LxdError::bad_request("Invalid request body: it must be a JSON object"));
     };
     if let Some(unknown) = fields.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(LxdError::bad_request(unknown_key(unknown, known)));
     }
+    // Go's clients send what they have not as null.
+    fields.retain(|_, value| !value.is_null());
     T::deserialize(&value)
         .map_err(|error| LxdError::bad_request(format!("Invalid request body: {}", kind_of(&error))))
 }
