@@ -204,10 +204,15 @@ fn table(links: &[LinkReport]) -> Table {
             link.description.clone(),
             link.state.as_str().to_owned(),
             kind(link.kind).to_ascii_uppercase(),
-            link.reason.clone().unwrap_or_default(),
+            link.reason.clone().or_else(|| alarm(link)).unwrap_or_default(),
         ]);
     }
     table
+}
+
+/// What is wrong with a link that works all the same.
+fn alarm(link: &LinkReport) -> Option<String> {
+    link.note.clone().filter(|note| note.starts_with("ALARM"))
 }
 
 fn kind(kind: LinkType) -> &'static str {
@@ -235,6 +240,7 @@ fn shown(report: &LinkReport) -> String {
         ("Auth groups", report.auth_groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(", ")),
         ("State", report.state.as_str().to_owned()),
         ("Reason", report.reason.clone().unwrap_or_default()),
+        ("Note", report.note.clone().unwrap_or_default()),
         ("Peer certificate", report.peer_fingerprint.clone().unwrap_or_default()),
         ("Addresses", report.addresses.join(", ")),
     ];

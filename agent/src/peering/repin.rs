@@ -14,9 +14,11 @@ use super::half::{Half, Peer};
 use super::ledger;
 use super::status::Connection;
 use super::{Peering, PeeringError};
+use crate::audit::{Action, Actor, Record, Writes};
 use crate::client;
+use crate::store::Revision;
 use crate::trust::Fingerprint;
-use crate::trust::lineage::{Refused, Verdict};
+use crate::trust::lineage::{Pinned, Refused, Verdict};
 use crate::trust::succession::Chain;
 use crate::tunnel::{AttemptError, DialError, Incoming, Router, Session, dial, frame};
 use crate::wire::link::{Refusal, StreamAnswer};
@@ -126,9 +128,9 @@ impl Peering {
                 Verdict::Alarm(after, alarm) => (after, Some(alarm)),
             };
             let txn = ledger::replace(link, &before, &before.half.clone().repinned(after.clone()));
-            if self.commit(txn).await?.is_none() {
-                continue;
-            }
+            let writes = Writes::of(&txn);
+            let Some(revision) = self.commit(txn).await? else { continue };
+            self.audit_pins(link, &after, writes, revision);
             let Some(alarm) = alarm else {
                 let accepted: Vec<String> = after.accepted().map(|shown| shown.to_string()).collect();
                 tracing::info!(%link, accepted = accepted.join(" "), "the peer renews its certificate");
@@ -165,17 +167,30 @@ impl Peering {
     async fn move_pins(
         &self,
         link: &LinkName,
-        step: impl Fn(&Peer) -> Option<crate::trust::lineage::Pinned>,
+        step: impl Fn(&Peer) -> Option<Pinned>,
     ) -> Result<bool, PeeringError> {
         loop {
             let before = ledger::read(&*self.parts.store, link).await?;
             let Some(after) = before.half.peer().and_then(&step) else { return Ok(false) };
-            let txn = ledger::replace(link, &before, &before.half.clone().repinned(after));
+            let txn = ledger::replace(link, &before, &before.half.clone().repinned(after.clone()));
+            let writes = Writes::of(&txn);
             if let Some(revision) = self.commit(txn).await? {
-                self.parts.identities.seen(revision).await;
+                self.audit_pins(link, &after, writes, revision);
                 return Ok(true);
             }
         }
+    }
+
+    fn audit_pins(&self, link: &LinkName, after: &Pinned, writes: Writes, revision: Revision) {
+        let accepted: Vec<String> = after.accepted().map(|shown| shown.to_string()).collect();
+        let record = Record::new(Actor::agent(), Action::ClusterLinkRepinned, Timestamp::now())
+            .on(format!("/1.0/cluster/links/{link}"))
+            .committed(writes, revision)
+            .with("accepted", accepted);
+        self.parts.audit.record(match &after.lineage.alarm {
+            Some(alarm) => record.with("alarm", alarm.to_string()),
+            None => record,
+        });
     }
 
     /// The peer, or a stranger that may be one, brings a proof of its succession.

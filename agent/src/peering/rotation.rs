@@ -20,6 +20,7 @@ use super::half::{Established, Half};
 use super::ledger;
 use super::status::Connection;
 use super::{Peering, PeeringError};
+use crate::audit::{Action, Actor, Record, Writes};
 use crate::authorize::Permit;
 use crate::store::value::{self, ValueError};
 use crate::store::{Guard, Op, Revision, Store, StoreError, Txn, keys};
@@ -161,8 +162,14 @@ impl Peering {
                 _ => self.announce(own, until, asked)?,
             };
             crash::point("rotate-prepared");
-            if self.write(&after, guard, Vec::new()).await? {
+            if let Some((writes, revision)) = self.write(&after, guard, Vec::new()).await? {
                 crash::point("rotate-announced");
+                let record = Record::new(permit.caller(), Action::ClusterCertificateRotated, now)
+                    .committed(writes, revision)
+                    .with("stage", "asked")
+                    .with("force", request.force)
+                    .with("compromised", request.compromised);
+                self.parts.audit.record(record);
                 tracing::info!(by = %permit.caller(), force = request.force, compromised = request.compromised, "the cluster's certificate is to be renewed");
                 self.rotating.notify_one();
                 return self.rotation().await;
@@ -248,12 +255,13 @@ impl Peering {
                     Cause::Renewal => Vec::new(),
                     Cause::Compromise => self.links_given_up().await?,
                 };
-                if self.write(&own, guard, given_up).await? {
+                if let Some((writes, revision)) = self.write(&own, guard, given_up).await? {
                     crash::point("rotate-decided");
+                    self.tell_audit(&own, "decided", |record| record.committed(writes, revision));
                 }
             } else {
                 let under_way = rotation.is_news(Timestamp::now()) && !rotation.missing(&links).is_empty();
-                if !news || self.write(&own, guard, Vec::new()).await? {
+                if !news || self.write(&own, guard, Vec::new()).await?.is_some() {
                     return Ok(under_way);
                 }
             }
@@ -271,6 +279,7 @@ impl Peering {
             crash::point("rotate-installed");
             identity.follows(own.predecessors(&rotation.to));
             tracing::info!(fingerprint = %rotation.to, "the cluster's certificate was renewed");
+            self.tell_audit(own, "in use", |record| record);
             self.statuses.touch();
         }
         Ok(())
@@ -343,9 +352,14 @@ impl Peering {
         while let Some(link) = ledger::link_of(&*self.parts.store, peer).await? {
             let before = ledger::read(&*self.parts.store, &link).await?;
             let kept = self.keepers.ended(&link);
-            if self.commit(ledger::replace(&link, &before, &Half::default())).await?.is_none() {
-                continue;
-            }
+            let txn = ledger::replace(&link, &before, &Half::default());
+            let writes = Writes::of(&txn);
+            let Some(revision) = self.commit(txn).await? else { continue };
+            let record = Record::new(Actor::agent(), Action::ClusterLinkUpdated, Timestamp::now())
+                .on(format!("/1.0/cluster/links/{link}"))
+                .committed(writes, revision)
+                .with("given_up", peer.to_string());
+            self.parts.audit.record(record);
             tracing::error!(%link, %peer, "the peer's key may be in other hands: its trust is given up here");
             let peering = Arc::clone(self);
             self.parts.tasks.spawn("distrust", async move {
@@ -405,7 +419,24 @@ impl Peering {
             .collect())
     }
 
-    async fn write(&self, own: &Own, guard: Guard, besides: Vec<Txn>) -> Result<bool, RotationError> {
+    /// Tells the audit log what the agent does for whoever asked for the rotation.
+    fn tell_audit(&self, own: &Own, stage: &str, with: impl FnOnce(Record) -> Record) {
+        let Some(rotation) = &own.rotation else { return };
+        let record = Record::new(Actor::agent(), Action::ClusterCertificateRotated, Timestamp::now())
+            .with("stage", stage)
+            .with("asked_by", rotation.asked_by.as_str())
+            .with("from", rotation.from.to_string())
+            .with("to", rotation.to.to_string());
+        self.parts.audit.record(with(record));
+    }
+
+    /// `None` if the record, or what is written besides, has moved.
+    async fn write(
+        &self,
+        own: &Own,
+        guard: Guard,
+        besides: Vec<Txn>,
+    ) -> Result<Option<(Writes, Revision)>, RotationError> {
         let mut txn = Txn {
             ops: vec![Op::Put { key: guard.key.clone(), value: value::encode(own) }],
             guards: vec![guard],
@@ -414,7 +445,8 @@ impl Peering {
             txn.guards.extend(more.guards);
             txn.ops.extend(more.ops);
         }
-        Ok(self.commit(txn).await?.is_some())
+        let writes = Writes::of(&txn);
+        Ok(self.commit(txn).await?.map(|revision| (writes, revision)))
     }
 
     fn is_done(&self, rotation: &Rotation) -> bool {

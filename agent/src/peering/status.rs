@@ -171,7 +171,8 @@ pub fn report(
             report.dials = Some(established.dials);
             report.first_active = established.first_active;
             report.peer = status.peer;
-            report.note = note(established);
+            let notes = [note(established), established.peer.succession()];
+            report.note = notes.into_iter().flatten().reduce(|one, other| format!("{other}; {one}"));
             report.dial_back.clone_from(&established.dial_back);
         }
         Half::Terminated(_) => {}

@@ -2,6 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+
+use agent::task::Tasks;
+use agent::trust::certificate::KeyPair;
+use agent::trust::succession::{Chain, Succession};
+use agent::tunnel::{Incoming, Router, Session, dial, frame};
+use agent::wire::link::{Refusal, StreamAnswer, StreamHeader};
+use futures::future::BoxFuture;
 
 use integration::{Agent, Clusters, LIMIT, Operator, wait_for};
 use serde_json::Value;
@@ -100,6 +108,11 @@ fn with_the_peer_there_both_sides_go_over_and_the_old_key_opens_nothing() {
     clusters.operator.run_on(&clusters.east, &["link", "rotate"]).success();
     wait_both_active(&clusters);
     assert_eq!(rotation(&clusters, &clusters.east)["rotation"]["number"], 2);
+    clusters.run(&["plan", "east", "west", "--detailed-exitcode"]).success();
+    let audit = std::fs::read_to_string(clusters.east.data_dir().join("audit.log")).expect("the audit log");
+    let stages = ["asked", "decided", "in use"].map(|stage| format!("\"stage\":\"{stage}\""));
+    assert!(stages.iter().all(|stage| audit.matches(stage.as_str()).count() == 2), "{audit}");
+    assert!(audit.contains("cluster-link-repinned"), "{audit}");
 }
 
 /// West is away while east, which rotates, is the side that is dialled (it issued the token), and then the one that
@@ -252,6 +265,66 @@ fn killed_at_any_step_it_ends_with_one_certificate_and_the_links_come_back() {
         wait_both_active(&clusters);
         assert_eq!(shown(&clusters.east), fingerprint(&clusters, &clusters.east), "{step}");
     }
+}
+
+/// Serves nothing.
+struct Nothing;
+
+impl Router for Nothing {
+    fn route(&self, _: &Session, incoming: Incoming) -> BoxFuture<'static, ()> {
+        Box::pin(incoming.refuse(Refusal::Unavailable, "nothing is served here"))
+    }
+}
+
+/// Connects to `agent` as a linked cluster would, with this pair, and brings `chain`. Gives the answer.
+fn bring(agent: &Agent, pin: &str, pair: &KeyPair, chain: &Chain) -> StreamAnswer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (addresses, pin) = ([agent.address()], pin.parse().expect("a fingerprint"));
+        let session = dial(&addresses, pin, pair, Arc::new(Nothing), &Tasks::new()).await.expect("a session");
+        let mut stream = session.open(&StreamHeader::Succession).await.expect("a stream");
+        frame::write(&mut stream, chain).await.expect("a proof is sent");
+        frame::read(&mut stream).await.expect("an answer")
+    })
+}
+
+#[test]
+fn a_proof_by_another_key_is_refused_and_a_second_one_by_the_old_key_is_an_alarm() {
+    let clusters = Clusters::linked("", "");
+    let (old_certificate, old_key) = stolen(&clusters, &clusters.east);
+    let old = KeyPair::load(&old_certificate, &old_key).expect("the old pair");
+    let west = fingerprint(&clusters, &clusters.west);
+    let [thief, stranger] = ["east", "north"].map(|name| KeyPair::generate(name, &[]).expect("a pair"));
+    let now = jiff::Timestamp::now();
+    let signed = |number, by: &KeyPair| {
+        let until = now + jiff::SignedDuration::from_hours(1);
+        Succession::sign(number, by, &thief.certificate, until, now).expect("a succession")
+    };
+    let refused = |step: Succession| {
+        let chain = Chain { certificate: old.pem.clone(), steps: vec![step] };
+        match bring(&clusters.west, &west, &thief, &chain) {
+            StreamAnswer::Refused { message, .. } => message,
+            StreamAnswer::Accepted => panic!("it was taken"),
+        }
+    };
+
+    let mut forged = signed(1, &stranger);
+    forged.from = old.fingerprint;
+    assert!(refused(forged).contains("not signed by the key of certificate"));
+    wait_both_active(&clusters);
+
+    clusters.operator.run_on(&clusters.east, &["link", "rotate"]).success();
+    let after = fingerprint(&clusters, &clusters.east);
+    wait_pinned(&clusters, &clusters.west, "east", &after);
+    assert!(refused(signed(1, &old)).contains("ALARM"));
+    // What is in use was taken rightly, and stays; but it is said, there and in the log, until somebody has looked.
+    wait_both_active(&clusters);
+    wait_pinned(&clusters, &clusters.west, "east", &after);
+    let note = link(&clusters, &clusters.west, "east")["note"].as_str().expect("a note").to_owned();
+    assert!(note.contains("ALARM") && note.contains(&thief.fingerprint.to_string()), "{note}");
+    let listed = clusters.operator.run_on(&clusters.west, &["link", "list"]).success();
+    assert!(listed.stdout.contains("ALARM"), "{}", listed.stdout);
+    assert!(clusters.west.log().contains("ALARM"));
 }
 
 #[test]

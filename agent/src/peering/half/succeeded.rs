@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Established, Half, Peer};
 use crate::trust::Fingerprint;
-use crate::trust::lineage::Pinned;
+use crate::trust::lineage::{Lineage, Pinned};
 
 impl Peer {
     /// What is pinned of it, and what is known to follow.
@@ -24,6 +24,21 @@ impl Peer {
     /// Whether `now` is the same peer at the same place: at most its certificates have moved, as was announced.
     pub fn is_still(&self, now: &Peer) -> bool {
         self.addresses == now.addresses && self.accepts(&now.fingerprint)
+    }
+
+    /// What a person is to know of its succession, if there is anything.
+    pub fn succession(&self) -> Option<String> {
+        let Lineage { next, alarm, .. } = &self.lineage;
+        let awaited = next.as_ref().map(|next| match next.lapsed {
+            false => {
+                format!("the peer may show certificate {} until {:.0}", next.fingerprint, next.deadline)
+            }
+            true => format!(
+                "the peer announced certificate {} and did not show it by {:.0}",
+                next.fingerprint, next.deadline
+            ),
+        });
+        alarm.as_ref().map(ToString::to_string).or(awaited)
     }
 
     /// Every certificate that it may show, PEM by hash: the pinned one, and one that was announced.
