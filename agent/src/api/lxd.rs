@@ -5,6 +5,7 @@ use axum::Router;
 use super::ApiState;
 
 pub mod answer;
+mod auth;
 pub mod body;
 mod certificates;
 mod cluster_link;
@@ -20,6 +21,7 @@ pub use server::versions;
 pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(server::router())
+        .merge(auth::router())
         .merge(certificates::router())
         .merge(cluster_link::router())
         .merge(operation::router())

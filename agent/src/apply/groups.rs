@@ -28,10 +28,10 @@ impl Apply {
         to: &GroupName,
     ) -> Result<Revision, ApplyError> {
         let (this, permit, from, to) = (Arc::clone(self), permit.clone(), from.clone(), to.clone());
-        self.whole("rename", async move { this.rename_now(&permit, &from, &to).await }).await?
+        self.whole("rename", async move { this.rename_group_now(&permit, &from, &to).await }).await?
     }
 
-    async fn rename_now(
+    async fn rename_group_now(
         &self,
         permit: &Permit,
         from: &GroupName,

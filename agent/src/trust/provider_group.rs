@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use schema::name::GroupName;
 use serde::{Deserialize, Serialize};
 
+use super::entity::Entity;
+use super::forget::{self, ForgetError};
 use super::identity::Identities;
 use super::{Groups, Permission};
+use crate::audit::{Action, Audit, Record, Writes};
 use crate::store::value::{ValueError, decode, encode};
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
 
@@ -27,6 +31,7 @@ pub struct ProviderGroupRecord {
 pub struct ProviderGroups {
     store: Arc<dyn Store>,
     identities: Arc<Identities>,
+    audit: Arc<Audit>,
 }
 
 /// Why a mapping was not changed.
@@ -49,6 +54,8 @@ pub enum ProviderGroupError {
     #[error(transparent)]
     Value(#[from] ValueError),
     #[error(transparent)]
+    Forget(#[from] ForgetError),
+    #[error(transparent)]
     Commit(CommitError),
 }
 
@@ -66,8 +73,8 @@ impl From<CommitError> for ProviderGroupError {
 }
 
 impl ProviderGroups {
-    pub fn new(store: Arc<dyn Store>, identities: Arc<Identities>) -> Self {
-        Self { store, identities }
+    pub fn new(store: Arc<dyn Store>, identities: Arc<Identities>, audit: Arc<Audit>) -> Self {
+        Self { store, identities, audit }
     }
 
     /// What one is mapped to, and the revision that says so.
@@ -115,14 +122,18 @@ impl ProviderGroups {
             Guard { key: to.clone(), modify_revision: Revision(0) },
         ];
         let ops = vec![Op::Delete { key: from }, Op::Put { key: to, value: encode(&record) }];
-        self.commit(by, Txn { guards, ops }).await
+        self.commit(by, Txn { guards, ops }, Action::IdentityProviderGroupRenamed).await
     }
 
     pub async fn delete(&self, by: &impl Permission, name: &str) -> Result<(), ProviderGroupError> {
         let (_, revision) = self.get(name).await?;
         let key = key(name);
-        let guards = vec![Guard { key: key.clone(), modify_revision: revision }];
-        self.commit(by, Txn { guards, ops: vec![Op::Delete { key }] }).await
+        // What groups grant on it goes with it, so that another of its name does not come into that.
+        let gone = [Entity::IdentityProviderGroup(name.to_owned())].into();
+        let mut txn = forget::permissions_on(&*self.store, &gone, |_| false).await?;
+        txn.guards.push(Guard { key: key.clone(), modify_revision: revision });
+        txn.ops.push(Op::Delete { key });
+        self.commit(by, txn, Action::IdentityProviderGroupDeleted).await
     }
 
     async fn put(
@@ -141,11 +152,17 @@ impl ProviderGroups {
         let key = key(name);
         let guards = vec![Guard { key: key.clone(), modify_revision: base }];
         let value = encode(&ProviderGroupRecord { groups });
-        self.commit(by, Txn { guards, ops: vec![Op::Put { key, value }] }).await
+        let action = match base {
+            Revision(0) => Action::IdentityProviderGroupCreated,
+            _ => Action::IdentityProviderGroupUpdated,
+        };
+        self.commit(by, Txn { guards, ops: vec![Op::Put { key, value }] }, action).await
     }
 
-    async fn commit(&self, by: &impl Permission, txn: Txn) -> Result<(), ProviderGroupError> {
+    async fn commit(&self, by: &impl Permission, txn: Txn, action: Action) -> Result<(), ProviderGroupError> {
+        let writes = Writes::of(&txn);
         let revision = self.store.commit(txn).await?;
+        self.audit.record(Record::new(by.caller(), action, Timestamp::now()).committed(writes, revision));
         self.identities.provider_groups_seen(revision).await;
         tracing::info!(by = %by.caller(), %revision, "changed what an identity provider's groups are worth");
         Ok(())
@@ -195,7 +212,7 @@ mod tests {
     async fn a_mapping_lives_and_is_followed() {
         let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
         let identities = Identities::start(store.clone(), &tasks).await.unwrap();
-        let mappings = ProviderGroups::new(store, identities.clone());
+        let mappings = ProviderGroups::new(store, identities.clone(), Audit::none());
         let by = Anybody(Caller::local(0));
         let worth = |claimed: &str| {
             let groups = identities.policy().groups_for_provider_groups(&[claimed.to_owned()]);

@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::api::problem::Problem;
 use crate::apply::ApplyError;
 use crate::authorize::Denied;
+use crate::store::StoreError;
+use crate::store::value::ValueError;
 use crate::wire::lxd::EnvelopeKind;
 
 /// Most answers are shorter.
@@ -126,6 +128,18 @@ impl From<ApplyError> for LxdError {
             Some(hint) => Self::new(status, format!("{message}. {hint}")),
             None => Self::new(status, message),
         }
+    }
+}
+
+impl From<StoreError> for LxdError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<ValueError> for LxdError {
+    fn from(error: ValueError) -> Self {
+        Self::internal(&error)
     }
 }
 

@@ -1,0 +1,130 @@
+//! What exists here that permissions can be on.
+
+use schema::name::GroupName;
+use schema::record::{RecordKey, ServiceMatch};
+
+use crate::api::ApiState;
+use crate::api::lxd::answer::LxdError;
+use crate::authorize::Entity;
+use crate::store::keys;
+use crate::trust::entity::DEFAULT_PROJECT;
+use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::{IdentityId, provider_group};
+use crate::wire::lxd::entity_url::Named;
+
+/// Whether there is such an entity.
+pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError> {
+    let stored = async |key: String| Ok::<_, LxdError>(state.store.get(&key).await?.is_some());
+    let declared = async |record: RecordKey| stored(keys::declared(&record)).await;
+    let policy = state.identities.policy();
+    Ok(match entity {
+        Entity::Server | Entity::ExportedServices => true,
+        Entity::Project(name) => {
+            name.as_str() == DEFAULT_PROJECT || stored(format!("/project/{name}")).await?
+        }
+        Entity::AuthGroup(name) => policy.contains(name),
+        Entity::IdentityProviderGroup(name) => stored(provider_group::key(name)).await?,
+        Entity::ClusterLink(name) => {
+            declared(RecordKey::ClusterLink(name.clone())).await? || stored(keys::link(name)).await?
+        }
+        Entity::Identity(id) => state.identities.get(id).is_some(),
+        Entity::Certificate(fingerprint) => {
+            state.identities.get(&(*fingerprint).into()).is_some_and(|identity| in_trust_store(&identity))
+        }
+        Entity::Service(name) => declared(RecordKey::Service(name.clone())).await?,
+        // Intentions may be written before the service that they are about is there: somebody has to be let to.
+        Entity::ServiceIntentions(ServiceMatch::Any) => true,
+        Entity::ServiceIntentions(ServiceMatch::Named(name)) => {
+            declared(RecordKey::Service(name.clone())).await?
+                || !state
+                    .store
+                    .range(&format!("/declared/service_intentions/{name}/"))
+                    .await?
+                    .entries
+                    .is_empty()
+        }
+        Entity::Manifest(name) => stored(keys::manifest(name)).await?,
+        Entity::Pool(name) => state.pools.exists(name),
+        Entity::Volume { pool, volume } => {
+            declared(RecordKey::Volume { pool: pool.clone(), volume: volume.clone() }).await?
+        }
+        // Instances are still to come.
+        Entity::Instance { .. } => false,
+        Entity::Transfer(name) => declared(RecordKey::Transfer(name.clone())).await?,
+    })
+}
+
+/// Every entity that there is, as permissions name them.
+pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
+    let mut found = vec![Named::server(), Named::simple("exported_services", "default")];
+    found.push(Named::simple("project", DEFAULT_PROJECT));
+    for entry in state.store.range("/project/").await?.entries {
+        let name = keys::last_part(&entry.key);
+        found.extend((name != DEFAULT_PROJECT).then(|| Named::simple("project", name)));
+    }
+    let policy = state.identities.policy();
+    found.extend(policy.groups().map(|(name, _)| Named::simple("group", name.as_str())));
+    let mapped = policy.provider_groups().keys();
+    found.extend(mapped.map(|name| Named::simple("identity_provider_group", name.as_str())));
+    for (id, identity) in &state.identities.all() {
+        found.push(Named::simple("identity", format!("{}/{id}", method(id, &identity.kind))));
+        if in_trust_store(identity) {
+            found.extend(
+                id.fingerprint().map(|fingerprint| Named::simple("certificate", fingerprint.to_string())),
+            );
+        }
+    }
+    for entry in state.store.range(keys::MANIFEST).await?.entries {
+        found.push(Named::simple("manifest", keys::last_part(&entry.key)));
+    }
+    found.extend(state.pools.list()?.into_iter().map(|pool| Named::simple("storage_pool", pool.as_str())));
+    let mut destinations = std::collections::BTreeSet::from(["*".to_owned()]);
+    for entry in state.store.range(keys::DECLARED).await?.entries {
+        match keys::declared_record(&entry.key) {
+            Some(RecordKey::ClusterLink(name)) => found.push(Named::simple("cluster_link", name.as_str())),
+            Some(RecordKey::Service(name)) => {
+                found.push(Named::simple("service", name.as_str()));
+                destinations.insert(name.to_string());
+            }
+            Some(RecordKey::Intention { destination, .. }) => {
+                _ = destinations.insert(destination.to_string())
+            }
+            Some(RecordKey::Volume { pool, volume }) => found.push(Named {
+                entity_type: "storage_volume",
+                entity: Some(volume.to_string()),
+                project: Some(DEFAULT_PROJECT.to_owned()),
+                pool: Some(pool.to_string()),
+            }),
+            Some(RecordKey::Transfer(name)) => found.push(Named::simple("transfer", name.as_str())),
+            Some(RecordKey::AuthGroup(_) | RecordKey::Export(_)) | None => {}
+        }
+    }
+    found.extend(destinations.into_iter().map(|name| Named::simple("service_intentions", name)));
+    Ok(found)
+}
+
+/// How an identity proves who it is (LXD: authentication method).
+pub fn method(id: &IdentityId, kind: &IdentityKind) -> &'static str {
+    match (kind, id) {
+        (IdentityKind::Oidc, _) => "oidc",
+        _ => "tls",
+    }
+}
+
+/// Whether LXD's older list of clients has it: those that groups say nothing about.
+fn in_trust_store(identity: &IdentityRecord) -> bool {
+    matches!(identity.kind, IdentityKind::Client | IdentityKind::Metrics)
+}
+
+/// The groups that an identity is in, a link's by its declaration.
+pub fn groups_of(state: &ApiState, id: &IdentityId, identity: &IdentityRecord) -> Vec<GroupName> {
+    use crate::trust::Access;
+    if let Some(who) = state.identities.caller_by_id(id) {
+        return who.groups().to_vec();
+    }
+    // One that cannot call yet is in its groups all the same.
+    match &identity.access {
+        Access::Groups(groups) => groups.to_vec(),
+        Access::Unrestricted | Access::Projects(_) => Vec::new(),
+    }
+}
