@@ -5,9 +5,9 @@ use serde_json::Value;
 
 pub mod auth;
 pub mod certificate;
+pub mod entity_url;
 pub mod event;
 pub mod operation;
-pub mod entity_url;
 pub mod server;
 
 /// What every answer under `/1.0` is wrapped in, its keys in LXD's order.
