@@ -8,8 +8,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use schema::name::{ClusterName, GroupName};
+use schema::name::{ClusterName, GroupName, ProjectName};
 
+use self::lxd::attempt::Failures;
 use crate::apply::Apply;
 use crate::audit::Audit;
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
@@ -60,6 +61,8 @@ pub struct ApiParts {
     pub store: Arc<dyn Store>,
     pub identities: Arc<Identities>,
     pub clients: Arc<Clients>,
+    /// Redemptions that failed.
+    pub failures: Failures,
     pub sessions: Arc<Sessions>,
     pub catalog: Arc<Catalog>,
     pub imports: Arc<Imports>,
@@ -98,6 +101,11 @@ impl ApiState {
         entity: Entity,
     ) -> Result<Permit, Denied> {
         decide(caller, entitlement, entity, &self.identities.policy())
+    }
+
+    /// Whether there is a project of this name.
+    pub fn has_project(&self, project: &ProjectName) -> bool {
+        project.as_str() == crate::trust::entity::DEFAULT_PROJECT
     }
 
     /// Who `caller` is by now: for what outlives the request that it was looked up for.

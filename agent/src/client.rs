@@ -26,6 +26,7 @@ use crate::wire::printable;
 mod control;
 mod distrust;
 mod follow;
+mod identity;
 mod rotation;
 mod service;
 mod succession;
@@ -37,7 +38,7 @@ mod volume;
 pub use follow::Moved;
 pub use succession::succession;
 pub use transport::{FirstContact, first_contact};
-pub use trust::{MintedToken, PendingToken};
+pub use trust::{MintedToken, PendingToken, expires_in};
 
 /// A body that is streamed, either way.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;

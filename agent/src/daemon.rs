@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{ApiParts, ApiState};
 use crate::api::listener::socket::{self, SocketError};
 use crate::api::listener::{Api, ListenerError};
+use crate::api::lxd::attempt::Failures;
 use crate::apply::{Apply, ApplyParts};
 use crate::audit::Audit;
 use crate::catalog::{Catalog, CatalogError, Imports};
@@ -250,7 +251,8 @@ async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Resul
         })
     });
     Ok(ApiState::from(ApiParts {
-        clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone())),
+        failures: Failures::new(audit.clone()),
+        clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone(), audit.clone())),
         name,
         identity,
         addresses,

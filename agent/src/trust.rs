@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub mod attempts;
 mod caller;
 pub mod certificate;
 pub mod client_token;

@@ -6,6 +6,7 @@ use super::ApiState;
 
 pub mod answer;
 mod auth;
+pub mod attempt;
 pub mod body;
 mod certificates;
 mod cluster_link;

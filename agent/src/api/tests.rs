@@ -93,13 +93,15 @@ impl Served {
             audit: audit.clone(),
             tasks: tasks.clone(),
         });
-        let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone()));
+        let clients =
+            Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone(), audit.clone()));
         let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
         let state = ApiState::from(ApiParts {
             name,
             identity,
             addresses,
             settings,
+            failures: Failures::new(audit.clone()),
             audit,
             store,
             identities,

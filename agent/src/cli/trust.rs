@@ -110,7 +110,6 @@ struct Listed {
     fingerprint: String,
     issue_date: Option<Timestamp>,
     expiry_date: Option<Timestamp>,
-    groups: Vec<String>,
 }
 
 async fn list(context: &Context) -> Result<ExitCode, CliError> {
@@ -140,21 +139,18 @@ impl From<Certificate> for Listed {
             kind: client.kind,
             name: client.name,
             fingerprint: client.fingerprint,
-            groups: client.groups,
         }
     }
 }
 
 fn table(listed: &[Listed]) -> Table {
-    let mut table =
-        Table::new(["TYPE", "NAME", "COMMON NAME", "FINGERPRINT", "GROUPS", "ISSUE DATE", "EXPIRY DATE"]);
+    let mut table = Table::new(["TYPE", "NAME", "COMMON NAME", "FINGERPRINT", "ISSUE DATE", "EXPIRY DATE"]);
     for client in listed {
         table.row([
             client.kind.clone(),
             client.name.clone(),
             client.common_name.clone(),
             client.fingerprint.chars().take(SHORT).collect(),
-            client.groups.join(", "),
             date(client.issue_date),
             date(client.expiry_date),
         ]);
@@ -227,7 +223,6 @@ mod tests {
             projects: Vec::new(),
             certificate: pair.pem.clone(),
             fingerprint: pair.fingerprint.to_string(),
-            groups: Vec::new(),
         });
         assert_eq!(listed.common_name, "ada");
         assert!(listed.issue_date < listed.expiry_date);

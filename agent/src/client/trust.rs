@@ -6,7 +6,8 @@ use http::Method;
 use jiff::Timestamp;
 
 use super::{Client, ClientError, NO_BODY};
-use crate::wire::lxd::certificate::{Certificate, CertificatesPost, TokenOperation};
+use crate::wire::lxd::certificate::{Certificate, CertificatePatch, CertificatesPost, TokenOperation};
+use crate::wire::lxd::identity::TlsIdentityPost;
 use crate::wire::lxd::server::ServerInfo;
 use crate::wire::token::TrustToken;
 pub use crate::wire::trust::PendingToken;
@@ -25,22 +26,29 @@ impl Client {
         self.lxd(Method::GET, "/1.0", NO_BODY).await
     }
 
-    /// Has a one-time token made for a client to be called `name`; without groups, one that may do everything.
+    /// Has a one-time token made for a client to be called `name`: an identity in these groups or, without groups,
+    /// an entry of the trust store that may do everything.
     pub async fn mint_token(
         &self,
         name: &str,
         groups: &[String],
         lifetime: Option<Duration>,
     ) -> Result<MintedToken, ClientError> {
-        let body = CertificatesPost {
-            name: name.to_owned(),
-            kind: "client".to_owned(),
-            token: true,
-            groups: groups.to_vec(),
-            expires_in: lifetime.map(|lifetime| lifetime.as_secs().max(1)),
-            ..CertificatesPost::default()
-        };
-        let operation: TokenOperation = self.lxd(Method::POST, "/1.0/certificates", Some(&body)).await?;
+        let (name, expires_in) = (name.to_owned(), expires_in(lifetime));
+        if groups.is_empty() {
+            let kind = "client".to_owned();
+            let body =
+                CertificatesPost { name, kind, token: true, expires_in, ..CertificatesPost::default() };
+            return self.mint_certificate(&body).await;
+        }
+        let groups = groups.to_vec();
+        let body = TlsIdentityPost { name, token: true, groups, expires_in, ..TlsIdentityPost::default() };
+        self.mint_identity(&body).await
+    }
+
+    /// Has a one-time token made for an entry of the trust store.
+    pub async fn mint_certificate(&self, body: &CertificatesPost) -> Result<MintedToken, ClientError> {
+        let operation: TokenOperation = self.lxd(Method::POST, "/1.0/certificates", Some(body)).await?;
         let metadata = operation.metadata;
         let token = TrustToken {
             client_name: metadata.request.name,
@@ -53,8 +61,21 @@ impl Client {
         Ok(MintedToken { id: operation.id, token })
     }
 
-    /// Redeems a token (its text) for the certificate that this client connects with.
+    /// Adds an entry to the trust store by its certificate.
+    pub async fn add_certificate(&self, body: &CertificatesPost) -> Result<(), ClientError> {
+        self.lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/certificates", Some(body)).await.map(drop)
+    }
+
+    /// Redeems a token (its text) for the certificate that this client connects with, where it is to be redeemed.
     pub async fn redeem_token(&self, token: &str) -> Result<(), ClientError> {
+        let has_groups = TrustToken::decode(token).is_ok_and(|token| !token.kind.is_empty());
+        if has_groups {
+            let body = TlsIdentityPost { trust_token: token.to_owned(), ..TlsIdentityPost::default() };
+            return self
+                .lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/auth/identities/tls", Some(&body))
+                .await
+                .map(drop);
+        }
         let body = CertificatesPost {
             kind: "client".to_owned(),
             trust_token: token.to_owned(),
@@ -63,9 +84,21 @@ impl Client {
         self.lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/certificates", Some(&body)).await.map(drop)
     }
 
-    /// The clients that the agent trusts.
+    /// The entries of the trust store.
     pub async fn trusted(&self) -> Result<Vec<Certificate>, ClientError> {
         self.lxd(Method::GET, "/1.0/certificates?recursion=1", NO_BODY).await
+    }
+
+    /// One of them: by fingerprint, its beginning, or name.
+    pub async fn certificate(&self, client: &str) -> Result<Certificate, ClientError> {
+        let path = format!("/1.0/certificates/{}", segment(client));
+        self.lxd(Method::GET, &path, NO_BODY).await
+    }
+
+    /// Changes one.
+    pub async fn edit_certificate(&self, client: &str, body: &CertificatePatch) -> Result<(), ClientError> {
+        let path = format!("/1.0/certificates/{}", segment(client));
+        self.lxd::<serde::de::IgnoredAny>(Method::PUT, &path, Some(body)).await.map(drop)
     }
 
     /// Ends the trust in a client: by fingerprint, its beginning, or name.
@@ -86,8 +119,13 @@ impl Client {
     }
 }
 
+/// How long a token is to be good for, as a body says it.
+pub fn expires_in(lifetime: Option<Duration>) -> Option<u64> {
+    lifetime.map(|lifetime| lifetime.as_secs().max(1))
+}
+
 /// `text` as one segment of a path.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     use std::fmt::Write as _;
     let mut segment = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -22,6 +22,8 @@ pub const IDENTITY_PROVIDER_GROUP: &str = "/identity_provider_group/";
 pub const TOMBSTONE: &str = "/tombstone/";
 /// Trust tokens, as digests.
 pub const TOKEN: &str = "/token/";
+/// Which token a secret's digest is of.
+pub const TOKEN_DIGEST: &str = "/token-digest/";
 /// Volumes that exist here.
 pub const VOLUME: &str = "/volume/";
 /// The cluster itself: its name.
@@ -78,6 +80,11 @@ pub fn project(name: &ProjectName) -> String {
 
 pub fn token(id: &str) -> String {
     format!("{TOKEN}{id}")
+}
+
+/// `digest` is 64 hexadecimal digits.
+pub fn token_digest(digest: &str) -> String {
+    format!("{TOKEN_DIGEST}{digest}")
 }
 
 pub fn volume(pool: &PoolName, name: &VolumeName) -> String {

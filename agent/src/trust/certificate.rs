@@ -23,6 +23,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::Fingerprint;
 
+pub mod admission;
 pub mod next;
 
 /// Largest certificate or key file that is read.

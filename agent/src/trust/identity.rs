@@ -59,6 +59,27 @@ pub enum IdentityKind {
     Oidc,
 }
 
+impl IdentityRecord {
+    /// The list that it is in: where its path begins.
+    pub fn collection(&self) -> &'static str {
+        match self.kind {
+            IdentityKind::Oidc => "/1.0/auth/identities/oidc",
+            IdentityKind::Client | IdentityKind::Metrics | IdentityKind::ClusterLink { .. } => {
+                "/1.0/auth/identities/tls"
+            }
+        }
+    }
+
+    /// An entry of LXD's trust store (`/1.0/certificates`): what it may do does not come from groups.
+    pub fn is_legacy(&self) -> bool {
+        match self.kind {
+            IdentityKind::Client => !matches!(self.access, Access::Groups(_)),
+            IdentityKind::Metrics => true,
+            IdentityKind::ClusterLink { .. } | IdentityKind::Oidc => false,
+        }
+    }
+}
+
 /// The identities and groups of the store, followed.
 pub struct Identities {
     view: RwLock<View>,
@@ -143,6 +164,16 @@ impl Identities {
 
     pub fn get(&self, id: &IdentityId) -> Option<Arc<IdentityRecord>> {
         self.view().identities.get(id).cloned()
+    }
+
+    /// Shows every identity to `look`, which must be quick: nobody can change one meanwhile.
+    pub fn each(&self, mut look: impl FnMut(&IdentityId, &Arc<IdentityRecord>)) {
+        self.view().identities.iter().for_each(|(id, identity)| look(id, identity));
+    }
+
+    /// The groups that a link's declaration names, if it is declared.
+    pub fn link_groups(&self, link: &LinkName) -> Option<Groups> {
+        self.view().link_groups.get(link).cloned()
     }
 
     /// Every identity.

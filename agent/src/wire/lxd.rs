@@ -8,6 +8,8 @@ pub mod certificate;
 pub mod entity_url;
 pub mod event;
 pub mod operation;
+pub mod entity_url;
+pub mod identity;
 pub mod server;
 
 /// What every answer under `/1.0` is wrapped in, its keys in LXD's order.
@@ -34,4 +36,9 @@ pub enum EnvelopeKind {
     Sync,
     Async,
     Error,
+}
+
+/// Go writes an empty list as `null`.
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Option::<Vec<String>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 pub const MAX_TOKEN: usize = 16 * 1024;
 
 /// A secret in text form (64 hexadecimal digits when we made it).
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -30,12 +30,18 @@ pub struct SecretDigest(String);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrustToken {
     /// What the redeemer will be called here.
+    #[serde(default)]
     pub client_name: String,
     /// SHA-256 of the issuer's cluster certificate.
+    #[serde(default)]
     pub fingerprint: String,
     /// Where the issuer listens, `host:port`.
+    #[serde(default)]
     pub addresses: Vec<String>,
+    #[serde(default)]
     pub secret: Secret,
+    /// For people: the issuer's own record decides. LXD writes a zero time where there is no end.
+    #[serde(default)]
     pub expires_at: Timestamp,
     /// LXD's identity type; empty for a client of the certificates API.
     #[serde(default, rename = "type")]
@@ -44,6 +50,8 @@ pub struct TrustToken {
 
 /// The `type` of a token that makes a cluster link.
 pub const TYPE_CLUSTER_LINK: &str = "Cluster link certificate";
+/// The `type` of a token that makes an identity with groups.
+pub const TYPE_IDENTITY: &str = "Client certificate";
 
 /// Why a text is not a token. Never repeats any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,13 +64,13 @@ pub enum TokenError {
     Base64,
     #[error("the token does not hold what a token holds: part of it may be missing")]
     Json,
-    #[error("the token names no client")]
+    #[error("No client name in certificate add token")]
     NoName,
-    #[error("the token names no address")]
+    #[error("No server addresses in certificate add token")]
     NoAddresses,
-    #[error("the token holds no secret")]
+    #[error("No secret in certificate add token")]
     NoSecret,
-    #[error("the token holds no certificate fingerprint")]
+    #[error("No certificate fingerprint in certificate add token")]
     NoFingerprint,
 }
 
@@ -120,6 +128,11 @@ impl fmt::Debug for Secret {
 }
 
 impl SecretDigest {
+    /// 64 hexadecimal digits: for finding what has this digest.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `secret` is the one, in time that does not depend on where they differ.
     pub fn matches(&self, secret: &Secret) -> bool {
         self.0.as_bytes().ct_eq(secret.digest().0.as_bytes()).into()

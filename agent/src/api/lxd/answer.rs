@@ -1,5 +1,7 @@
 //! LXD's envelope as axum answers.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -19,6 +21,8 @@ const USUAL_BYTES: usize = 4096;
 pub struct LxdError {
     pub status: StatusCode,
     pub message: String,
+    /// When the same may be asked again.
+    pub retry_after: Option<Duration>,
 }
 
 /// 200 with `metadata`.
@@ -101,7 +105,7 @@ struct Body<'a, T> {
 
 impl LxdError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), retry_after: None }
     }
 
     /// The status's own words, as LXD answers when it says no more.
@@ -111,6 +115,12 @@ impl LxdError {
 
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// Says when to come back.
+    #[must_use]
+    pub fn retry_after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
     }
 
     /// A fault of ours: the cause goes to the log, not to the caller.
@@ -166,6 +176,10 @@ impl IntoResponse for LxdError {
         };
         let mut response = write(self.status, &body);
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(after) = self.retry_after {
+            let seconds = HeaderValue::from(after.as_secs().max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         response
     }
 }

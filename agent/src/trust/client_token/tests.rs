@@ -1,8 +1,13 @@
+use jiff::Timestamp;
+
 use super::*;
+use crate::store::keys;
 use crate::store::sqlite::SqliteStore;
 use crate::task::Tasks;
-use crate::trust::Caller;
 use crate::trust::certificate::KeyPair;
+use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::{Access, Caller, Groups, Permission, Who};
+use crate::wire::token::{Secret, TrustToken};
 
 struct Granted(Caller);
 
@@ -13,6 +18,9 @@ impl Permission for Granted {
 }
 
 const BY: Granted = Granted(Caller::local(0));
+const LIFETIME: SignedDuration = SignedDuration::from_hours(15 * 24);
+const CERTIFICATES: Counter = Counter::Certificates;
+const IDENTITIES: Counter = Counter::Identities;
 
 struct Fixture {
     clients: Clients,
@@ -28,20 +36,40 @@ impl Fixture {
             store,
             identities.clone(),
             crate::trust::cluster_identity::ClusterIdentity::scratch(),
+            Audit::none(),
         );
         Self { clients, identities, now: Timestamp::now() }
     }
 
     async fn mint(&self, name: &str) -> String {
+        self.mint_for(name, Purpose::Certificate, Access::Unrestricted).await.unwrap()
+    }
+
+    async fn mint_for(&self, name: &str, purpose: Purpose, access: Access) -> Result<String, ClientError> {
         let addresses = ["127.0.0.1:8443".to_owned()];
-        let minted =
-            self.clients.mint(&BY, name, Access::Unrestricted, &addresses, self.now, LIFETIME).await.unwrap();
-        minted.token.encode().expose().to_owned()
+        let order = Order { name, purpose, access, addresses: &addresses, lifetime: LIFETIME };
+        let minted = self.clients.mint(&BY, order, self.now).await?;
+        Ok(minted.token.encode().expose().to_owned())
     }
 
     async fn redeem(&self, text: &str, pair: &KeyPair) -> Result<IdentityRecord, ClientError> {
-        self.clients.redeem(text, &pair.certificate, self.now).await
+        self.redeem_at(CERTIFICATES, text, pair, self.now).await
     }
+
+    async fn redeem_at(
+        &self,
+        counter: Counter,
+        text: &str,
+        pair: &KeyPair,
+        now: Timestamp,
+    ) -> Result<IdentityRecord, ClientError> {
+        let nobody = Caller::from(Who::Anonymous { certificate: Some(pair.fingerprint) });
+        self.clients.redeem(&nobody, counter, text, &pair.certificate, now).await
+    }
+}
+
+fn groups(names: &[&str]) -> Access {
+    Access::Groups(names.iter().map(|name| name.parse().unwrap()).collect::<Groups>())
 }
 
 fn pair() -> KeyPair {
@@ -63,7 +91,7 @@ async fn a_token_makes_its_bearer_trusted_once() {
     assert!(matches!(fixture.redeem(&second, &laptop).await, Err(ClientError::AlreadyTrusted)));
 
     let (found, _) = fixture.clients.find(&laptop.fingerprint.to_string()[..12]).unwrap();
-    fixture.clients.remove(&BY, found).await.unwrap();
+    fixture.clients.remove(&BY, &found.into(), fixture.now).await.unwrap();
     assert!(!fixture.identities.caller(Some(&laptop.certificate)).is_trusted());
     assert!(matches!(fixture.redeem(&text, &laptop).await, Err(ClientError::Used)));
     assert!(matches!(fixture.clients.find("laptop"), Err(ClientError::NotFound)));
@@ -100,14 +128,15 @@ async fn each_bad_token_is_told_apart_and_none_is_echoed() {
         change(&mut token);
         token.encode().expose().to_owned()
     };
-    let elsewhere = Fingerprint([8; 32]).to_string();
     let cases = [
         (String::new(), "the token is empty"),
+        (with(&|token| token.client_name.clear()), "No client name in certificate add token"),
+        (with(&|token| token.addresses.clear()), "No server addresses in certificate add token"),
+        (with(&|token| token.secret = Secret::default()), "No secret in certificate add token"),
+        (with(&|token| token.fingerprint.clear()), "No certificate fingerprint in certificate add token"),
         (text[..text.len() - 9].to_owned(), "part of it may be missing"),
         ("bm90IGpzb24=".to_owned(), "does not hold what a token holds"),
         (with(&|token| token.secret = Secret::random()), "no such token"),
-        (with(&|token| token.fingerprint = elsewhere.clone()), "of another cluster"),
-        (with(&|token| token.kind = crate::wire::token::TYPE_CLUSTER_LINK.to_owned()), "not for a client"),
     ];
     for (text, expected) in cases {
         let message = fixture.redeem(&text, &pair()).await.unwrap_err().to_string();
@@ -117,13 +146,13 @@ async fn each_bad_token_is_told_apart_and_none_is_echoed() {
     // The issuer's clock counts, whatever the bearer's copy says.
     let later = fixture.now + LIFETIME;
     let prolonged = with(&|token| token.expires_at = Timestamp::MAX);
-    let late = fixture.clients.redeem(&prolonged, &pair().certificate, later).await;
+    let late = fixture.redeem_at(CERTIFICATES, &prolonged, &pair(), later).await;
     assert!(matches!(late, Err(ClientError::Expired)));
     assert!(!format!("{good:?}").contains(good.secret.expose()));
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_gone_and_an_outdated_one_is_swept_by_the_next() {
+async fn a_revoked_token_is_gone_and_an_outdated_one_is_swept() {
     let fixture = Fixture::new().await;
     let text = fixture.mint("laptop").await;
     assert_eq!(fixture.clients.revoke(&BY, "laptop", fixture.now).await.unwrap(), 1);
@@ -132,14 +161,96 @@ async fn a_revoked_token_is_gone_and_an_outdated_one_is_swept_by_the_next() {
 
     fixture.mint("outdated").await;
     let much_later = fixture.now + LIFETIME + KEPT_AFTER + SignedDuration::from_secs(1);
-    let addresses = ["127.0.0.1:8443".to_owned()];
-    let minted =
-        fixture.clients.mint(&BY, "new", Access::Unrestricted, &addresses, much_later, LIFETIME).await;
-    minted.unwrap();
-    assert_eq!(fixture.clients.tokens().await.unwrap().len(), 1);
-    let nowhere = fixture.clients.mint(&BY, "new", Access::Unrestricted, &[], much_later, LIFETIME).await;
+    fixture.clients.prune(much_later).await.unwrap();
+    assert!(fixture.clients.tokens().await.unwrap().is_empty());
+    let left = fixture.clients.store.range(keys::TOKEN_DIGEST).await.unwrap();
+    assert!(left.entries.is_empty(), "the way to a token that is gone is gone");
+    let access = Access::Unrestricted;
+    let order =
+        Order { name: "new", purpose: Purpose::Certificate, access, addresses: &[], lifetime: LIFETIME };
+    let nowhere = fixture.clients.mint(&BY, order, much_later).await;
     assert!(matches!(nowhere, Err(ClientError::NotListening)));
     for name in ["", "-v", "a/b", "a\nb"] {
         assert!(matches!(check_name(name), Err(ClientError::Name)), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_pending_identity_is_a_token_until_it_is_redeemed() {
+    let fixture = Fixture::new().await;
+    let text = fixture.mint_for("ada", Purpose::Identity, groups(&["dev"])).await.unwrap();
+    let taken = fixture.mint_for("ada", Purpose::Identity, groups(&[])).await;
+    assert_eq!(taken.unwrap_err().to_string(), "An identity with name \"ada\" already exists");
+    let pending = fixture.clients.pending_identities(fixture.now).await.unwrap().remove(0);
+    assert_eq!((pending.name.as_str(), &pending.access), ("ada", &groups(&["dev"])));
+    let Access::Groups(ops) = groups(&["ops"]) else { unreachable!() };
+    fixture.clients.regroup_pending(&BY, pending.id, ops, fixture.now).await.unwrap();
+
+    assert!(matches!(fixture.redeem(&text, &pair()).await, Err(ClientError::ForIdentities)));
+    let laptop = pair();
+    let made = fixture.redeem_at(IDENTITIES, &text, &laptop, fixture.now).await.unwrap();
+    assert!(made.name == "ada" && made.access == groups(&["ops"]) && !made.is_legacy());
+    assert!(fixture.clients.pending_identities(fixture.now).await.unwrap().is_empty());
+    let taken = fixture.mint_for("ada", Purpose::Identity, groups(&[])).await;
+    assert!(matches!(taken, Err(ClientError::NameTaken(_))));
+
+    let plain = fixture.mint("plain").await;
+    let wrong = fixture.redeem_at(IDENTITIES, &plain, &pair(), fixture.now).await;
+    assert!(matches!(wrong, Err(ClientError::Unknown)));
+}
+
+#[tokio::test]
+async fn an_expired_pending_identity_is_gone() {
+    let fixture = Fixture::new().await;
+    let later = fixture.now + LIFETIME;
+    let text = fixture.mint_for("ada", Purpose::Identity, groups(&[])).await.unwrap();
+    assert!(fixture.clients.pending_identities(later).await.unwrap().is_empty());
+    let late = fixture.redeem_at(IDENTITIES, &text, &pair(), later).await;
+    assert!(matches!(late, Err(ClientError::Expired)));
+    assert!(fixture.clients.tokens().await.unwrap().is_empty());
+    fixture.mint_for("bob", Purpose::Identity, groups(&[])).await.unwrap();
+    fixture.clients.prune(later).await.unwrap();
+    assert!(fixture.clients.tokens().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_links_token_makes_a_links_identity() {
+    let fixture = Fixture::new().await;
+    let purpose = Purpose::ClusterLink { name: "west".parse().unwrap() };
+    let text = fixture.mint_for("west", purpose, groups(&["clusters"])).await.unwrap();
+    assert_eq!(TrustToken::decode(&text).unwrap().kind, "Cluster link certificate");
+    let west = pair();
+    let made = fixture.redeem_at(IDENTITIES, &text, &west, fixture.now).await.unwrap();
+    assert_eq!(made.kind, IdentityKind::ClusterLink { link: "west".parse().unwrap() });
+    assert!(matches!(fixture.identities.caller(Some(&west.certificate)), Who::Peer { .. }));
+    // A bidirectional link's token is not among these: it is told where it belongs.
+    let mut other = TrustToken::decode(&text).unwrap();
+    other.secret = Secret::random();
+    let wrong = fixture.redeem_at(IDENTITIES, other.encode().expose(), &pair(), fixture.now).await;
+    assert!(matches!(wrong, Err(ClientError::ForLinks)));
+}
+
+#[tokio::test]
+async fn a_token_is_used_up_by_a_client_that_is_trusted_already() {
+    let fixture = Fixture::new().await;
+    let laptop = pair();
+    fixture.redeem(&fixture.mint("laptop").await, &laptop).await.unwrap();
+    let text = fixture.mint("again").await;
+    assert!(matches!(fixture.redeem(&text, &laptop).await, Err(ClientError::AlreadyTrusted)));
+    assert!(matches!(fixture.redeem(&text, &pair()).await, Err(ClientError::Used)));
+    assert!(matches!(fixture.redeem(&text, &laptop).await, Err(ClientError::Used)));
+}
+
+#[tokio::test]
+async fn tokens_of_older_versions_are_found_once_they_are_indexed() {
+    let fixture = Fixture::new().await;
+    let text = fixture.mint("laptop").await;
+    let digest = TrustToken::decode(&text).unwrap().secret.digest();
+    let op = crate::store::Op::Delete { key: keys::token_digest(digest.as_str()) };
+    let txn = crate::store::Txn { guards: Vec::new(), ops: vec![op] };
+    fixture.clients.store.commit(txn).await.unwrap();
+    fixture.clients.indexed.store(false, std::sync::atomic::Ordering::Release);
+    assert!(matches!(fixture.redeem(&text, &pair()).await, Err(ClientError::Unknown)));
+    fixture.clients.prune(fixture.now).await.unwrap();
+    fixture.redeem(&text, &pair()).await.unwrap();
 }

@@ -12,15 +12,32 @@ pub struct Certificate {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether groups limit what it may do.
+    /// Whether what it may do is limited to its projects.
     pub restricted: bool,
     pub projects: Vec<String>,
     /// PEM.
     pub certificate: String,
     pub fingerprint: String,
-    /// Ours: the groups of a client that is restricted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
+}
+
+/// Body of `PUT` and `PATCH /1.0/certificates/FINGERPRINT`: what is given of an entry.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificatePatch {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restricted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projects: Option<Vec<String>>,
+    /// PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Shown by a `GET`, so it may come back; the certificate decides.
+    #[serde(skip_serializing)]
+    pub fingerprint: Option<String>,
 }
 
 /// Body of `POST /1.0/certificates`, all of its uses in one as LXD has it.
@@ -31,7 +48,7 @@ pub struct CertificatesPost {
     #[serde(rename = "type")]
     pub kind: String,
     pub restricted: bool,
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "super::null_is_empty")]
     pub projects: Vec<String>,
     /// Base64 of the DER, without armour (unlike everywhere else).
     pub certificate: String,
@@ -42,12 +59,32 @@ pub struct CertificatesPost {
     pub password: String,
     /// Asks for a token.
     pub token: bool,
-    /// Ours: the groups that the client is put into, which then limit what it may do.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
+    /// Shown by a `GET`, so it may come back; the certificate decides.
+    #[serde(skip_serializing)]
+    pub fingerprint: String,
     /// Ours: how long the token is good for, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
+}
+
+impl CertificatesPost {
+    /// Every key that a body may have.
+    pub const KEYS: &[&str] = &[
+        "name",
+        "type",
+        "restricted",
+        "projects",
+        "certificate",
+        "trust_token",
+        "password",
+        "token",
+        "fingerprint",
+        "expires_in",
+    ];
+}
+
+impl CertificatePatch {
+    pub const KEYS: &[&str] = &["name", "type", "restricted", "projects", "certificate", "fingerprint"];
 }
 
 /// The operation that stands for a token, as the reply to asking for one.
@@ -86,11 +123,6 @@ pub struct TokenRequest {
     pub kind: String,
     #[serde(default)]
     pub restricted: bool,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "super::null_is_empty")]
     pub projects: Vec<String>,
-}
-
-/// Go writes an empty list as `null`.
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Option::<Vec<String>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::operation::Status;
-use crate::trust::client_token::TokenReport;
+use crate::trust::client_token::{Purpose, TokenReport};
 use crate::wire::lxd::operation::OperationBody;
 
 /// In place of a token's secret: what is kept is its digest.
@@ -17,7 +17,9 @@ const NOT_KEPT: &str = "(shown only when the token is issued)";
 
 /// The operations of all tokens that are out.
 pub async fn pending(state: &ApiState) -> Result<Vec<OperationBody>, LxdError> {
-    let pending = state.clients.pending(Timestamp::now()).await?;
+    let mut pending = state.clients.pending(Timestamp::now()).await?;
+    // The others are pending identities.
+    pending.retain(|token| token.purpose == Purpose::Certificate);
     Ok(pending.iter().map(|token| body(state, token)).collect())
 }
 
