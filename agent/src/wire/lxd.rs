@@ -8,7 +8,6 @@ pub mod certificate;
 pub mod entity_url;
 pub mod event;
 pub mod operation;
-pub mod entity_url;
 pub mod identity;
 pub mod server;
 
