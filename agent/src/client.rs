@@ -30,6 +30,7 @@ mod identity;
 mod rotation;
 mod service;
 mod succession;
+pub mod tagged;
 mod transport;
 mod trust;
 pub mod upgrade;

@@ -14,11 +14,11 @@ pub mod entity;
 pub mod forget;
 mod groups;
 pub mod identity;
-pub mod shown;
 mod identity_id;
 pub mod lineage;
 pub mod policy;
 pub mod provider_group;
+pub mod shown;
 pub mod succession;
 
 pub use caller::{Access, Caller, Origin, Who};

@@ -201,10 +201,7 @@ async fn a_client_becomes_trusted_by_token_and_is_cut_off_when_it_is_removed() {
     let served = Served::new().await;
     let stranger = served.remote(Some(&Arc::new(KeyPair::generate("stranger", &[]).unwrap())));
     let server = stranger.server().await.unwrap();
-    assert_eq!(
-        (&*server.auth, server.environment, server.client_certificate),
-        ("untrusted", None, true)
-    );
+    assert_eq!((&*server.auth, server.environment, server.client_certificate), ("untrusted", None, true));
     let refused = stranger.request::<Status>(Method::GET, "/control/v1/status", NO_BODY).await.unwrap_err();
     assert!(
         matches!(&refused, ClientError::Refused { code, hint: Some(_), .. } if code == "untrusted"),

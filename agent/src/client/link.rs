@@ -5,8 +5,12 @@ use std::time::Duration;
 use http::Method;
 use schema::name::LinkName;
 
+use super::tagged::Tagged;
 use super::{Client, ClientError, NO_BODY};
-use crate::wire::cluster_link::{Activated, LinkPost, LinkReport, MintRequest, MintResponse, RedeemRequest};
+use crate::wire::cluster_link::{
+    Activated, LinkPost, LinkPut, LinkRename, LinkReport, LxdLink, LxdLinkState, MintRequest, MintResponse,
+    RedeemRequest,
+};
 use crate::wire::token::Secret;
 
 impl Client {
@@ -77,5 +81,27 @@ impl Client {
         let body = serde_json::json!({ "trust_token": token.expose() });
         let _: serde_json::Value = self.lxd(Method::POST, "/1.0/auth/identities/tls", Some(&body)).await?;
         Ok(())
+    }
+
+    /// A link as LXD shows it, to be changed.
+    pub async fn lxd_link(&self, name: &LinkName) -> Result<Tagged<LxdLink>, ClientError> {
+        self.tagged(&format!("/1.0/cluster/links/{name}")).await
+    }
+
+    /// Changes what can be changed of a link, if it still is what `tag` was given for.
+    pub async fn put_link(&self, name: &LinkName, put: &LinkPut, tag: &str) -> Result<(), ClientError> {
+        self.if_match(Method::PUT, &format!("/1.0/cluster/links/{name}"), put, tag).await
+    }
+
+    pub async fn rename_link(&self, name: &LinkName, to: &LinkName) -> Result<(), ClientError> {
+        let body = LinkRename { name: to.to_string() };
+        let _: serde_json::Value =
+            self.lxd(Method::POST, &format!("/1.0/cluster/links/{name}"), Some(&body)).await?;
+        Ok(())
+    }
+
+    /// Has the agent ask each of the peer's addresses.
+    pub async fn link_members(&self, name: &LinkName) -> Result<LxdLinkState, ClientError> {
+        self.lxd(Method::GET, &format!("/1.0/cluster/links/{name}/state"), NO_BODY).await
     }
 }

@@ -15,9 +15,9 @@ use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::shown::Shown;
 use super::policy::Policy;
 use super::provider_group::{self, ProviderGroupRecord};
+use super::shown::Shown;
 use super::{Access, Fingerprint, Groups, IdentityId, Who};
 use crate::store::value::{Declared, decode};
 use crate::store::{Entry, Event, Revision, Snapshot, Store, StoreError, Watch, keys};

@@ -78,7 +78,9 @@ fn config(client: &KeyPair) -> Arc<ClientConfig> {
         .expect("TLS 1.3 is there")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client.certified().expect("a usable key"))));
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+            client.certified().expect("a usable key"),
+        )));
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Arc::new(config)

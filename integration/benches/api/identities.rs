@@ -42,7 +42,8 @@ pub fn list() -> Value {
     }
     for words in [&["auth", "identity", "list"][..], &["trust", "list"]] {
         let arguments = [&["--remote", "east"], words].concat();
-        let times: Vec<_> = (0..RUNS).map(|_| command(operator.config_dir(), ".".as_ref(), &arguments)).collect();
+        let times: Vec<_> =
+            (0..RUNS).map(|_| command(operator.config_dir(), ".".as_ref(), &arguments)).collect();
         if times.iter().any(|cost| cost.code != Some(0)) {
             continue;
         }
@@ -56,7 +57,8 @@ pub fn list() -> Value {
 }
 
 fn fill(agent: &Agent) {
-    let store = SqliteStore::open(&agent.data_dir().join("store.sqlite")).expect("the store of an agent that is down");
+    let store = SqliteStore::open(&agent.data_dir().join("store.sqlite"))
+        .expect("the store of an agent that is down");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ops: Vec<Op> = (0..IDENTITIES)
         .map(|count| {

@@ -42,7 +42,8 @@ impl Load {
     pub fn new(folder: &Path) -> Self {
         let (source, shim) = (folder.join("shim.c"), folder.join("shim.so"));
         std::fs::write(&source, SHIM).expect("a file");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&shim).arg(&source).arg("-ldl").status();
+        let built =
+            Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&shim).arg(&source).arg("-ldl").status();
         assert!(built.expect("a C compiler is there, as Rust needs one").success(), "the shim was not built");
         Self { folder: folder.to_owned(), shim }
     }
@@ -75,6 +76,10 @@ impl Load {
             String::from_utf8_lossy(&output.stderr)
         );
         let agreed = ["TLS Protocol", "Cipher", "Server Temp Key", "Application protocol"];
-        Done { requests, seconds: SECONDS, agreed: agreed.iter().filter_map(|prefix| lines(prefix)).collect() }
+        Done {
+            requests,
+            seconds: SECONDS,
+            agreed: agreed.iter().filter_map(|prefix| lines(prefix)).collect(),
+        }
     }
 }

@@ -67,7 +67,8 @@ async fn serve_with<S>(
     let service = {
         let (connection, identities) = (Arc::clone(&connection), Arc::clone(identities));
         service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let (app, connection, identities) = (app.clone(), Arc::clone(&connection), Arc::clone(&identities));
+            let (app, connection, identities) =
+                (app.clone(), Arc::clone(&connection), Arc::clone(&identities));
             async move {
                 let answer = observe(&identities, app, connection, request.map(Body::new)).await;
                 Ok::<_, Infallible>(answer)
