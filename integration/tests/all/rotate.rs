@@ -267,6 +267,23 @@ fn killed_at_any_step_it_ends_with_one_certificate_and_the_links_come_back() {
     }
 }
 
+#[test]
+fn a_public_link_follows_too() {
+    let mut clusters = Clusters::start();
+    let before = fingerprint(&clusters, &clusters.east);
+    let public = format!(
+        "cluster_link \"seen\" {{\n  type = \"public\"\n  address = \"{}\"\n  fingerprint = \"{before}\"\n}}\n",
+        clusters.east.address(),
+    );
+    clusters.write("west/seen.hcl", &format!("manifest \"seen\" {{\n  cluster = \"west\"\n}}\n{public}"));
+    clusters.run(&["apply", "west", "--yes"]).success();
+    wait_pinned(&clusters, &clusters.west, "seen", &before);
+    clusters.operator.run_on(&clusters.east, &["link", "rotate"]).success();
+    // The peer is looked at now and then, and at a start.
+    clusters.west.restart();
+    wait_pinned(&clusters, &clusters.west, "seen", &fingerprint(&clusters, &clusters.east));
+}
+
 /// Serves nothing.
 struct Nothing;
 
