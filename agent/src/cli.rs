@@ -10,8 +10,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod agent;
 mod apply;
+mod auth;
 mod completion;
 mod context;
+mod edit;
 mod explain;
 mod failure;
 mod link;
@@ -29,7 +31,7 @@ mod yaml;
 
 pub use context::Context;
 pub use failure::{CliError, ExitCode};
-pub use output::{Format, Output, Table};
+pub use output::{Encoding, Format, Output, Table};
 
 /// Links clusters as their files declare: peers, services, intentions, volumes.
 #[derive(Debug, Parser)]
@@ -52,9 +54,9 @@ struct Globals {
     /// Talk to this remote instead of the default one.
     #[arg(long, global = true, value_name = "NAME")]
     remote: Option<String>,
-    /// How to print results: tables and sentences for people, or one JSON document for programs.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
-    format: Format,
+    /// How to print results: tables (also as csv or compact) and sentences, or one document for programs.
+    #[arg(long, short = 'f', global = true, value_enum, default_value_t = Encoding::Text, value_name = "FORMAT")]
+    format: Encoding,
     /// Print only what was asked for.
     #[arg(long, short, global = true)]
     quiet: bool,
@@ -74,6 +76,8 @@ enum Command {
     Apply(apply::Args),
     /// Tell which intention decides a connection, and why.
     Explain(explain::Args),
+    /// Say who may do what on this cluster: groups and their permissions.
+    Auth(auth::Args),
     /// Say who may call this cluster.
     Trust(trust::Args),
     /// Manage the clusters that this command line knows.
@@ -144,6 +148,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Plan(args) => plan::run(args, context).await,
         Command::Apply(args) => apply::run(args, context).await,
         Command::Explain(args) => explain::run(args, context).await,
+        Command::Auth(args) => auth::run(args, context).await,
         Command::Trust(args) => trust::run(args, context).await,
         Command::Remote(args) => remote::run(args, context).await,
         Command::Link(args) => link::run(args, context).await,

@@ -23,6 +23,7 @@ use crate::wire::control::ErrorBody;
 use crate::wire::lxd::{Envelope, EnvelopeKind};
 use crate::wire::printable;
 
+mod auth;
 mod control;
 mod distrust;
 mod follow;
@@ -142,7 +143,7 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let answer = self.json(method, path, body).await?;
+        let (answer, _) = self.exchange(method, path, body, None).await?;
         let answer = if answer.is_empty() { Bytes::from_static(b"null") } else { answer };
         serde_json::from_slice(&answer).map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
     }
@@ -154,14 +155,28 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let envelope: Envelope = self.request(method, path, body).await?;
+        Ok(self.lxd_tagged(method, path, body, None).await?.0)
+    }
+
+    /// The same, with the tag of what it is about (LXD: ETag). `only_at` is the tag that it must still have.
+    pub async fn lxd_tagged<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        only_at: Option<&str>,
+    ) -> Result<(T, String), ClientError> {
+        let (answer, tag) = self.exchange(method, path, body, only_at).await?;
+        let envelope: Envelope = serde_json::from_slice(&answer)
+            .map_err(|error| self.unexpected(&format_args!("{path}: {error}")))?;
         if envelope.kind == EnvelopeKind::Error {
             let status =
                 StatusCode::from_u16(envelope.error_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             return Err(self.refused(status, &envelope.error, None, None));
         }
-        serde_json::from_value(envelope.metadata)
-            .map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
+        let metadata = serde_json::from_value(envelope.metadata)
+            .map_err(|error| self.unexpected(&format_args!("{path}: {error}")))?;
+        Ok((metadata, tag))
     }
 
     /// A call whose bodies are streamed. A refusal is an error already. Only making the connection is limited in
@@ -178,13 +193,18 @@ impl Client {
         }
     }
 
-    async fn json(
+    /// The answer's body and its tag, empty if it has none.
+    async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<Bytes, ClientError> {
+        only_at: Option<&str>,
+    ) -> Result<(Bytes, String), ClientError> {
         let mut request = Request::builder().method(method).uri(path);
+        if let Some(tag) = only_at {
+            request = request.header(header::IF_MATCH, tag);
+        }
         let content = match body {
             None => Bytes::new(),
             Some(body) => {
@@ -205,8 +225,10 @@ impl Client {
                 let refusal = self.refusal(response).await;
                 return Err(self.told_apart(refusal).await);
             }
+            let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+            let tag = tag.unwrap_or_default().to_owned();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok(body.map_err(|error| self.broken(&*error))?.to_bytes())
+            Ok((body.map_err(|error| self.broken(&*error))?.to_bytes(), tag))
         })
         .await
     }

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use schema::name::ClusterName;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ApiParts, ApiState};
 use crate::api::listener::socket::{self, SocketError};
 use crate::api::listener::{Api, ListenerError};
 use crate::api::lxd::attempt::Failures;
+use crate::api::{ApiParts, ApiState};
 use crate::apply::{Apply, ApplyParts};
 use crate::audit::Audit;
 use crate::catalog::{Catalog, CatalogError, Imports};

@@ -9,7 +9,7 @@ use http::Method;
 use schema::name::RemoteName;
 
 use super::failure::CliError;
-use super::output::{self, Format, Output};
+use super::output::{self, Encoding, Output};
 use super::remotes::{Folder, LOCAL, Remotes};
 use crate::client::{Client, NO_BODY};
 use crate::trust::certificate::fingerprint;
@@ -40,7 +40,7 @@ impl Context {
     pub fn new(
         socket: Option<PathBuf>,
         remote: Option<String>,
-        format: Format,
+        format: Encoding,
         quiet: bool,
     ) -> Result<Self, CliError> {
         let named = std::env::var_os("COMITY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);

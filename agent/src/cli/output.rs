@@ -14,19 +14,42 @@ use serde::Serialize;
 use super::failure::CliError;
 use super::yaml;
 
-/// How results are printed.
+/// How results are printed, as `--format` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum Encoding {
     // No doc comments: clap would make every help page longer by them.
     #[default]
+    #[value(alias = "table")]
     Text,
+    Json,
+    Yaml,
+    Csv,
+    Compact,
+}
+
+impl Encoding {
+    /// The shape in which a command gives its result.
+    pub fn format(self) -> Format {
+        match self {
+            Encoding::Text | Encoding::Csv | Encoding::Compact => Format::Text,
+            Encoding::Json | Encoding::Yaml => Format::Json,
+        }
+    }
+}
+
+/// What a command has to prepare: the output knows how it is written out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Sentences and tables: `text`, `csv` and `compact`.
+    Text,
+    /// One document: `json` and `yaml`.
     Json,
 }
 
 /// Standard output and what is known about it.
 #[derive(Debug)]
 pub struct Output {
-    format: Format,
+    encoding: Encoding,
     quiet: bool,
     colourful: bool,
     state: Mutex<State>,
@@ -49,13 +72,13 @@ enum State {
 }
 
 impl Output {
-    pub fn new(format: Format, quiet: bool) -> Self {
+    pub fn new(encoding: Encoding, quiet: bool) -> Self {
         let colourful = !matches!(anstream::stdout().current_choice(), anstream::ColorChoice::Never);
-        Self { format, quiet, colourful, state: Mutex::default() }
+        Self { encoding, quiet, colourful, state: Mutex::default() }
     }
 
     pub fn format(&self) -> Format {
-        self.format
+        self.encoding.format()
     }
 
     /// `--quiet`: only the value asked for, nothing around it.
@@ -73,8 +96,11 @@ impl Output {
         self.write(|out| write!(out, "{text}"));
     }
 
-    /// A JSON document to standard output.
+    /// A document to standard output, in JSON or, if that was asked for, in YAML.
     pub fn json(&self, value: &impl Serialize) {
+        if self.encoding == Encoding::Yaml {
+            return self.yaml(value);
+        }
         self.write(|out| {
             serde_json::to_writer_pretty(&mut *out, value)?;
             writeln!(out)
@@ -86,9 +112,29 @@ impl Output {
         self.text(yaml::text(value));
     }
 
-    /// A table to standard output; with no rows only its head.
+    /// A table to standard output; with no rows only its head. CSV has no head, as LXD's has none.
     pub fn table(&self, table: &Table) {
-        self.line(table);
+        match self.encoding {
+            Encoding::Csv => self.text(table.csv()),
+            Encoding::Compact => self.text(table.compact()),
+            Encoding::Text | Encoding::Json | Encoding::Yaml => self.line(table),
+        }
+    }
+
+    /// Says that `name` was dealt with: a sentence for people, unless `--quiet`; its name for programs.
+    pub fn done(&self, sentence: impl Display, name: &str) {
+        match self.format() {
+            Format::Json => self.json(&serde_json::json!({ "name": name })),
+            Format::Text if self.quiet => {}
+            Format::Text => self.line(sentence),
+        }
+    }
+
+    /// Says that there is nothing to list: to people, for programs an empty list says so.
+    pub fn nothing(&self, text: impl Display) {
+        if self.encoding != Encoding::Csv {
+            self.line(text);
+        }
     }
 
     /// A remark for the person at the terminal: standard error, unless `--quiet`.
@@ -185,24 +231,81 @@ const LXD: TableStyle = {
 /// A table as LXD draws them: boxed in ASCII, a rule between rows.
 #[derive(Debug, Clone)]
 pub struct Table {
-    drawn: comfy_table::Table,
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
 }
 
 impl Table {
     pub fn new<const N: usize>(head: [&str; N]) -> Self {
-        let mut drawn = comfy_table::Table::new();
-        drawn.load_style(LXD);
-        drawn.set_header(head);
-        Self { drawn }
+        Self { head: head.map(str::to_owned).to_vec(), rows: Vec::new() }
+    }
+
+    /// One whose columns are chosen when it is drawn.
+    pub fn with<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { head: head.into_iter().map(str::to_owned).collect(), rows: Vec::new() }
+    }
+
+    /// A row of one made by `with`.
+    pub fn push(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| visible(&cell).into_owned()).collect());
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.drawn.add_row(cells.map(|cell| visible(&cell).into_owned()));
+        self.rows.push(cells.map(|cell| visible(&cell).into_owned()).to_vec());
+    }
+
+    /// One record a line, quoted where it must be (RFC 4180), lines ended as everywhere else here.
+    fn csv(&self) -> String {
+        let cell = |cell: &String| {
+            if cell.contains(['"', ',', '\n', '\r']) {
+                format!("\"{}\"", cell.replace('"', "\"\""))
+            } else {
+                cell.clone()
+            }
+        };
+        let line = |row: &Vec<String>| row.iter().map(cell).collect::<Vec<_>>().join(",") + "\n";
+        self.rows.iter().map(line).collect()
+    }
+
+    /// Columns without a box, as LXD's `compact`.
+    fn compact(&self) -> String {
+        let mut drawn = comfy_table::Table::new();
+        drawn.load_style(TableStyle::new().content_lines(ContentLineStyle::new(' ', ' ', ' ')));
+        drawn.set_header(&self.head);
+        drawn.add_rows(&self.rows);
+        drawn.lines().map(|line| format!("{}\n", line.trim_end())).collect()
     }
 }
 
 impl Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.drawn.fmt(f)
+        let mut drawn = comfy_table::Table::new();
+        drawn.load_style(LXD);
+        drawn.set_header(&self.head);
+        drawn.add_rows(&self.rows);
+        drawn.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(["NAME", "DESCRIPTION"]);
+        table.row(["link".to_owned(), String::new()]);
+        table.row(["ops".to_owned(), "says \"no\",\nalways".to_owned()]);
+        table
+    }
+
+    #[test]
+    fn a_table_is_written_in_each_way() {
+        assert_eq!(table().csv(), "link,\nops,\"says \"\"no\"\",\nalways\"\n");
+        let compact = table().compact();
+        let words: Vec<Vec<&str>> = compact.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[0], ["NAME", "DESCRIPTION"]);
+        assert_eq!(words[1], ["link"]);
+        assert!(!compact.contains(['+', '|']), "{compact}");
+        assert!(table().to_string().starts_with("+------+"), "{}", table());
     }
 }

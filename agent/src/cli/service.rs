@@ -33,7 +33,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let rows = client.services().await?;
             match output.format() {
                 Format::Json => output.json(&rows),
-                Format::Text if rows.is_empty() => output.line("No services found"),
+                Format::Text if rows.is_empty() => output.nothing("No services found"),
                 Format::Text => {
                     let mut table = Table::new(["SERVICE", "INSTANCE", "STATUS", "UPSTREAMS"]);
                     for row in rows {
@@ -53,7 +53,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let rows = client.exported_services().await?;
             match output.format() {
                 Format::Json => output.json(&rows),
-                Format::Text if rows.is_empty() => output.line("No exported services found"),
+                Format::Text if rows.is_empty() => output.nothing("No exported services found"),
                 Format::Text => {
                     let mut table = Table::new(["SERVICE", "CONSUMER PEERS"]);
                     for row in rows {
@@ -68,7 +68,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let rows = client.imported_services().await?;
             match output.format() {
                 Format::Json => output.json(&rows),
-                Format::Text if rows.is_empty() => output.line("No imported services found"),
+                Format::Text if rows.is_empty() => output.nothing("No imported services found"),
                 Format::Text => {
                     let mut table = Table::new(["SERVICE", "PEER", "STATUS"]);
                     for row in rows {

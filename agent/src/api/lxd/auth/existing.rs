@@ -8,7 +8,7 @@ use crate::api::lxd::answer::LxdError;
 use crate::authorize::Entity;
 use crate::store::keys;
 use crate::trust::entity::DEFAULT_PROJECT;
-use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::identity::IdentityRecord;
 use crate::trust::{IdentityId, provider_group};
 use crate::wire::lxd::entity_url::Named;
 
@@ -29,7 +29,7 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         }
         Entity::Identity(id) => state.identities.get(id).is_some(),
         Entity::Certificate(fingerprint) => {
-            state.identities.get(&(*fingerprint).into()).is_some_and(|identity| in_trust_store(&identity))
+            state.identities.get(&(*fingerprint).into()).is_some_and(|identity| identity.is_legacy())
         }
         Entity::Service(name) => declared(RecordKey::Service(name.clone())).await?,
         // Intentions may be written before the service that they are about is there: somebody has to be let to.
@@ -67,8 +67,8 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
     let mapped = policy.provider_groups().keys();
     found.extend(mapped.map(|name| Named::simple("identity_provider_group", name.as_str())));
     for (id, identity) in &state.identities.all() {
-        found.push(Named::simple("identity", format!("{}/{id}", method(id, &identity.kind))));
-        if in_trust_store(identity) {
+        found.push(Named::simple("identity", format!("{}/{id}", method(identity))));
+        if identity.is_legacy() {
             found.extend(
                 id.fingerprint().map(|fingerprint| Named::simple("certificate", fingerprint.to_string())),
             );
@@ -104,16 +104,8 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
 }
 
 /// How an identity proves who it is (LXD: authentication method).
-pub fn method(id: &IdentityId, kind: &IdentityKind) -> &'static str {
-    match (kind, id) {
-        (IdentityKind::Oidc, _) => "oidc",
-        _ => "tls",
-    }
-}
-
-/// Whether LXD's older list of clients has it: those that groups say nothing about.
-fn in_trust_store(identity: &IdentityRecord) -> bool {
-    matches!(identity.kind, IdentityKind::Client | IdentityKind::Metrics)
+pub fn method(identity: &IdentityRecord) -> &'static str {
+    identity.collection().rsplit('/').next().unwrap_or_default()
 }
 
 /// The groups that an identity is in, a link's by its declaration.

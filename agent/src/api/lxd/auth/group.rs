@@ -306,7 +306,7 @@ impl Members {
             {
                 continue;
             }
-            let method = method(&id, &identity.kind);
+            let method = method(&identity);
             for group in groups {
                 let listed = members.identities.entry(group).or_default();
                 listed.entry(method.to_owned()).or_default().push(id.to_string());

@@ -29,6 +29,9 @@ pub async fn checked(
         return Err(LxdError::bad_request(message));
     }
     let mut granted = proposed.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    for permission in granted.iter_mut().filter(|permission| permission.entity_type == "identity") {
+        permission.entity = permission.entity.take().map(|entity| identified(state, entity));
+    }
     granted.sort();
     granted.dedup();
     for permission in granted.iter().filter(|permission| !had.contains(permission)) {
@@ -55,6 +58,21 @@ pub async fn checked(
         )));
     }
     Ok(granted)
+}
+
+/// `METHOD/ID` for `METHOD/NAME`, where exactly one identity has the name: permissions are on identities, not on names.
+fn identified(state: &ApiState, entity: String) -> String {
+    let Some((method, name)) = entity.split_once('/') else { return entity };
+    if name.parse::<crate::trust::IdentityId>().is_ok() {
+        return entity;
+    }
+    let all = state.identities.all();
+    let mut found =
+        all.iter().filter(|(id, known)| known.name == name && super::existing::method(known) == method);
+    match (found.next(), found.next()) {
+        (Some((id, _)), None) => format!("{method}/{id}"),
+        _ => entity,
+    }
 }
 
 fn read(permission: &Permission) -> Result<Granted, LxdError> {
