@@ -5,8 +5,8 @@ use axum::Router;
 use super::ApiState;
 
 pub mod answer;
-mod auth;
 pub mod attempt;
+mod auth;
 pub mod body;
 mod certificates;
 mod cluster_link;

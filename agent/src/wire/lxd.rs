@@ -7,8 +7,8 @@ pub mod auth;
 pub mod certificate;
 pub mod entity_url;
 pub mod event;
-pub mod operation;
 pub mod identity;
+pub mod operation;
 pub mod server;
 
 /// What every answer under `/1.0` is wrapped in, its keys in LXD's order.

@@ -129,7 +129,8 @@ pub struct IdentityPatch {
 
 impl TlsIdentityPost {
     /// Every key that a body may have.
-    pub const KEYS: &[&str] = &["name", "groups", "token", "trust_token", "certificate", "expires_in", "type"];
+    pub const KEYS: &[&str] =
+        &["name", "groups", "token", "trust_token", "certificate", "expires_in", "type"];
 }
 
 impl BearerIdentityPost {

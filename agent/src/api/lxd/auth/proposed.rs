@@ -68,7 +68,7 @@ fn identified(state: &ApiState, entity: String) -> String {
     }
     let all = state.identities.all();
     let mut found =
-        all.iter().filter(|(id, known)| known.name == name && super::existing::method(known) == method);
+        all.iter().filter(|(_, known)| known.name == name && super::existing::method(known) == method);
     match (found.next(), found.next()) {
         (Some((id, _)), None) => format!("{method}/{id}"),
         _ => entity,
