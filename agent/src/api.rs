@@ -21,6 +21,7 @@ use crate::mesh::Mesh;
 use crate::observe::Observe;
 use crate::operation::Operations;
 use crate::peering::Peering;
+use crate::project::Projects;
 use crate::reconcile::Reconcile;
 use crate::settings::{Addresses, Settings};
 use crate::store::Store;
@@ -31,6 +32,8 @@ use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::trust::{Caller, Who};
 use crate::tunnel::Sessions;
+
+use listener::doors::Doors;
 
 pub mod control;
 pub mod listener;
@@ -58,6 +61,8 @@ pub struct ApiParts {
     pub addresses: Arc<Addresses>,
     pub settings: Arc<Settings>,
     pub audit: Arc<Audit>,
+    pub doors: Arc<Doors>,
+    pub projects: Arc<Projects>,
     pub store: Arc<dyn Store>,
     pub identities: Arc<Identities>,
     pub clients: Arc<Clients>,
@@ -138,7 +143,7 @@ const MAX_BODY: usize = 1024 * 1024;
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(lxd::versions))
-        .nest("/1.0", lxd::router())
+        .nest("/1.0", lxd::router(&state))
         .nest("/control/v1", control::router())
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(MAX_BODY))

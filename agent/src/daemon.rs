@@ -4,7 +4,6 @@
 
 mod descriptors;
 pub mod logging;
-pub mod network;
 pub mod options;
 mod place;
 mod router;
@@ -12,10 +11,15 @@ mod signals;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use schema::name::ClusterName;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use crate::api::listener::doors::Doors;
+use crate::api::listener::network::{self, ListenError};
 use crate::api::listener::socket::{self, SocketError};
 use crate::api::listener::{Api, ListenerError};
 use crate::api::lxd::attempt::Failures;
@@ -30,6 +34,7 @@ use crate::observe::Observe;
 use crate::operation::Operations;
 use crate::peering::rotation::{self, RotationError};
 use crate::peering::{Peering, PeeringError, PeeringParts};
+use crate::project::{ProjectError, Projects};
 use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::settings::{Addresses, DEFAULT_PORT, Listen, Settings, SettingsError};
 use crate::store::sqlite::SqliteStore;
@@ -46,6 +51,9 @@ pub use options::{Given, Options};
 use place::{Place, PlaceError};
 use router::Streams;
 use signals::{Asked, Signals};
+
+/// How often expired tokens are looked for.
+const EXPIRY: Duration = Duration::from_secs(10);
 
 /// How a running agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +78,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error(transparent)]
-    Listen(#[from] network::ListenError),
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -79,6 +87,8 @@ pub enum DaemonError {
     Rotation(#[from] RotationError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Project(#[from] ProjectError),
     #[error(transparent)]
     Pools(#[from] PoolError),
     #[error("{} could not be opened: {source}", path.display())]
@@ -108,10 +118,10 @@ impl DaemonError {
             DaemonError::Place(PlaceError::Io { .. }) => {
                 Some("Give a folder that this user may write with --data-dir.")
             }
-            DaemonError::Listen(network::ListenError::InUse { .. }) => {
+            DaemonError::Listen(ListenError::InUse { .. }) => {
                 Some("Stop it, or give another address with --listen.")
             }
-            DaemonError::Listen(network::ListenError::Forbidden(_)) => {
+            DaemonError::Listen(ListenError::Forbidden(_)) => {
                 Some("Ports below 1024 need a privilege: give a higher one with --listen.")
             }
             DaemonError::Listen(_) => {
@@ -155,27 +165,29 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
 
     let socket = socket::bind(&place.socket())?;
 
+    let reached = Addresses::new(addresses.clone());
     let ground = Ground {
         store,
         identity: identity.clone(),
         name: name.clone(),
-        addresses: Addresses::new(addresses.clone()),
+        doors: Doors::new(options.listen.is_some(), options.advertise.clone(), reached.clone()),
+        addresses: reached,
         settings,
         audit,
         tasks: tasks.clone(),
     };
     let state = build(&place, ground, options.watch.clone()).await?;
     let (peering, mesh) = (state.peering.clone(), state.mesh.clone());
+    let clients = state.clients.clone();
     let api = Api::new(state);
     let router: Arc<dyn Router> =
         Arc::new(Streams { peering: peering.clone(), mesh: mesh.clone(), api: api.clone() });
     peering.run(router.clone()).await?;
     tasks.spawn("mesh", mesh.run());
     // The doors open last: an answer means that everything behind them runs.
-    if let Some(listener) = listener {
-        api.serve_network(listener, router)?;
-    }
+    api.serve_network(listener, router).await?;
     api.serve_socket(socket)?;
+    tasks.spawn("expiry", expiry(clients, tasks.ending()));
     tracing::info!(
         name = %name,
         fingerprint = %identity.fingerprint(),
@@ -193,6 +205,7 @@ struct Ground {
     store: Arc<dyn Store>,
     identity: Arc<ClusterIdentity>,
     name: ClusterName,
+    doors: Arc<Doors>,
     addresses: Arc<Addresses>,
     settings: Arc<Settings>,
     audit: Arc<Audit>,
@@ -201,7 +214,7 @@ struct Ground {
 
 /// Every floor that the surfaces work with, from the ground up.
 async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Result<ApiState, DaemonError> {
-    let Ground { store, identity, name, addresses, settings, audit, tasks } = ground;
+    let Ground { store, identity, name, doors, addresses, settings, audit, tasks } = ground;
     let pools = Pools::open(place.path())?;
     let identities = Identities::start(store.clone(), &tasks).await?;
     let sessions = Arc::new(Sessions::default());
@@ -257,7 +270,9 @@ async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Resul
         identity,
         addresses,
         settings,
+        projects: Projects::start(store.clone(), audit.clone(), &tasks).await?,
         audit,
+        doors,
         store,
         identities,
         sessions,
@@ -274,6 +289,19 @@ async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Resul
         reconcile,
         tasks,
     }))
+}
+
+/// Forgets tokens that have expired, and says so.
+async fn expiry(clients: Arc<Clients>, ending: CancellationToken) {
+    let mut since = Timestamp::now();
+    while ending.run_until_cancelled(tokio::time::sleep(EXPIRY)).await.is_some() {
+        let now = Timestamp::now();
+        let told = clients.tell_expired(since, now).await;
+        if let Err(error) = told.and(clients.prune(now).await) {
+            tracing::error!(%error, "expired tokens could not be looked for");
+        }
+        since = now;
+    }
 }
 
 /// Lets what is under way finish, until the deadline or a second signal.

@@ -16,6 +16,7 @@ pub mod mesh;
 pub mod observe;
 pub mod operation;
 pub mod peering;
+pub mod project;
 pub mod reconcile;
 pub mod settings;
 pub mod store;
@@ -35,7 +36,7 @@ mod floors {
         &["store", "files", "task"],
         &["wire", "dataset", "audit"],
         &["tunnel", "trust", "authorize", "settings"],
-        &["catalog", "health", "operation", "client"],
+        &["catalog", "health", "operation", "client", "project"],
         &["peering", "mesh", "transfer"],
         &["apply", "observe"],
         &["reconcile"],

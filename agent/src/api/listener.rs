@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::ApiState;
 use super::request::Connection;
@@ -25,7 +26,9 @@ use crate::tunnel::tls::{self, ALPN_API, ClientCertificate, server_config};
 use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
 use crate::wire::link::Refusal;
 
+pub mod doors;
 mod http;
+pub mod network;
 pub mod socket;
 mod strangers;
 
@@ -56,6 +59,7 @@ struct Network {
     for_api: Arc<ServerConfig>,
     for_links: Arc<ServerConfig>,
     strangers: Arc<Strangers>,
+    places: Arc<Semaphore>,
 }
 
 impl Api {
@@ -63,24 +67,22 @@ impl Api {
         Self { app: super::router(state.clone()), state }
     }
 
-    /// Serves the network until the tasks end. `router` serves what arrives on links.
-    pub fn serve_network(
+    /// Serves the network until the tasks end, beginning with `listener`. `router` serves what arrives on links.
+    pub async fn serve_network(
         &self,
-        listener: std::net::TcpListener,
+        listener: Option<std::net::TcpListener>,
         router: Arc<dyn tunnel::Router>,
     ) -> Result<(), ListenerError> {
         let identity = &self.state.identity;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
         let network = Arc::new(Network {
             api: self.clone(),
             router,
             for_api: server_config(identity.clone(), &ALPN_API, ClientCertificate::Requested)?,
             for_links: server_config(identity.clone(), &[ALPN_LINK], ClientCertificate::Required)?,
             strangers: Strangers::new(MAX_STRANGERS),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         });
-        self.state.tasks.spawn("listener", network.accept(listener));
-        Ok(())
+        self.state.doors.begin(network, listener).await
     }
 
     /// Serves the unix socket until the tasks end.
@@ -119,19 +121,20 @@ pub enum ListenerError {
 }
 
 impl Network {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    /// Takes connections in until the tasks end, or `closing` is cancelled.
+    async fn accept(self: Arc<Self>, listener: TcpListener, closing: CancellationToken) {
         let ending = self.api.tasks().ending();
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = ending.cancelled() => return,
+                () = closing.cancelled() => return,
             };
             match accepted {
                 Ok((tcp, from)) => {
                     // First, since it may free a place.
                     let stranger = self.strangers.enter();
-                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                         tracing::warn!(%from, "too many connections; one was dropped");
                         continue;
                     };
@@ -160,7 +163,7 @@ impl Network {
         from: SocketAddr,
         stranger: Stranger,
         _place: OwnedSemaphorePermit,
-        ending: &tokio_util::sync::CancellationToken,
+        ending: &CancellationToken,
     ) -> io::Result<()> {
         connect::tune(&tcp)?;
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp));

@@ -13,13 +13,14 @@ mod cluster_link;
 pub mod etag;
 mod events;
 pub mod operation;
+mod project;
 mod server;
 mod volume;
 
 pub use server::versions;
 
 /// Every route under `/1.0`, relative to it.
-pub fn router() -> Router<ApiState> {
+pub fn router(state: &ApiState) -> Router<ApiState> {
     Router::new()
         .merge(server::router())
         .merge(auth::router())
@@ -27,5 +28,7 @@ pub fn router() -> Router<ApiState> {
         .merge(cluster_link::router())
         .merge(operation::router())
         .merge(events::router())
+        .merge(project::router())
         .merge(volume::router())
+        .layer(axum::middleware::from_fn_with_state(state.clone(), project::asked::check))
 }

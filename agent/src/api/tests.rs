@@ -99,10 +99,12 @@ impl Served {
         let state = ApiState::from(ApiParts {
             name,
             identity,
-            addresses,
+            addresses: addresses.clone(),
             settings,
             failures: Failures::new(audit.clone()),
-            audit,
+            audit: audit.clone(),
+            doors: Doors::new(false, Vec::new(), addresses.clone()),
+            projects: Projects::start(store.clone(), audit, &tasks).await.unwrap(),
             store,
             identities,
             clients,
@@ -123,7 +125,7 @@ impl Served {
         let api = Api::new(state.clone());
         let streams = Arc::new(ApiStreams::default());
         assert!(streams.api.set(api.clone()).is_ok());
-        api.serve_network(listener, streams).unwrap();
+        api.serve_network(Some(listener), streams).await.unwrap();
         api.serve_socket(socket::bind(&dir.path().join("unix.socket")).unwrap()).unwrap();
         Self { state, address, dir }
     }

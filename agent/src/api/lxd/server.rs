@@ -1,4 +1,4 @@
-//! `GET /1.0`: what this server is and whether it knows the caller. Anybody may ask.
+//! `/1.0`: what this server is, whether it knows the caller (anybody may ask that), and what is set.
 
 use std::fs;
 use std::sync::{Arc, LazyLock};
@@ -7,20 +7,38 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::answer::sync;
+use super::etag;
 use crate::api::ApiState;
 use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
 use crate::wire::lxd::server::{Environment, ServerInfo, Text};
 
+mod settings;
+
 /// What clients may count on, by LXD's names. Only what works is named.
-const EXTENSIONS: &[&str] = &["certificate_token"];
+const EXTENSIONS: &[&str] = &[
+    "certificate_token",
+    "certificate_project",
+    "etag",
+    "event_lifecycle",
+    "event_lifecycle_name_and_project",
+    "event_lifecycle_requestor_address",
+    "event_project",
+    "operation_description",
+    "operation_requestor",
+    "patch",
+    "projects",
+    "remote_token_expiry",
+    "storage",
+    "storage_api_local_volume_handling",
+];
 
 pub fn router() -> Router<ApiState> {
-    Router::new().route("/", get(show))
+    Router::new().route("/", get(show).put(settings::put).patch(settings::patch))
 }
 
 /// `GET /`: the one version. lxc fetches it to see the certificate.
@@ -37,8 +55,12 @@ async fn show(
     let method = caller.method().filter(|_| trusted);
     let name = trusted.then(|| caller.username());
     let edits = state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok();
-    sync(ServerInfo {
-        config: edits.then(Map::new),
+    let current = state.settings.current();
+    let info = ServerInfo {
+        config: edits.then(|| {
+            let entries = current.entries().iter();
+            entries.map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>()
+        }),
         api_extensions: EXTENSIONS.iter().copied().map(Text::Borrowed).collect(),
         api_status: "stable".into(),
         api_version: "1.0".into(),
@@ -49,7 +71,8 @@ async fn show(
         auth_user_name: name,
         auth_user_method: method.map(Into::into),
         environment: trusted.then(|| environment(&state)),
-    })
+    };
+    if edits { etag::put(sync(info), current.entries()) } else { sync(info) }
 }
 
 fn environment(state: &ApiState) -> Environment {

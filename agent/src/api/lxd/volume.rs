@@ -22,6 +22,7 @@ use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::dataset::PoolError;
 use crate::store::value::Declared;
 use crate::trust::Caller;
+use crate::trust::entity::DEFAULT_PROJECT;
 use crate::wire::volume::{
     OWNER_KEY, PoolResources, StoragePool, StorageVolume, StorageVolumePut, StorageVolumeState,
     StorageVolumesPost, Usage,
@@ -50,13 +51,14 @@ struct Asked {
 }
 
 impl Asked {
-    /// There is one project.
+    /// Whether it is about the project that volumes are in. (That there is such a project is known by now.)
+    fn is_default(&self) -> bool {
+        matches!(self.project.as_str(), "" | DEFAULT_PROJECT)
+    }
+
+    /// For what is asked of one volume.
     fn check(&self) -> Result<(), LxdError> {
-        if matches!(self.project.as_str(), "" | "default") {
-            Ok(())
-        } else {
-            Err(LxdError::new(StatusCode::NOT_FOUND, "Project not found"))
-        }
+        if self.is_default() { Ok(()) } else { Err(LxdError::plain(StatusCode::NOT_FOUND)) }
     }
 }
 
@@ -106,8 +108,10 @@ async fn volumes(
     Query(asked): Query<Asked>,
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
-    asked.check()?;
     let pool = existing(&state, pool)?;
+    if !asked.is_default() {
+        return Ok(answer::sync(Vec::<String>::new()));
+    }
     let mut seen = volume::all(&state.store).await?;
     seen.retain(|(in_pool, name, _)| *in_pool == pool && sees(&state, &caller, &pool, name));
     if asked.recursion == 0 {
@@ -123,7 +127,10 @@ async fn create(
     Query(asked): Query<Asked>,
     Json(wanted): Json<StorageVolumesPost>,
 ) -> Result<Response, LxdError> {
-    asked.check()?;
+    if !asked.is_default() {
+        let message = "Storage volumes can be made in the project \"default\" only, as yet";
+        return Err(LxdError::bad_request(message));
+    }
     let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
     let pool = existing(&state, pool)?;
     if !matches!(wanted.kind.as_str(), "" | "custom") {

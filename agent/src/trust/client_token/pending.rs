@@ -48,10 +48,13 @@ impl Clients {
             return Err(ClientError::Unknown);
         }
         let number = revoked.len();
-        let ops = revoked.into_iter().flat_map(|(entry, record)| record.delete(entry.key)).collect();
+        let ops = revoked.iter().flat_map(|(entry, record)| record.delete(entry.key.clone())).collect();
         let revision = self.store.commit(Txn { guards: Vec::new(), ops }).await?;
-        let record = Record::new(by.caller(), Action::TokenRevoked, now).at(revision);
-        self.audit.record(record.with("token", wanted).with("number", number));
+        for (entry, token) in &revoked {
+            let record = Record::new(by.caller(), Action::TokenRevoked, now).at(revision);
+            let id = keys::last_part(&entry.key);
+            self.audit.record(record.with("token", id).with("name", token.name.as_str()));
+        }
         tracing::info!(tokens = number, by = %by.caller(), "revoked trust tokens");
         Ok(number)
     }
@@ -80,6 +83,20 @@ impl Clients {
         Ok(())
     }
 
+    /// Tells of each token for the trust store that expired after `since`, by `now`, without having been used. It is
+    /// kept for its bearer to hear that it has.
+    pub async fn tell_expired(&self, since: Timestamp, now: Timestamp) -> Result<(), ClientError> {
+        for (entry, token) in self.tokens().await? {
+            let unused = token.used_by.is_none() && !token.purpose.is_identity();
+            if unused && since < token.expires_at && token.expires_at <= now {
+                let record = Record::new(Actor::agent(), Action::TokenExpired, now);
+                let id = keys::last_part(&entry.key);
+                self.audit.record(record.with("token", id).with("name", token.name.as_str()));
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what has been expired for so long that nobody need be told, and pending identities as soon as they
     /// have. Tokens of older versions get the key that they are found by.
     pub async fn prune(&self, now: Timestamp) -> Result<(), ClientError> {
@@ -92,7 +109,7 @@ impl Clients {
                 record.expires_at.saturating_add(KEPT_AFTER).unwrap_or(Timestamp::MAX)
             };
             if kept_until <= now {
-                if record.used_by.is_none() {
+                if pending_identity {
                     expired.push(keys::last_part(&entry.key).to_owned());
                 }
                 ops.extend(record.delete(entry.key));

@@ -15,9 +15,10 @@ pub fn operation(record: &Record) -> Option<OperationBody> {
         Action::TokenRevoked | Action::TokenExpired | Action::TokenRedeemed => Status::Cancelled,
         _ => return None,
     };
-    let id: Uuid =
-        record.entities.iter().find_map(|path| path.strip_prefix("/1.0/operations/")?.parse().ok())?;
-    let name = record.context.get("name").and_then(|name| name.as_str()).unwrap_or_default();
+    let said = |key: &str| record.context.get(key).and_then(|value| value.as_str()).unwrap_or_default();
+    // Tokens of pending identities and links have a type, and are no operations.
+    let id: Uuid = said("token").parse().ok().filter(|_| said("type").is_empty())?;
+    let name = said("name");
     let mut operation = tokens::outline(id, record.time, status);
     operation.metadata = json!({ "request": { "name": name } });
     Some(operation)

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::operation::Status;
+use crate::trust::Access;
 use crate::trust::client_token::{Purpose, TokenReport};
 use crate::wire::lxd::operation::OperationBody;
 
@@ -20,7 +21,8 @@ pub async fn pending(state: &ApiState) -> Result<Vec<OperationBody>, LxdError> {
     let mut pending = state.clients.pending(Timestamp::now()).await?;
     // The others are pending identities.
     pending.retain(|token| token.purpose == Purpose::Certificate);
-    Ok(pending.iter().map(|token| body(state, token)).collect())
+    let tokens = pending.iter().filter(|token| !token.purpose.is_identity());
+    Ok(tokens.map(|token| body(state, token)).collect())
 }
 
 /// The operation of one token that is out.
@@ -30,11 +32,16 @@ pub async fn find(state: &ApiState, id: Uuid) -> Result<Option<OperationBody>, L
 
 fn body(state: &ApiState, token: &TokenReport) -> OperationBody {
     let mut operation = outline(token.id, token.created_at, Status::Running);
+    let (restricted, projects) = match &token.access {
+        Access::Unrestricted => (false, Vec::new()),
+        Access::Projects(projects) => (true, projects.iter().map(ToString::to_string).collect()),
+        Access::Groups(_) => (true, Vec::new()),
+    };
     operation.metadata = json!({
         "secret": NOT_KEPT,
         "fingerprint": state.identity.fingerprint().to_string(),
         "addresses": *state.addresses.current(),
-        "request": { "name": token.name, "type": "client" },
+        "request": { "name": token.name, "type": "client", "restricted": restricted, "projects": projects },
         "expiresAt": token.expires_at,
     });
     operation

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::options::Listen;
+use crate::settings::Listen;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;

@@ -1,0 +1,122 @@
+//! `PUT` and `PATCH /1.0`: what the administrator sets.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::api::ApiState;
+use crate::api::listener::doors::DoorError;
+use crate::api::lxd::answer::{LxdError, empty};
+use crate::api::lxd::{body, etag};
+use crate::authorize::{Entitlement, Entity, Permit};
+use crate::settings::{Config, ConfigError, Current, DEFAULT_PORT, Listen, SettingsError};
+use crate::trust::Caller;
+
+/// `config`, and what a `GET` shows beside it: that can be sent back, and is not changed by it.
+const KEYS: &[&str] = &[
+    "config",
+    "api_extensions",
+    "api_status",
+    "api_version",
+    "auth",
+    "public",
+    "auth_methods",
+    "client_certificate",
+    "auth_user_name",
+    "auth_user_method",
+    "environment",
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServerPut {
+    /// A key that is set to null is not set.
+    config: Option<BTreeMap<String, Option<String>>>,
+}
+
+impl From<ConfigError> for LxdError {
+    fn from(error: ConfigError) -> Self {
+        LxdError::bad_request(error.to_string())
+    }
+}
+
+impl From<DoorError> for LxdError {
+    fn from(error: DoorError) -> Self {
+        LxdError::bad_request(error.to_string())
+    }
+}
+
+impl From<SettingsError> for LxdError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::Changed => LxdError::new(StatusCode::PRECONDITION_FAILED, error.to_string()),
+            error => LxdError::internal(&error),
+        }
+    }
+}
+
+/// Puts the body's settings in place of all that there were.
+pub async fn put(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, LxdError> {
+    let permit = state.permit(&caller, Entitlement::CanEdit, Entity::Server)?;
+    let given = read(&body)?;
+    let base = state.settings.current();
+    etag::check(&headers, base.entries())?;
+    change(&state, &permit, &base, Config::read(given)?).await
+}
+
+/// Sets what the body names and leaves the rest; a key that is set to nothing is unset.
+pub async fn patch(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, LxdError> {
+    let permit = state.permit(&caller, Entitlement::CanEdit, Entity::Server)?;
+    let given = read(&body)?;
+    let base = state.settings.current();
+    etag::check(&headers, base.entries())?;
+    let mut config = base.config.clone();
+    for (key, value) in given {
+        config.set(&key, &value)?;
+    }
+    change(&state, &permit, &base, config).await
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<(String, String)>, LxdError> {
+    let put: ServerPut = body::decode(bytes, KEYS)?;
+    let pairs = put.config.unwrap_or_default().into_iter();
+    Ok(pairs.map(|(key, value)| (key, value.unwrap_or_default())).collect())
+}
+
+/// Commits, and moves the listener if it is to be elsewhere: bound before the commit, so that what cannot be is not set.
+async fn change(
+    state: &ApiState,
+    permit: &Permit,
+    base: &Current,
+    config: Config,
+) -> Result<Response, LxdError> {
+    let now = Timestamp::now();
+    if base.https_address() == config.https_address() {
+        state.settings.replace(permit, base, config, now).await?;
+        return Ok(empty());
+    }
+    let usual = Listen::Everywhere(DEFAULT_PORT);
+    let opening = state.doors.prepare(config.https_address().unwrap_or(usual)).await?;
+    if let Err(error) = state.settings.replace(permit, base, config, now).await {
+        opening.abandon();
+        return Err(error.into());
+    }
+    opening.open().map_err(|error| LxdError::internal(&error))?;
+    Ok(empty())
+}
