@@ -21,8 +21,7 @@ pub async fn pending(state: &ApiState) -> Result<Vec<OperationBody>, LxdError> {
     let mut pending = state.clients.pending(Timestamp::now()).await?;
     // The others are pending identities.
     pending.retain(|token| token.purpose == Purpose::Certificate);
-    let tokens = pending.iter().filter(|token| !token.purpose.is_identity());
-    Ok(tokens.map(|token| body(state, token)).collect())
+    Ok(pending.iter().map(|token| body(state, token)).collect())
 }
 
 /// The operation of one token that is out.
