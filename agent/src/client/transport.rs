@@ -62,12 +62,11 @@ impl Client {
                 let connected = match (dial(name, addresses, pin, identity.as_deref()).await?, following) {
                     (Err(error), Some(following)) if error.mismatch().is_some() => {
                         // Boxed: the proof is asked for by a client, which connects.
-                        match Box::pin(following.follow(pin, &error)).await {
-                            true => {
-                                let pin = self.pin().unwrap_or(pin);
-                                dial(name, addresses, pin, identity.as_deref()).await?
-                            }
-                            false => Err(error),
+                        if Box::pin(following.follow(pin, &error)).await {
+                            let pin = self.pin().unwrap_or(pin);
+                            dial(name, addresses, pin, identity.as_deref()).await?
+                        } else {
+                            Err(error)
                         }
                     }
                     (connected, _) => connected,

@@ -149,13 +149,13 @@ impl Peering {
                 _ if request.compromised => self.give_up(own, asked)?,
                 Some(rotation) if rotation.stage == Stage::Announced => {
                     let again = request.deadline.is_some() || rotation.deadline <= now;
-                    match again {
-                        true => self.announce_again(own, until, asked)?,
-                        false if request.force == rotation.force => return self.rotation().await,
-                        false => {
-                            let rotation = Some(Rotation { force: request.force, ..rotation.clone() });
-                            Own { rotation, ..own }
-                        }
+                    if again {
+                        self.announce_again(own, until, asked)?
+                    } else if request.force == rotation.force {
+                        return self.rotation().await;
+                    } else {
+                        let rotation = Some(Rotation { force: request.force, ..rotation.clone() });
+                        Own { rotation, ..own }
                     }
                 }
                 Some(rotation) if !self.is_done(rotation) => return self.rotation().await,
@@ -455,16 +455,22 @@ impl Peering {
 
     /// The links whose peers are to know our next certificate first, each with its peer's. Nobody knows us by a public
     /// link, and to a peer of a one-way link that calls here nothing is opened: it asks for the proof when it calls.
-
     async fn established(&self) -> Result<BTreeMap<LinkName, Fingerprint>, PeeringError> {
         let (_, links) = ledger::all(&*self.parts.store).await?;
-        let told = |held: ledger::Held| match held.half {
-            Half::Established(Established { kind: LinkType::Public, .. }) => None,
-            Half::Established(Established { kind: LinkType::Unidirectional, dials: Dials::Peer, .. }) => None,
-            Half::Established(established) => Some(established.peer.fingerprint),
-            _ => None,
+        let told = |established: &Established| match established.kind {
+            LinkType::Bidirectional => true,
+            LinkType::Unidirectional => established.dials == Dials::Here,
+            LinkType::Public => false,
         };
-        Ok(links.into_iter().filter_map(|(link, held)| Some((link, told(held)?))).collect())
+        Ok(links
+            .into_iter()
+            .filter_map(|(link, held)| match held.half {
+                Half::Established(established) if told(&established) => {
+                    Some((link, established.peer.fingerprint))
+                }
+                _ => None,
+            })
+            .collect())
     }
 }
 

@@ -160,7 +160,7 @@ impl Pinned {
         }
         let mut after = self.clone();
         for step in walked {
-            after = after.moved(step.taken(), to_pem(&step.certificate));
+            after = Self::moved(step.taken(), to_pem(&step.certificate));
         }
         if let [next] = rest {
             let deadline = match &after.lineage.next {
@@ -185,7 +185,7 @@ impl Pinned {
             return None;
         }
         let step = Taken { number: next.number, from: self.fingerprint, to: next.fingerprint };
-        Some(self.moved(step, next.certificate_pem))
+        Some(Self::moved(step, next.certificate_pem))
     }
 
     /// The deadline of what is awaited has passed. `None` if that changes nothing.
@@ -195,7 +195,7 @@ impl Pinned {
         Some(Self { lineage: Lineage { next: Some(next), ..self.lineage.clone() }, ..self.clone() })
     }
 
-    fn moved(&self, step: Taken, certificate_pem: String) -> Self {
+    fn moved(step: Taken, certificate_pem: String) -> Self {
         let lineage = Lineage { last: Some(step), next: None, alarm: None };
         Self { fingerprint: step.to, certificate_pem, lineage }
     }

@@ -45,12 +45,13 @@ async fn rotate(
     body: Bytes,
 ) -> Result<Json<RotationReport>, Problem> {
     let permit = state.permit(&caller, Entitlement::Admin, Entity::Server)?;
-    let request: RotateRequest = match body.is_empty() {
-        true => RotateRequest::default(),
-        false => serde_json::from_slice(&body).map_err(|error| {
+    let request: RotateRequest = if body.is_empty() {
+        RotateRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| {
             let message = format!("the body is not a rotation: {error}");
             Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
-        })?,
+        })?
     };
     let request = RotationRequest {
         deadline: request.deadline_seconds.map(SignedDuration::from_secs),

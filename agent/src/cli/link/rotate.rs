@@ -91,13 +91,12 @@ async fn wait(
         && Instant::now() < deadline
     {
         tokio::time::sleep(PAUSE).await;
-        report = match client.rotation().await {
-            Ok(report) => report,
+        report = if let Ok(report) = client.rotation().await {
+            report
+        } else {
             // Over the network the agent may have changed under the client that it was asked with.
-            Err(_) => {
-                client = context.client(None).await?;
-                client.rotation().await?
-            }
+            client = context.client(None).await?;
+            client.rotation().await?
         };
     }
     Ok(report)

@@ -29,14 +29,13 @@ impl Peer {
     /// What a person is to know of its succession, if there is anything.
     pub fn succession(&self) -> Option<String> {
         let Lineage { next, alarm, .. } = &self.lineage;
-        let awaited = next.as_ref().map(|next| match next.lapsed {
-            false => {
-                format!("the peer may show certificate {} until {:.0}", next.fingerprint, next.deadline)
+        let awaited = next.as_ref().map(|next| {
+            let (shown, deadline) = (next.fingerprint, next.deadline);
+            if next.lapsed {
+                format!("the peer announced certificate {shown} and did not show it by {deadline:.0}")
+            } else {
+                format!("the peer may show certificate {shown} until {deadline:.0}")
             }
-            true => format!(
-                "the peer announced certificate {} and did not show it by {:.0}",
-                next.fingerprint, next.deadline
-            ),
         });
         alarm.as_ref().map(ToString::to_string).or(awaited)
     }

@@ -195,7 +195,11 @@ mod tests {
         let due = |rotation: &Rotation, at| rotation.is_due(&links, at, patience);
         assert!(!due(&rotation, now) && rotation.is_due(&BTreeMap::new(), now, patience));
         rotation.heard.insert(west.clone(), peer(2));
-        assert_eq!(rotation.missing(&links), [west.clone()], "another cluster is linked under the name now");
+        assert_eq!(
+            rotation.missing(&links),
+            std::slice::from_ref(&west),
+            "another cluster is linked under the name now"
+        );
         rotation.force = true;
         assert!(due(&rotation, now));
         rotation.force = false;

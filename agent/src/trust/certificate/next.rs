@@ -54,9 +54,10 @@ pub fn prepare(dir: &Path, common_name: &str) -> Result<Arc<KeyPair>, Certificat
 /// The next pair, if one was prepared.
 pub fn prepared(dir: &Path) -> Result<Option<KeyPair>, CertificateError> {
     let paths = Paths::of(dir);
-    match exists(&paths.next_certificate)? {
-        true => KeyPair::load(&paths.next_certificate, &paths.next_key).map(Some),
-        false => Ok(None),
+    if exists(&paths.next_certificate)? {
+        KeyPair::load(&paths.next_certificate, &paths.next_key).map(Some)
+    } else {
+        Ok(None)
     }
 }
 
