@@ -98,7 +98,7 @@ pub struct Peer {
     pub addresses: Vec<String>,
     /// What is known of the succession of its certificates.
     #[serde(default)]
-    pub lineage: Lineage,
+    pub lineage: Box<Lineage>,
 }
 
 /// The one use of a token.
@@ -286,7 +286,7 @@ impl Half {
                         fingerprint: pinned,
                         certificate_pem,
                         addresses,
-                        lineage: Lineage::default(),
+                        lineage: Box::default(),
                     },
                     dials: Dials::Here,
                     redemption: None,

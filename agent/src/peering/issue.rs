@@ -20,7 +20,6 @@ use super::{Peering, PeeringError};
 use crate::authorize::Permit;
 use crate::store::Guard;
 use crate::task::crash;
-use crate::trust::lineage::Lineage;
 use crate::trust::{Fingerprint, certificate};
 use crate::wire::cluster_link::{LinkPost, VOLATILE_ADDRESSES};
 use crate::wire::token::{Secret, TYPE_CLUSTER_LINK, TrustToken};
@@ -194,7 +193,7 @@ impl Peering {
             fingerprint,
             certificate_pem: certificate::to_pem(der),
             addresses: Vec::new(),
-            lineage: Lineage::default(),
+            lineage: Box::default(),
         };
         Ok(Presented { secret: token.secret.clone(), attempt: None, kind, peer, dial_back: None })
     }

@@ -21,7 +21,6 @@ use crate::authorize::Permit;
 use crate::client::first_contact;
 use crate::client::verify::{Standing, verify, verify_each};
 use crate::store::Guard;
-use crate::trust::lineage::Lineage;
 use crate::trust::{Fingerprint, certificate};
 use crate::tunnel::AttemptError;
 use crate::tunnel::connect::ADDRESS_TIMEOUT;
@@ -67,7 +66,7 @@ impl Peering {
             fingerprint: shown.fingerprint,
             certificate_pem: certificate::to_pem(&shown.certificate),
             addresses: vec![address.to_owned()],
-            lineage: Lineage::default(),
+            lineage: Box::default(),
         };
         for _ in 0..TRIES {
             let (_, declared) = self.public(link).await?;
@@ -135,7 +134,7 @@ impl Peering {
                 fingerprint: pin,
                 certificate_pem: certificate::to_pem(&seen.certificate),
                 addresses: vec![address.clone()],
-                lineage: Lineage::default(),
+                lineage: Box::default(),
             };
             if self.pin_to(permit, link, &before, peer).await? {
                 return Ok(());

@@ -12,7 +12,7 @@ impl Peer {
         Pinned {
             fingerprint: self.fingerprint,
             certificate_pem: self.certificate_pem.clone(),
-            lineage: self.lineage.clone(),
+            lineage: (*self.lineage).clone(),
         }
     }
 
@@ -28,7 +28,7 @@ impl Peer {
 
     /// What a person is to know of its succession, if there is anything.
     pub fn succession(&self) -> Option<String> {
-        let Lineage { next, alarm, .. } = &self.lineage;
+        let Lineage { next, alarm, .. } = &*self.lineage;
         let awaited = next.as_ref().map(|next| {
             let (shown, deadline) = (next.fingerprint, next.deadline);
             if next.lapsed {
@@ -56,6 +56,7 @@ impl Half {
         match self {
             Half::Established(established) => {
                 let Pinned { fingerprint, certificate_pem, lineage } = pinned;
+                let lineage = Box::new(lineage);
                 let peer = Peer { fingerprint, certificate_pem, lineage, ..established.peer };
                 Half::Established(Established { peer, ..established })
             }

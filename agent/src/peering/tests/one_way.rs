@@ -92,7 +92,7 @@ async fn a_caller_may_be_known_by_its_identity_alone() {
             fingerprint: west.key.fingerprint,
             certificate_pem: west.key.pem.clone(),
             addresses: vec![west.address.clone()],
-            lineage: crate::trust::lineage::Lineage::default(),
+            lineage: Box::default(),
         };
         let Half::Established(made) = Half::default().pinned(peer) else { panic!() };
         let made = super::super::half::Established { kind: LinkType::Unidirectional, ..made };
