@@ -24,7 +24,7 @@ use crate::peering::Peering;
 use crate::project::Projects;
 use crate::reconcile::Reconcile;
 use crate::settings::{Addresses, Settings};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
 use crate::trust::client_token::Clients;
@@ -109,8 +109,9 @@ impl ApiState {
     }
 
     /// Whether there is a project of this name.
-    pub fn has_project(&self, project: &ProjectName) -> bool {
-        project.as_str() == crate::trust::entity::DEFAULT_PROJECT
+    pub async fn has_project(&self, project: &ProjectName) -> Result<bool, StoreError> {
+        let is_default = project.as_str() == crate::trust::entity::DEFAULT_PROJECT;
+        Ok(is_default || self.store.get(&format!("/project/{project}")).await?.is_some())
     }
 
     /// Who `caller` is by now: for what outlives the request that it was looked up for.

@@ -263,9 +263,10 @@ async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Resul
             tasks: tasks.clone(),
         })
     });
+    let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone(), audit.clone()));
     Ok(ApiState::from(ApiParts {
         failures: Failures::new(audit.clone()),
-        clients: Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone(), audit.clone())),
+        clients,
         name,
         identity,
         addresses,

@@ -20,12 +20,14 @@ mod repin;
 pub mod rotation;
 mod seal;
 mod status;
+mod waiting;
 
 pub use dial_back::Way;
 pub use half::DialBack;
 pub use issue::{ActivateRequest, Minted};
 pub use public::{Member, MemberStatus};
 pub use refusal::PeeringError;
+pub use waiting::Waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

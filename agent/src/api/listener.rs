@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -181,7 +181,9 @@ impl Network {
             return self.link(stream, &certificate, stranger).await;
         }
         let certificate = certificate.map(Shown::new);
-        self.api.serve(stream, Connection::Network { from, certificate }, Some(stranger)).await;
+        self.api
+            .serve(stream, Connection::Network { from, certificate, bearer: OnceLock::new() }, Some(stranger))
+            .await;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 use rustls_pki_types::CertificateDer;
@@ -23,6 +23,7 @@ use super::surface::{Surface, shape};
 use crate::trust::identity::Identities;
 use crate::trust::shown::Shown;
 use crate::trust::{Caller, Fingerprint, Origin, Who};
+use crate::wire::token::{Secret, SecretDigest};
 
 /// The header that tells a request's id, as the log has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,7 +40,7 @@ pub enum Connection {
     /// The unix socket, from a process of this user.
     Local { uid: u32 },
     /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
-    Network { from: SocketAddr, certificate: Option<Shown> },
+    Network { from: SocketAddr, certificate: Option<Shown>, bearer: OnceLock<SecretDigest> },
     /// A stream of a session with a linked cluster.
     Link { peer: Fingerprint },
 }
@@ -57,6 +58,40 @@ impl Connection {
                 _ => Who::Anonymous { certificate: Some(*peer) },
             },
         }
+    }
+
+    /// Who is at the other end, by all that was shown over this connection so far.
+    pub fn known(&self, identities: &Identities) -> Who {
+        let who = self.caller(identities);
+        match (&who, self) {
+            (Who::Anonymous { .. }, Connection::Network { bearer, .. }) => {
+                bearer.get().and_then(|digest| identities.caller_by_bearer(digest)).unwrap_or(who)
+            }
+            _ => who,
+        }
+    }
+
+    /// Whether a bearer's token was shown over it, and was good then.
+    pub fn has_bearer(&self) -> bool {
+        matches!(self, Connection::Network { bearer, .. } if bearer.get().is_some())
+    }
+
+    /// Who a request is from that brings a bearer's token: nobody, if the token is not good. Whoever has shown a
+    /// certificate that is trusted is known by that.
+    fn bearer(&self, identities: &Identities, headers: &HeaderMap) -> Option<Result<Who, ()>> {
+        let Connection::Network { bearer, .. } = self else { return None };
+        let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = text.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let digest = Secret::new(token.trim().to_owned()).digest();
+        let who = identities.caller_by_bearer(&digest).ok_or(());
+        if who.is_ok() {
+            // The first is what the connection is known by; each request brings its own.
+            let _ = bearer.set(digest);
+        }
+        Some(who)
     }
 
     /// Where it comes from, if that is a place on the network.
@@ -86,7 +121,15 @@ pub(super) async fn observe(
     let id = request_id();
     let begun = Instant::now();
     let origin = Origin { request: id, address: connection.address() };
-    let caller = Caller { who: connection.caller(identities), origin };
+    let mut who = connection.caller(identities);
+    let mut refused = false;
+    if matches!(who, Who::Anonymous { .. })
+        && let Some(bearer) = connection.bearer(identities, request.headers())
+    {
+        refused = bearer.is_err();
+        who = bearer.unwrap_or(who);
+    }
+    let caller = Caller { who, origin };
     let span = tracing::info_span!("request", %id);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let surface = Surface::of(uri.path());
@@ -104,7 +147,10 @@ pub(super) async fn observe(
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(connection);
 
-    let answer = AssertUnwindSafe(shape(surface, request, app)).catch_unwind().instrument(span.clone());
+    let served = async {
+        if refused { surface.error(StatusCode::FORBIDDEN, None) } else { shape(surface, request, app).await }
+    };
+    let answer = AssertUnwindSafe(served).catch_unwind().instrument(span.clone());
     let answered =
         if trusted { Some(answer.await) } else { tokio::time::timeout(STRANGER_TIMEOUT, answer).await.ok() };
     let _entered = span.enter();

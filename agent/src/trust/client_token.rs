@@ -13,12 +13,14 @@ use jiff::SignedDuration;
 
 use super::certificate::admission::Inadmissible;
 use super::cluster_identity::ClusterIdentity;
+use super::forget::ForgetError;
 use super::identity::Identities;
 use crate::audit::Audit;
 use crate::store::value::ValueError;
 use crate::store::{CommitError, Store, StoreError};
 use crate::wire::token::TokenError;
 
+mod bearer;
 mod mint;
 mod pending;
 mod record;
@@ -96,6 +98,8 @@ pub enum ClientError {
     Value(#[from] ValueError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error(transparent)]
+    Forget(#[from] ForgetError),
 }
 
 impl Clients {

@@ -4,7 +4,7 @@
 //! lookup in memory and the answer is never older than the last commit that was told. What cannot be read is nobody:
 //! a damaged identity is untrusted, a damaged group gives no right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::{Access, Fingerprint, Groups, IdentityId, Who};
 use crate::store::value::{Declared, decode};
 use crate::store::{Entry, Event, Revision, Snapshot, Store, StoreError, Watch, keys};
 use crate::task::Tasks;
+use crate::wire::token::SecretDigest;
 
 const GROUPS: &str = "/declared/auth_group/";
 const LINKS: &str = "/declared/cluster_link/";
@@ -57,6 +58,18 @@ pub enum IdentityKind {
     ClusterLink { link: LinkName },
     /// Somebody whom an identity provider vouches for (LXD: OIDC client).
     Oidc,
+    /// Whoever sends its token with a request (LXD: client token bearer).
+    Bearer {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<BearerToken>,
+    },
+}
+
+/// What a bearer is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BearerToken {
+    pub digest: SecretDigest,
+    pub expires_at: Timestamp,
 }
 
 impl IdentityRecord {
@@ -64,6 +77,7 @@ impl IdentityRecord {
     pub fn collection(&self) -> &'static str {
         match self.kind {
             IdentityKind::Oidc => "/1.0/auth/identities/oidc",
+            IdentityKind::Bearer { .. } => "/1.0/auth/identities/bearer",
             IdentityKind::Client | IdentityKind::Metrics | IdentityKind::ClusterLink { .. } => {
                 "/1.0/auth/identities/tls"
             }
@@ -75,7 +89,7 @@ impl IdentityRecord {
         match self.kind {
             IdentityKind::Client => !matches!(self.access, Access::Groups(_)),
             IdentityKind::Metrics => true,
-            IdentityKind::ClusterLink { .. } | IdentityKind::Oidc => false,
+            IdentityKind::ClusterLink { .. } | IdentityKind::Oidc | IdentityKind::Bearer { .. } => false,
         }
     }
 }
@@ -91,6 +105,8 @@ pub struct Identities {
 #[derive(Default)]
 struct View {
     identities: BTreeMap<IdentityId, Arc<IdentityRecord>>,
+    /// Bearers by the digest of their token.
+    bearers: HashMap<String, IdentityId>,
     link_groups: BTreeMap<LinkName, Groups>,
     policy: Arc<Policy>,
 }
@@ -148,6 +164,9 @@ impl Identities {
             (IdentityKind::Client, Some(_)) | (IdentityKind::Oidc, None) => {
                 Who::Client { id: id.clone(), name: name(), access: identity.access.clone() }
             }
+            (IdentityKind::Bearer { token: Some(token) }, None) if token.expires_at > Timestamp::now() => {
+                Who::Client { id: id.clone(), name: name(), access: identity.access.clone() }
+            }
             (IdentityKind::Metrics, Some(fingerprint)) => Who::Metrics { fingerprint, name: name() },
             (IdentityKind::ClusterLink { link }, Some(fingerprint)) => {
                 let groups = match (view.link_groups.get(link), &identity.access) {
@@ -160,6 +179,14 @@ impl Identities {
             }
             _ => return None,
         })
+    }
+
+    /// Whose token has this digest now, if it is anybody's and has not expired.
+    pub fn caller_by_bearer(&self, digest: &SecretDigest) -> Option<Who> {
+        let id = self.view().bearers.get(digest.as_str())?.clone();
+        let known = self.get(&id)?;
+        let IdentityKind::Bearer { token: Some(token) } = &known.kind else { return None };
+        if token.digest.is(digest) { self.caller_by_id(&id) } else { None }
     }
 
     pub fn get(&self, id: &IdentityId) -> Option<Arc<IdentityRecord>> {
@@ -258,7 +285,10 @@ impl Identities {
                 GROUPS => Arc::make_mut(&mut view.policy).clear_groups(),
                 LINKS => view.link_groups.clear(),
                 keys::IDENTITY_PROVIDER_GROUP => Arc::make_mut(&mut view.policy).clear_provider_groups(),
-                _ => view.identities.clear(),
+                _ => {
+                    view.identities.clear();
+                    view.bearers.clear();
+                }
             }
             snapshot.entries.iter().for_each(|entry| view.put(entry));
         });
@@ -274,6 +304,15 @@ impl Identities {
 }
 
 impl View {
+    /// Before its identity is replaced or goes.
+    fn forget_bearer(&mut self, id: &IdentityId) {
+        if let Some(known) = self.identities.get(id)
+            && let IdentityKind::Bearer { token: Some(token) } = &known.kind
+        {
+            self.bearers.remove(token.digest.as_str());
+        }
+    }
+
     fn take(&mut self, event: &Event) {
         match event {
             Event::Put(entry) => self.put(entry),
@@ -304,6 +343,10 @@ impl View {
             }),
             None => decode(entry).map(|identity: IdentityRecord| {
                 if let Ok(id) = IdentityId::from_key_part(keys::last_part(&entry.key)) {
+                    self.forget_bearer(&id);
+                    if let IdentityKind::Bearer { token: Some(token) } = &identity.kind {
+                        self.bearers.insert(token.digest.as_str().to_owned(), id.clone());
+                    }
                     self.identities.insert(id, Arc::new(identity));
                 }
             }),
@@ -329,6 +372,7 @@ impl View {
             Some(_) => {}
             None => {
                 if let Ok(id) = IdentityId::from_key_part(keys::last_part(key)) {
+                    self.forget_bearer(&id);
                     self.identities.remove(&id);
                 }
             }

@@ -86,6 +86,11 @@ impl Secret {
         Self(text)
     }
 
+    /// The text of what is handed over whole.
+    pub fn in_base64(bytes: &[u8]) -> Self {
+        Self(STANDARD.encode(bytes))
+    }
+
     pub fn new(text: String) -> Self {
         Self(text)
     }
@@ -131,6 +136,11 @@ impl SecretDigest {
     /// 64 hexadecimal digits: for finding what has this digest.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether both are the same, in time that does not depend on where they differ.
+    pub fn is(&self, other: &SecretDigest) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 
     /// Whether `secret` is the one, in time that does not depend on where they differ.

@@ -62,7 +62,7 @@ async fn serve_with<S>(
 {
     let connection = Arc::new(connection);
     let mut changed = identities.changed();
-    let mut known = connection.caller(identities);
+    let mut known = connection.known(identities);
     stranger.take_if(|_| known.is_trusted());
     let service = {
         let (connection, identities) = (Arc::clone(&connection), Arc::clone(identities));
@@ -108,16 +108,29 @@ async fn serve_with<S>(
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }
-            () = evicted(stranger.as_ref()) => return,
+            () = evicted(stranger.as_ref()) => {
+                known = connection.known(identities);
+                if !known.is_trusted() {
+                    return;
+                }
+                stranger = None;
+            }
             () = stranger_stays.as_mut(), if !leaving && !known.is_trusted() => {
+                // A bearer is known by its first request only.
+                known = connection.known(identities);
+                if known.is_trusted() {
+                    stranger = None;
+                    continue;
+                }
                 leaving = true;
                 cut = Some(Instant::now() + patience.leaves);
                 served.as_mut().graceful_shutdown();
             }
             // The sender lives as long as the identities do, and those outlive their connections.
             Ok(()) = changed.changed() => {
-                let now = connection.caller(identities);
-                if cut.is_none() && lost(&known, &now) {
+                let now = connection.known(identities);
+                let bearer_gone = connection.has_bearer() && !now.is_trusted();
+                if cut.is_none() && (bearer_gone || lost(&known, &now)) {
                     tracing::info!(caller = %known, "the caller is trusted no more; its connection is cut");
                     cut = Some(Instant::now() + LAST_ANSWER);
                     leaving = true;
@@ -144,6 +157,8 @@ fn lost(before: &Who, now: &Who) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
@@ -155,7 +170,11 @@ mod tests {
         let identities = Identities::start(SqliteStore::scratch(), &tasks).await.unwrap();
         let app = Router::new().fallback(|| async { "x".repeat(1 << 20) });
         let (here, mut there) = tokio::io::duplex(1024);
-        let connection = Connection::Network { from: ([127, 0, 0, 1], 1).into(), certificate: None };
+        let connection = Connection::Network {
+            from: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+            bearer: OnceLock::new(),
+        };
         there.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let patience = Patience { stays: Duration::from_millis(50), leaves: Duration::from_millis(50) };
         let serving = serve_with(patience, app, &identities, &tasks, here, connection, None);

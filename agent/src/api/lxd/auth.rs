@@ -10,12 +10,17 @@ use crate::trust::{Access, Caller, Who};
 
 mod existing;
 mod group;
+mod identity;
 mod permission;
 mod proposed;
 mod provider_group;
 
 pub fn router() -> Router<ApiState> {
-    Router::new().merge(group::router()).merge(permission::router()).merge(provider_group::router())
+    Router::new()
+        .merge(group::router())
+        .merge(identity::router())
+        .merge(permission::router())
+        .merge(provider_group::router())
 }
 
 /// What lists and entries are asked with.

@@ -53,7 +53,10 @@ impl From<ClientError> for LxdError {
             ClientError::Moved => StatusCode::PRECONDITION_FAILED,
             ClientError::NotFound => return LxdError::plain(StatusCode::NOT_FOUND),
             ClientError::TooMany | ClientError::Contended => StatusCode::SERVICE_UNAVAILABLE,
-            ClientError::Store(_) | ClientError::Value(_) | ClientError::Commit(_) => {
+            ClientError::Store(_)
+            | ClientError::Value(_)
+            | ClientError::Commit(_)
+            | ClientError::Forget(_) => {
                 return LxdError::internal(&error);
             }
         };
@@ -79,7 +82,7 @@ async fn add(
         _ => return Err(LxdError::bad_request("Only client and metrics certificates can be added")),
     };
     let access = access(body.restricted, &body.projects)?;
-    let permit = permit_access(&state, &caller, &kind, &access)?;
+    let permit = permit_access(&state, &caller, &kind, &access).await?;
     if body.token {
         return mint(&state, &permit, kind, access, body).await;
     }
@@ -184,7 +187,7 @@ fn access(restricted: bool, projects: &[String]) -> Result<Access, LxdError> {
 
 /// Whether `caller` may give somebody this access. Whoever makes a client that may do everything could do everything
 /// through it, and so with a client that may do what is done in a project.
-fn permit_access(
+async fn permit_access(
     state: &ApiState,
     caller: &Caller,
     kind: &IdentityKind,
@@ -197,7 +200,7 @@ fn permit_access(
         Access::Projects(projects) => {
             let permit = state.permit(caller, Entitlement::CanCreateIdentities, Entity::Server)?;
             for project in projects {
-                if !state.has_project(project) {
+                if !state.has_project(project).await? {
                     return Err(LxdError::new(StatusCode::NOT_FOUND, "Project not found"));
                 }
                 state.permit(caller, Entitlement::CanEdit, Entity::Project(project.clone()))?;
@@ -299,7 +302,7 @@ async fn edit(
                 access(after.restricted, &after.projects)?
             };
             if access != held.record.access {
-                permit_access(state, caller, &held.record.kind, &access)?;
+                permit_access(state, caller, &held.record.kind, &access).await?;
             }
             let record = IdentityRecord { name: after.name, access, ..held.record.clone() };
             change(state, &permit, held, record, certificate.as_ref()).await

@@ -66,7 +66,7 @@ async fn show(
         api_version: "1.0".into(),
         auth: if trusted { "trusted" } else { "untrusted" }.into(),
         public: false,
-        auth_methods: vec!["tls".into()],
+        auth_methods: vec!["tls".into(), "bearer".into()],
         client_certificate: connection.certificate().is_some(),
         auth_user_name: name,
         auth_user_method: method.map(Into::into),

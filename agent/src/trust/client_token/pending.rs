@@ -120,6 +120,7 @@ impl Clients {
                 ops.push(Op::Put { key, value: encode(&TokenOf { id }) });
             }
         }
+        self.prune_bearers(now).await?;
         if !ops.is_empty() {
             let revision = self.store.commit(Txn { guards: Vec::new(), ops }).await?;
             for id in expired {

@@ -1,5 +1,6 @@
 //! The identities themselves: added without a token, read, changed, removed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -7,6 +8,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::super::certificate::admission::check_admissible;
 use super::super::certificate::{fingerprint, to_pem};
+use super::super::entity::Entity;
+use super::super::forget;
 use super::super::identity::{IdentityKind, IdentityRecord};
 use super::super::{Access, Caller, Fingerprint, IdentityId, Permission};
 use super::{ClientError, Clients, check_name};
@@ -167,7 +170,12 @@ impl Clients {
         let held = self.read(id).await?;
         let key = keys::identity(&id.key_part());
         let guards = vec![Guard { key: key.clone(), modify_revision: held.revision }];
-        let txn = Txn { guards, ops: vec![Op::Delete { key }] };
+        let mut txn = Txn { guards, ops: vec![Op::Delete { key }] };
+        let mut gone: HashSet<Entity> = [Entity::Identity(id.clone())].into();
+        gone.extend(id.fingerprint().map(Entity::Certificate));
+        let forgotten = forget::permissions_on(&*self.store, &gone, |_| false).await?;
+        txn.guards.extend(forgotten.guards);
+        txn.ops.extend(forgotten.ops);
         let writes = Writes::of(&txn);
         match self.store.commit(txn).await {
             Ok(revision) => {

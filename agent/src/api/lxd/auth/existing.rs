@@ -27,6 +27,11 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         Entity::ClusterLink(name) => {
             declared(RecordKey::ClusterLink(name.clone())).await? || stored(keys::link(name)).await?
         }
+        Entity::Identity(IdentityId::Token(id))
+            if state.identities.get(&IdentityId::Token(*id)).is_none() =>
+        {
+            super::identity::is_waiting(state, *id).await?
+        }
         Entity::Identity(id) => state.identities.get(id).is_some(),
         Entity::Certificate(fingerprint) => {
             state.identities.get(&(*fingerprint).into()).is_some_and(|identity| identity.is_legacy())
