@@ -8,6 +8,7 @@ mod failures;
 mod hostile;
 mod links;
 mod lxc;
+mod lxd_cases;
 mod rotate;
 mod traffic;
 mod transfers;
