@@ -1,7 +1,10 @@
 //! Debian's own `lxc` 5.0.2, unmodified, against our agents. What it prints is kept in `testdata/lxc`.
 
-use integration::http::fingerprint_of;
-use integration::{Agent, Http, Lxc, Transcript, own_only};
+use std::process::Stdio;
+
+use integration::http::{der_base64, fingerprint_of};
+use integration::{Agent, Http, LIMIT, Lxc, Transcript, own_only, wait_for};
+use serde_json::json;
 
 #[test]
 fn remotes_are_added_by_token_in_all_three_ways() {
@@ -108,4 +111,64 @@ fn query_reaches_everything() {
     shown.add(lxc.run(&["query", "/1.0/nonsense"]).exits(1));
     shown.add(lxc.run(&["query", "-X", "POST", "-d", "{\"name\": 5}", "/1.0/certificates"]).exits(1));
     shown.matches("query");
+}
+
+#[test]
+fn tokens_are_operations_that_can_be_listed_and_revoked() {
+    if own_only() {
+        return;
+    }
+    let east = Agent::start("east");
+    let lxc = Lxc::trusted_by(&east);
+    let mut shown = Transcript::of(&[&east]);
+    let made = lxc.run(&["config", "trust", "add", "--name", "laptop"]).success();
+    let token = made.stdout.lines().last().expect("a token is printed").to_owned();
+    shown.add(made);
+    let list = lxc.run(&["config", "trust", "list-tokens", "--format", "csv"]).success();
+    assert!(list.stdout.starts_with("laptop,"), "{}", list.stdout);
+    let operations = lxc.run(&["operation", "list", "--format", "csv"]).success();
+    assert!(operations.stdout.contains(",TOKEN,Certificate add token,RUNNING,"), "{}", operations.stdout);
+    let id = operations.stdout.split(',').next().expect("it has an id").to_owned();
+    let one = lxc.run(&["operation", "show", &id]).success();
+    assert!(one.stdout.contains("class: token"), "{}", one.stdout);
+    shown.add(lxc.run(&["config", "trust", "revoke-token", "laptop"]).success());
+    shown.add(lxc.run(&["config", "trust", "revoke-token", "laptop"]).exits(1));
+    shown.add(lxc.run(&["config", "trust", "list-tokens"]).success());
+    Lxc::new().run(&["remote", "add", "east", &token]).exits(1);
+
+    lxc.run(&["config", "trust", "add", "--name", "phone"]).success();
+    let operations = lxc.run(&["operation", "list", "--format", "csv"]).success();
+    let id = operations.stdout.split(',').next().expect("it has an id").to_owned();
+    shown.add(lxc.run(&["operation", "delete", &id]).success());
+    shown.add(lxc.run(&["operation", "list"]).success());
+    shown.matches("tokens");
+}
+
+#[test]
+fn what_happens_is_seen_by_monitor() {
+    if own_only() {
+        return;
+    }
+    let east = Agent::start("east");
+    let lxc = Lxc::trusted_by(&east);
+    let seen = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut monitor = lxc
+        .command(&["monitor", "--type", "lifecycle"])
+        .stdin(Stdio::null())
+        .stdout(seen.reopen().expect("a second handle"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("lxc is installed by integration/run");
+    let socket = Http::socket(&east);
+    let mut count = 0;
+    wait_for("monitor prints an event", LIMIT, || {
+        // One that came before it listened is not told.
+        count += 1;
+        let pair = Http::stranger(&east).identity.expect("it shows one");
+        let body = json!({ "type": "client", "name": format!("c{count}"), "certificate": der_base64(&pair) });
+        socket.post("/1.0/certificates", &body).expect(201);
+        let text = std::fs::read_to_string(seen.path()).expect("it can be read");
+        (text.contains("action: certificate-created") && text.contains("type: lifecycle")).then_some(())
+    });
+    monitor.kill().and_then(|()| monitor.wait()).expect("it ends");
 }

@@ -1,12 +1,14 @@
 //! LXD's own cases (`testdata/cases/lxd.jsonl`), by id: each has a body here that runs against real agents, or a reason
 //! in `testdata/cases/lxd-exceptions.toml` why it cannot hold. `integration/CASES.md` is the table of both.
 //!
-//! The cases of an area share their agents: each uses names of its own.
+//! A case whose surface is not served yet may have both: its body is run all the same, and must fail; once it holds,
+//! `COMITY_BLESS=1` takes its exception out. The cases of an area share their agents: each uses names of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Mutex;
 
 use integration::golden::testdata;
 use serde_json::Value;
@@ -31,16 +33,28 @@ const AREAS: &[(&str, &[Case])] = &[
     ("trust", trust::CASES),
 ];
 
+/// How the reason of an exception begins that is to go.
+const NOT_YET: &str = "Not served yet";
+
 /// Runs all cases of an area, and tells of every one that fails.
 fn run(area: &str) {
     let (_, cases) = AREAS.iter().find(|(name, _)| *name == area).expect("an area");
     let world = World::new();
-    let mut failed = Vec::new();
+    let exceptions = exceptions();
+    let (mut failed, mut held) = (Vec::new(), Vec::new());
     for (id, body) in *cases {
-        if std::panic::catch_unwind(AssertUnwindSafe(|| body(&world))).is_err() {
-            failed.push(*id);
+        let holds = std::panic::catch_unwind(AssertUnwindSafe(|| body(&world))).is_ok();
+        match (holds, exceptions.contains_key(*id)) {
+            (false, false) => failed.push(*id),
+            (true, true) => held.push(*id),
+            _ => {}
         }
     }
+    if !held.is_empty() && std::env::var_os("COMITY_BLESS").is_some_and(|value| value == "1") {
+        forget(&held);
+        held.clear();
+    }
+    assert!(held.is_empty(), "these hold now, take their exceptions out (COMITY_BLESS=1 does): {}", held.join(", "));
     assert!(failed.is_empty(), "of {} cases {} failed: {}", cases.len(), failed.len(), failed.join(", "));
 }
 
@@ -69,6 +83,18 @@ fn trust_cases() {
     run("trust");
 }
 
+/// Takes exceptions out of their file.
+fn forget(ids: &[&str]) {
+    // Areas end at the same time.
+    static FILE: Mutex<()> = Mutex::new(());
+    let _alone = FILE.lock();
+    let path = testdata().join("cases/lxd-exceptions.toml");
+    let text = std::fs::read_to_string(&path).expect("the exceptions");
+    let kept = text.lines().filter(|line| !ids.iter().any(|id| line.starts_with(&format!("{id} = "))));
+    let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    std::fs::write(&path, kept).expect("a file");
+}
+
 fn rows() -> Vec<Value> {
     let text = std::fs::read_to_string(testdata().join("cases/lxd.jsonl")).expect("the cases");
     text.lines().map(|line| serde_json::from_str(line).expect("a case is JSON")).collect()
@@ -95,7 +121,9 @@ fn every_case_is_run_or_excepted_and_the_table_says_so() {
     for row in &rows {
         let id = row["id"].as_str().expect("a case has an id");
         assert!(known.insert(id), "{id} is there twice");
-        assert!(bodies.contains(id) != exceptions.contains_key(id), "{id} needs a body or an exception, and not both");
+        let reason = exceptions.get(id);
+        let either = bodies.contains(id) != reason.is_some() || reason.is_some_and(|reason| reason.starts_with(NOT_YET));
+        assert!(either, "{id} needs a body or an exception, and not both");
         let area = AREAS.iter().find(|(_, cases)| cases.iter().any(|(one, _)| *one == id));
         assert!(area.is_none_or(|(area, _)| row["area"] == *area), "{id} has its body in another area");
     }
@@ -111,7 +139,8 @@ fn every_case_is_run_or_excepted_and_the_table_says_so() {
     );
     for (area, cases) in AREAS {
         let all = rows.iter().filter(|row| row["area"] == *area).count();
-        writeln!(table, "| {area} | {all} | {} | {} |", cases.len(), all - cases.len()).expect("a string takes text");
+        let passing = cases.iter().filter(|(id, _)| !exceptions.contains_key(*id)).count();
+        writeln!(table, "| {area} | {all} | {passing} | {} |", all - passing).expect("a string takes text");
     }
     table += "\n## Exceptions\n\n| case | given | action | expected of LXD | why it is not so here |\n|---|---|---|---|---|\n";
     for row in &rows {

@@ -10,6 +10,7 @@ mod links;
 mod lxc;
 mod lxd_cases;
 mod rotate;
+mod pylxd;
 mod traffic;
 mod transfers;
 mod trust;

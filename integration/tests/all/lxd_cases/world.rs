@@ -95,14 +95,6 @@ impl World {
         let body = json!({ "name": name, "token": true, "groups": groups });
         encode(&self.admin.post("/1.0/auth/identities/tls", &body).expect(201).metadata())
     }
-
-    /// A bidirectional link: pending on east as `there`, made by token on west as `here`.
-    pub fn link(&self, there: &str, here: &str) {
-        let pending = json!({ "name": there, "type": "bidirectional", "auth_groups": [] });
-        let token = encode(&self.admin.post("/1.0/cluster/links", &pending).expect(201).metadata());
-        let body = json!({ "name": here, "type": "bidirectional", "trust_token": token, "auth_groups": [] });
-        self.western.post("/1.0/cluster/links", &body).expect(201);
-    }
 }
 
 /// A token as text.
