@@ -18,6 +18,7 @@ use super::half::{Attempt, Begun, LinkedError, Redeeming};
 use super::ledger;
 use super::seal::Sealed;
 use super::{Peering, PeeringError};
+use crate::audit::{Action, Actor, Record, Writes};
 use crate::authorize::Permit;
 use crate::client::verify::{Verified, verify};
 use crate::client::{Client, ClientError};
@@ -159,7 +160,9 @@ impl Peering {
                 .clone()
                 .accepted(&redeeming.attempt, certificate.clone())
                 .map_err(|_| PeeringError::Superseded(link.clone()))?;
-            if self.commit(ledger::replace(link, &before, &after)).await?.is_some() {
+            let txn = ledger::replace(link, &before, &after);
+            let told = self.commit_told(Actor::agent(), Action::ClusterLinkActivated, link, txn);
+            if told.await?.is_some() {
                 crash::point("link-redeemed");
                 return Ok(());
             }
@@ -239,6 +242,23 @@ impl Peering {
             LinkType::Unidirectional if declared.is_called() => Err(PeeringError::Called(link.clone())),
             kind => Ok((kind, guard)),
         }
+    }
+
+    /// Commits as [`Peering::commit`], and tells the audit log who did what to `link`.
+    pub(super) async fn commit_told(
+        &self,
+        by: impl Into<Actor>,
+        action: Action,
+        link: &LinkName,
+        txn: Txn,
+    ) -> Result<Option<Revision>, PeeringError> {
+        let writes = Writes::of(&txn);
+        let committed = self.commit(txn).await?;
+        if let Some(revision) = committed {
+            let record = Record::new(by, action, Timestamp::now()).on(format!("/1.0/cluster/links/{link}"));
+            self.parts.audit.record(record.committed(writes, revision));
+        }
+        Ok(committed)
     }
 
     /// Commits; `None` if the link or its declaration has moved. A peer's identity that is in the way is an error.

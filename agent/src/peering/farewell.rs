@@ -14,6 +14,7 @@ use super::half::Half;
 use super::keeper::Backoff;
 use super::ledger::{self, Tombstone};
 use super::{Peering, PeeringError};
+use crate::audit::{Action, Actor};
 use crate::authorize::Permit;
 use crate::store::value;
 use crate::store::{Op, Txn, keys};
@@ -152,7 +153,9 @@ impl Peering {
             for (link, before) in ledger::all(store).await?.1 {
                 let now = Timestamp::now();
                 let Some(after) = before.half.clone().terminated(peer, dialled, now) else { continue };
-                if self.commit(ledger::replace(&link, &before, &after)).await?.is_some() {
+                let txn = ledger::replace(&link, &before, &after);
+                let told = self.commit_told(Actor::agent(), Action::ClusterLinkTerminated, &link, txn);
+                if told.await?.is_some() {
                     tracing::warn!(%link, %peer, "the peer has deleted the link");
                 }
                 continue 'again;
@@ -163,7 +166,8 @@ impl Peering {
             && let Some((link, guard)) = ledger::guest(store, peer).await?
         {
             let key = guard.key.clone();
-            self.commit(Txn { guards: vec![guard], ops: vec![Op::Delete { key }] }).await?;
+            let txn = Txn { guards: vec![guard], ops: vec![Op::Delete { key }] };
+            self.commit_told(Actor::agent(), Action::IdentityDeleted, &link, txn).await?;
             tracing::warn!(%link, %peer, "the peer has deleted its link to this cluster");
         }
         // Both sides deleted it: the peer need not be told.
@@ -205,7 +209,8 @@ impl Peering {
                 Op::Delete { key: guard.key.clone() },
                 Op::Put { key: keys::tombstone(&peer.to_string()), value: value::encode(&tombstone) },
             ];
-            if self.commit(Txn { guards: vec![guard], ops }).await?.is_some() {
+            let txn = Txn { guards: vec![guard], ops };
+            if self.commit_told(permit.caller(), Action::IdentityDeleted, &link, txn).await?.is_some() {
                 tracing::info!(%link, %peer, by = %permit.caller(), "a linked cluster is no longer trusted");
                 return Ok(());
             }

@@ -17,10 +17,11 @@ use super::exchange::{TRIES, already, link_token};
 use super::half::{ActivateError, Activation, Attempt, DialBack, Half, Issued, Peer, Presented};
 use super::ledger::{self, Held};
 use super::{Peering, PeeringError};
+use crate::audit::Action;
 use crate::authorize::Permit;
 use crate::store::Guard;
 use crate::task::crash;
-use crate::trust::{Fingerprint, certificate};
+use crate::trust::{Caller, Fingerprint, certificate};
 use crate::wire::cluster_link::{LinkPost, VOLATILE_ADDRESSES};
 use crate::wire::token::{Secret, TYPE_CLUSTER_LINK, TrustToken};
 
@@ -98,7 +99,7 @@ impl Peering {
             let after = before.half.clone().mint(issued.clone()).map_err(|error| already(link, error))?;
             let mut txn = ledger::replace(link, &before, &after);
             txn.guards.push(declared);
-            if self.commit(txn).await?.is_some() {
+            if self.commit_told(permit.caller(), Action::TokenIssued, link, txn).await?.is_some() {
                 crash::point("link-minted");
                 tracing::info!(%link, by = %permit.caller(), id = %issued.id, "token issued");
                 let token = TrustToken {
@@ -116,7 +117,11 @@ impl Peering {
     }
 
     /// Takes in the redeemer of a bidirectional link's token: needs no permit but the token. Gives the link's name here.
-    pub async fn activate(self: &Arc<Self>, request: ActivateRequest) -> Result<LinkName, PeeringError> {
+    pub async fn activate(
+        self: &Arc<Self>,
+        by: &Caller,
+        request: ActivateRequest,
+    ) -> Result<LinkName, PeeringError> {
         let token = self.own_token(&request.token)?;
         let named = request.cluster_certificate.as_ref().map(|pem| certificate::from_pem(pem));
         let (der, proof) = match (request.presented, named) {
@@ -143,7 +148,7 @@ impl Peering {
                 }
             }
         }
-        let link = self.take_in(presented.clone()).await?;
+        let link = self.take_in(by, presented.clone()).await?;
         if matches!(proof, Proof::Handshake) {
             // After the answer: nothing depends on it.
             let (peering, link, peer) = (Arc::clone(self), link.clone(), presented.peer);
@@ -160,13 +165,14 @@ impl Peering {
     /// on. It has shown its certificate in the handshake. Gives the link's name here.
     pub async fn admit(
         &self,
+        by: &Caller,
         token: &str,
         shown: &CertificateDer<'static>,
     ) -> Result<LinkName, PeeringError> {
         let token = self.own_token(token)?;
         let mut presented = self.presented(&token, shown, LinkType::Unidirectional)?;
         presented.attempt = Some(Attempt::of(&token.secret, &presented.peer.fingerprint));
-        self.take_in(presented).await
+        self.take_in(by, presented).await
     }
 
     /// A token's content, if it is of this cluster.
@@ -198,7 +204,7 @@ impl Peering {
         Ok(Presented { secret: token.secret.clone(), attempt: None, kind, peer, dial_back: None })
     }
 
-    async fn take_in(&self, presented: Presented) -> Result<LinkName, PeeringError> {
+    async fn take_in(&self, by: &Caller, presented: Presented) -> Result<LinkName, PeeringError> {
         for _ in 0..TRIES {
             let (link, before, declared) = self.find(&presented).await?;
             let after = match before.half.clone().activate(presented.clone(), Timestamp::now())? {
@@ -209,7 +215,7 @@ impl Peering {
             txn.guards.push(declared);
             crash::point("link-activate-before-commit");
             // The peer dials as soon as it has the answer; it is known by then, for the commit waits for that.
-            if self.commit(txn).await?.is_some() {
+            if self.commit_told(by, Action::ClusterLinkActivated, &link, txn).await?.is_some() {
                 crash::point("link-activated");
                 tracing::info!(%link, peer = %presented.peer.fingerprint, "token redeemed");
                 return Ok(link);

@@ -17,6 +17,7 @@ use super::keeper::Kept;
 use super::ledger;
 use super::status::Connection;
 use super::{Peering, PeeringError};
+use crate::audit::Action;
 use crate::authorize::Permit;
 use crate::client::first_contact;
 use crate::client::verify::{Standing, verify, verify_each};
@@ -158,7 +159,8 @@ impl Peering {
         }
         let mut txn = ledger::replace(link, before, &after);
         txn.guards.push(declared);
-        let pinned = self.commit(txn).await?.is_some();
+        let told = self.commit_told(permit.caller(), Action::ClusterLinkActivated, link, txn);
+        let pinned = told.await?.is_some();
         if pinned {
             tracing::info!(%link, by = %permit.caller(), %certificate, "a public link is pinned");
         }

@@ -6,6 +6,7 @@ mod crash;
 mod declarations;
 mod failures;
 mod hostile;
+mod link_types;
 mod links;
 mod lxc;
 mod lxd_cases;

@@ -29,11 +29,11 @@ use crate::settings::{Addresses, Settings};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{CommitError, Op, Store, Txn, keys, value};
 use crate::task::Tasks;
-use crate::trust::Caller;
 use crate::trust::certificate::{KeyPair, fingerprint};
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::trust::policy::Policy;
+use crate::trust::{Caller, Who};
 use crate::tunnel::{ALPN_LINK, Incoming, Room, Router, Session, Sessions, serve, tls};
 use crate::wire::cluster_link::{Activated, LinkPost, LinkReport};
 
@@ -157,14 +157,17 @@ impl Agent {
     pub async fn activate(&self, token: &str, with: &KeyPair) -> Result<LinkName, PeeringError> {
         let token_secret = crate::wire::token::TrustToken::decode(token).unwrap().secret;
         self.peering
-            .activate(ActivateRequest {
-                token: token.to_owned(),
-                attempt: Some(Attempt::of(&token_secret, &with.fingerprint)),
-                presented: Some(with.certificate.clone()),
-                cluster_certificate: None,
-                addresses: vec![],
-                way: Way::Loopback,
-            })
+            .activate(
+                &nobody(),
+                ActivateRequest {
+                    token: token.to_owned(),
+                    attempt: Some(Attempt::of(&token_secret, &with.fingerprint)),
+                    presented: Some(with.certificate.clone()),
+                    cluster_certificate: None,
+                    addresses: vec![],
+                    way: Way::Loopback,
+                },
+            )
             .await
     }
 
@@ -205,6 +208,10 @@ impl Agent {
 
 pub fn name(link: &str) -> LinkName {
     link.parse().unwrap()
+}
+
+pub fn nobody() -> Caller {
+    Caller::from(Who::Anonymous { certificate: None })
 }
 
 pub fn permit() -> Permit {
@@ -264,13 +271,13 @@ async fn answer(
         "/1.0/auth/identities/tls" => {
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             let token = body["trust_token"].as_str().unwrap();
-            peering.admit(token, &presented.unwrap()).await.map(|_| (201, serde_json::Value::Null))
+            peering.admit(&nobody(), token, &presented.unwrap()).await.map(|_| (201, serde_json::Value::Null))
         }
         _ => {
             let post: LinkPost = serde_json::from_slice(&body).unwrap();
             let request = ActivateRequest::from_post(post, presented, None);
             let metadata = serde_json::json!(Activated { cluster_certificate: own });
-            peering.activate(request).await.map(|_| (201, metadata))
+            peering.activate(&nobody(), request).await.map(|_| (201, metadata))
         }
     };
     let (status, envelope) = match done {

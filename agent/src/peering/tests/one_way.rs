@@ -4,7 +4,7 @@ use schema::kind::cluster_link::{ClusterLink, LinkType};
 use schema::plan::LinkState;
 use schema::record::Record;
 
-use super::agents::{Agent, name, permit};
+use super::agents::{Agent, name, nobody, permit};
 use super::{both_active, half};
 use crate::peering::half::Half;
 use crate::peering::{DialBack, MemberStatus, PeeringError, ledger};
@@ -126,7 +126,7 @@ async fn each_types_token_is_for_its_own_endpoint() {
     let (east, west) = (Agent::start("east").await, Agent::start("west").await);
     west.declare("east").await;
     let token = west.mint("east", None).await;
-    let refused = west.peering.admit(&token, &east.key.certificate).await;
+    let refused = west.peering.admit(&nobody(), &token, &east.key.certificate).await;
     assert!(matches!(refused, Err(PeeringError::UnknownToken)));
     west.activate(&token, &east.key).await.unwrap();
 
@@ -134,10 +134,10 @@ async fn each_types_token_is_for_its_own_endpoint() {
     other.declare_as("east", LinkType::Unidirectional, Some("callers")).await;
     let token = other.mint("east", None).await;
     assert!(matches!(other.activate(&token, &east.key).await, Err(PeeringError::UnknownToken)));
-    other.peering.admit(&token, &east.key.certificate).await.unwrap();
+    other.peering.admit(&nobody(), &token, &east.key.certificate).await.unwrap();
     // Once more with the same certificate, as after an answer that was lost; and with another.
-    other.peering.admit(&token, &east.key.certificate).await.unwrap();
-    assert!(other.peering.admit(&token, &west.key.certificate).await.is_err());
+    other.peering.admit(&nobody(), &token, &east.key.certificate).await.unwrap();
+    assert!(other.peering.admit(&nobody(), &token, &west.key.certificate).await.is_err());
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn the_redeemer_is_dialled_back_and_the_link_works_without() {
         addresses: vec![nowhere],
         way: crate::peering::Way::Loopback,
     };
-    east.peering.activate(request).await.unwrap();
+    east.peering.activate(&nobody(), request).await.unwrap();
     let report = east.settles("west", |report| report.dial_back.is_some()).await;
     assert!(matches!(report.dial_back, Some(DialBack::Unreached { .. })), "{report:?}");
     assert!(report.note.unwrap().contains("its own connection"));
@@ -227,12 +227,12 @@ async fn who_shows_no_certificate_must_answer_at_an_address_of_its_own() {
         request(&west.key.pem, "127.0.0.1:1", loopback),
         request(&west.key.pem, &west.address, network),
     ] {
-        let error = east.peering.activate(refused).await.unwrap_err();
+        let error = east.peering.activate(&nobody(), refused).await.unwrap_err();
         if !matches!(error, PeeringError::BadCertificate) {
             texts.insert(error.to_string());
         }
     }
     assert_eq!(texts.len(), 1, "one answer, whatever failed: {texts:?}");
-    east.peering.activate(request(&west.key.pem, &west.address, loopback)).await.unwrap();
+    east.peering.activate(&nobody(), request(&west.key.pem, &west.address, loopback)).await.unwrap();
     assert_eq!(east.peering.report(&name("west")).await.unwrap().state, LinkState::Establishing);
 }

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use jiff::Timestamp;
 use schema::kind::cluster_link::{ClusterLink, LinkType};
 use schema::name::{GroupName, LinkName};
 use schema::record::{Record, RecordKey};
@@ -23,7 +24,8 @@ use crate::authorize::{Entitlement, Entity, Permit};
 use crate::peering::{ActivateRequest, PeeringError};
 use crate::store::keys;
 use crate::store::value::{self, Declared};
-use crate::trust::Caller;
+use crate::trust::client_token::{Order, Purpose};
+use crate::trust::{Access, Caller};
 use crate::wire::cluster_link::{Activated, LinkPost, OfferedCertificate};
 use crate::wire::token::TrustToken;
 
@@ -116,8 +118,18 @@ async fn pending_caller(
     link: &LinkName,
     auth_groups: Vec<GroupName>,
 ) -> Result<Response, LxdError> {
-    let _ = (state, permit, link, auth_groups);
-    Err(LxdError::new(StatusCode::NOT_IMPLEMENTED, "Not Implemented"))
+    if state.peering.report(link).await.is_ok() {
+        return Err(exists(link));
+    }
+    let order = Order {
+        name: link.as_str(),
+        purpose: Purpose::ClusterLink { name: link.clone() },
+        access: Access::Groups(auth_groups.into_iter().collect()),
+        addresses: &state.addresses.current(),
+        lifetime: state.settings.current().token_expiry(),
+    };
+    let minted = state.clients.mint(permit, order, Timestamp::now()).await?;
+    Ok(created(&format!("/1.0/auth/identities/tls/{}", minted.id), minted.token))
 }
 
 /// Makes the link with a peer's token, or nothing.
@@ -205,7 +217,7 @@ async fn activate(
 ) -> Result<Response, LxdError> {
     let presented = connection.certificate().cloned();
     let request = ActivateRequest::from_post(post, presented, caller.origin.address);
-    match state.peering.activate(request).await {
+    match state.peering.activate(caller, request).await {
         Ok(link) => {
             let answer = Activated { cluster_certificate: state.identity.current().pem.clone() };
             tracing::info!(%link, "a link was activated by its peer");
@@ -214,7 +226,7 @@ async fn activate(
         }
         Err(error) => {
             tracing::info!(%error, "a redemption was refused");
-            Err(error.for_strangers().into())
+            Err(state.failures.answer(caller, "cluster-links", error.for_strangers().into()).await)
         }
     }
 }
