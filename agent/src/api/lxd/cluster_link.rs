@@ -22,7 +22,6 @@ use crate::peering::{Member, MemberStatus, PeeringError};
 use crate::trust::Caller;
 use crate::wire::cluster_link::{LinkRename, LinkReport, LxdLinkMember, LxdLinkState};
 
-pub mod admit;
 mod create;
 mod request;
 mod shown;
@@ -41,7 +40,6 @@ pub fn router() -> Router<ApiState> {
             get(show).put(update::put).patch(update::patch).post(rename).delete(remove),
         )
         .route("/cluster/links/{name}/state", get(state_of))
-        .route("/auth/identities/tls", axum::routing::post(admit::post))
 }
 
 impl From<PeeringError> for LxdError {

@@ -168,12 +168,16 @@ pub async fn remove(
             state.clients.revoke(&permit, &token.id.to_string(), now).await?;
         }
         Known::Active { id, record } => {
-            if let IdentityKind::ClusterLink { link } = &record.kind
-                && state.peering.report(link).await.is_ok()
-            {
-                return Err(links(link));
+            match (&record.kind, id.fingerprint()) {
+                (IdentityKind::ClusterLink { link }, _) if state.peering.report(link).await.is_ok() => {
+                    return Err(links(link));
+                }
+                // The caller of a one-way link is told, and its link ends.
+                (IdentityKind::ClusterLink { .. }, Some(peer)) => {
+                    state.peering.dismiss(&permit, &peer).await?;
+                }
+                _ => state.clients.remove(&permit, id, now).await?,
             }
-            state.clients.remove(&permit, id, now).await?;
         }
     }
     Ok(empty())

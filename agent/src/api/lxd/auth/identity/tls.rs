@@ -16,6 +16,7 @@ use crate::api::lxd::body::decode;
 use crate::api::lxd::certificates::decoded;
 use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity};
+use crate::peering::PeeringError;
 use crate::trust::certificate::fingerprint;
 use crate::trust::client_token::{ClientError, Counter, Newcomer, Order, Purpose};
 use crate::trust::identity::IdentityKind;
@@ -87,18 +88,30 @@ async fn redeem(
             let location = format!("/1.0/auth/identities/tls/{}", fingerprint(certificate));
             Ok(created(&location, serde_json::Map::new()))
         }
+        // A declared one-way link's own token. A cluster that did not hear the first answer hears it now.
+        Err(ClientError::ForLinks) => match state.peering.admit(caller, token, certificate).await {
+            Ok(_) => {
+                let location = format!("/1.0/auth/identities/tls/{}", fingerprint(certificate));
+                Ok(created(&location, serde_json::Map::new()))
+            }
+            Err(PeeringError::PeerKnown) => Err(already()),
+            Err(_) if caller.is_trusted() => Err(already()),
+            Err(error) => {
+                tracing::info!(%error, "no token for an identity");
+                let why = "No pending identities found with given secret";
+                let error = forbidden(&format!("Failed during search for pending TLS identity: {why}"));
+                Err(state.failures.answer(caller, "identities", error).await)
+            }
+        },
         Err(_) if caller.is_trusted() => Err(already()),
         Err(ClientError::Malformed(error)) => {
             let error = forbidden(&format!("Invalid trust token: {error}"));
             Err(state.failures.answer(caller, "identities", error).await)
         }
         // LXD answers 500 to these, for what is no fault of the server's.
-        Err(error @ (ClientError::Unknown | ClientError::Used | ClientError::ForLinks)) => {
+        Err(error @ (ClientError::Unknown | ClientError::Used)) => {
             tracing::info!(%error, "no token for an identity");
-            let why = match error {
-                ClientError::ForLinks => error.to_string(),
-                _ => "No pending identities found with given secret".to_owned(),
-            };
+            let why = "No pending identities found with given secret";
             let error = forbidden(&format!("Failed during search for pending TLS identity: {why}"));
             Err(state.failures.answer(caller, "identities", error).await)
         }
