@@ -134,8 +134,15 @@ impl Transcript {
     /// Compares with `testdata/lxc/NAME.txt`.
     #[track_caller]
     pub fn matches(self, name: &str) {
+        self.matches_in("lxc", name);
+    }
+
+    /// Compares with `testdata/FOLDER/NAME.txt`.
+    #[track_caller]
+    #[allow(clippy::needless_pass_by_value)] // a transcript that was compared is done with
+    pub fn matches_in(self, folder: &str, name: &str) {
         let known: Vec<(&str, &str)> = self.known.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        golden::matches(&format!("lxc/{name}.txt"), &golden::normal(&self.text, &known));
+        golden::matches(&format!("{folder}/{name}.txt"), &golden::normal(&self.text, &known));
     }
 }
 

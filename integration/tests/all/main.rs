@@ -5,6 +5,7 @@ mod apply;
 mod crash;
 mod declarations;
 mod failures;
+mod groups;
 mod hostile;
 mod link_types;
 mod links;
