@@ -12,7 +12,7 @@ pub mod client_token;
 pub mod cluster_identity;
 pub mod entity;
 pub mod forget;
-mod groups;
+pub mod groups;
 pub mod identity;
 mod identity_id;
 pub mod lineage;

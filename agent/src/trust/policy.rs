@@ -12,6 +12,7 @@ use schema::name::GroupName;
 
 use super::Groups;
 use super::entity::Entity;
+use super::groups::number;
 
 /// The groups, and what each grants: read by `authorize::decide`. The group of administrators is always there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct Policy {
 pub struct Grant {
     /// The bit of the entitlement, in the order in which its entity type's table has them.
     pub word: u128,
-    /// Sorted.
-    pub by: Vec<GroupName>,
+    /// The numbers of the groups that grant it, sorted.
+    pub by: Vec<u32>,
 }
 
 impl Default for Policy {
@@ -67,6 +68,7 @@ impl Policy {
     }
 
     fn write(&mut self, group: GroupName, permissions: Vec<Permission>) {
+        let number = number(&group);
         for (entity, word) in permissions.iter().filter_map(granted) {
             let grants = self.grants.entry(entity).or_default();
             let at = grants.iter().position(|grant| grant.word == word).unwrap_or_else(|| {
@@ -74,18 +76,19 @@ impl Policy {
                 grants.len() - 1
             });
             let by = &mut grants[at].by;
-            if let Err(at) = by.binary_search(&group) {
-                by.insert(at, group.clone());
+            if let Err(at) = by.binary_search(&number) {
+                by.insert(at, number);
             }
         }
         self.groups.insert(group, permissions);
     }
 
     fn erase(&mut self, group: &GroupName) {
+        let number = number(group);
         for (entity, word) in self.groups.remove(group).iter().flatten().filter_map(granted) {
             let Some(grants) = self.grants.get_mut(&entity) else { continue };
             for grant in grants.iter_mut().filter(|grant| grant.word == word) {
-                if let Ok(at) = grant.by.binary_search(group) {
+                if let Ok(at) = grant.by.binary_search(&number) {
                     grant.by.remove(at);
                 }
             }
@@ -170,9 +173,11 @@ mod tests {
         policy.put(ops.clone(), vec![permission("cluster_link", "can_view", Some("west"))]);
         policy.put(dev.clone(), vec![permission("cluster_link", "can_view", Some("west"))]);
         let by = |policy: &Policy, entity| policy.grants_on(entity)[0].by.clone();
-        assert_eq!(by(&policy, &west), [dev.clone(), ops.clone()]);
+        let mut both = [number(&dev), number(&ops)];
+        both.sort_unstable();
+        assert_eq!(by(&policy, &west), both);
         policy.put(ops.clone(), vec![permission("server", "viewer", None)]);
-        assert_eq!(by(&policy, &west), [dev.clone()]);
+        assert_eq!(by(&policy, &west), [number(&dev)]);
         assert_eq!(policy.grants_on(&Entity::Server).len(), 2, "admins' and ops'");
         policy.remove(&dev);
         assert!(policy.grants_on(&west).is_empty() && policy.grants.len() == 1);
