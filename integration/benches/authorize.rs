@@ -77,7 +77,8 @@ fn policy() -> Policy {
     for group in 0..GROUPS {
         let mut permissions: Vec<Permission> =
             (0..PERMISSIONS / 2).map(|number| permission("service", &format!("s{group}-{number}"))).collect();
-        permissions.extend((1..PERMISSIONS / 2).map(|number| permission("cluster_link", &format!("l{number}"))));
+        permissions
+            .extend((1..PERMISSIONS / 2).map(|number| permission("cluster_link", &format!("l{number}"))));
         permissions.extend((group % 2 == 0).then(|| permission("service", "shared")));
         policy.put(name(group), permissions);
     }

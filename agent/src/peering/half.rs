@@ -282,12 +282,7 @@ impl Half {
             {
                 Ok(Half::Established(Established {
                     kind,
-                    peer: Peer {
-                        fingerprint: pinned,
-                        certificate_pem,
-                        addresses,
-                        lineage: Box::default(),
-                    },
+                    peer: Peer { fingerprint: pinned, certificate_pem, addresses, lineage: Box::default() },
                     dials: Dials::Here,
                     redemption: None,
                     first_active: None,

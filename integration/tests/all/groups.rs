@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 fn member(agent: &Agent, name: &str, groups: &[&str]) -> Http {
     let http = Http::stranger(agent);
     let pair = http.identity.as_ref().expect("a stranger shows a certificate");
-    let certificate = integration::http::der_base64(pair);
-    let body = json!({ "type": "client", "name": name, "certificate": certificate, "groups": groups });
-    Http::socket(agent).post("/1.0/certificates", &body).expect(201);
+    let body = json!({ "name": name, "certificate": pair.pem, "groups": groups });
+    Http::socket(agent).post("/1.0/auth/identities/tls", &body).expect(201);
     http
 }
 

@@ -54,7 +54,11 @@ fn run(area: &str) {
         forget(&held);
         held.clear();
     }
-    assert!(held.is_empty(), "these hold now, take their exceptions out (COMITY_BLESS=1 does): {}", held.join(", "));
+    assert!(
+        held.is_empty(),
+        "these hold now, take their exceptions out (COMITY_BLESS=1 does): {}",
+        held.join(", ")
+    );
     assert!(failed.is_empty(), "of {} cases {} failed: {}", cases.len(), failed.len(), failed.join(", "));
 }
 
@@ -114,7 +118,8 @@ fn exceptions() -> BTreeMap<String, String> {
 #[test]
 fn every_case_is_run_or_excepted_and_the_table_says_so() {
     let (rows, exceptions) = (rows(), exceptions());
-    let bodies: BTreeSet<&str> = AREAS.iter().flat_map(|(_, cases)| cases.iter().map(|(id, _)| *id)).collect();
+    let bodies: BTreeSet<&str> =
+        AREAS.iter().flat_map(|(_, cases)| cases.iter().map(|(id, _)| *id)).collect();
     let count: usize = AREAS.iter().map(|(_, cases)| cases.len()).sum();
     assert_eq!(bodies.len(), count, "a case has two bodies");
     let mut known = BTreeSet::new();
@@ -122,7 +127,8 @@ fn every_case_is_run_or_excepted_and_the_table_says_so() {
         let id = row["id"].as_str().expect("a case has an id");
         assert!(known.insert(id), "{id} is there twice");
         let reason = exceptions.get(id);
-        let either = bodies.contains(id) != reason.is_some() || reason.is_some_and(|reason| reason.starts_with(NOT_YET));
+        let either = bodies.contains(id) != reason.is_some()
+            || reason.is_some_and(|reason| reason.starts_with(NOT_YET));
         assert!(either, "{id} needs a body or an exception, and not both");
         let area = AREAS.iter().find(|(_, cases)| cases.iter().any(|(one, _)| *one == id));
         assert!(area.is_none_or(|(area, _)| row["area"] == *area), "{id} has its body in another area");
@@ -147,7 +153,8 @@ fn every_case_is_run_or_excepted_and_the_table_says_so() {
         if let Some(reason) = row["id"].as_str().and_then(|id| exceptions.get(id)) {
             let cell = |key: &str| row[key].as_str().unwrap_or_default().replace('|', "\\|");
             let (id, given, action, expect) = (cell("id"), cell("given"), cell("action"), cell("expect"));
-            writeln!(table, "| {id} | {given} | {action} | {expect} | {reason} |").expect("a string takes text");
+            writeln!(table, "| {id} | {given} | {action} | {expect} | {reason} |")
+                .expect("a string takes text");
         }
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("CASES.md");

@@ -8,9 +8,17 @@ use super::world::{World, shown};
 
 pub const CASES: &[Case] = &[
     ("auth-001", |w| refused(w, "g001", "not_an_entity_type", "/1.0/nothing/fake_name", "can_view")),
-    ("auth-002", |w| refused(w, "g002", "container", "/1.0/containers/fake_name?project=default", "can_view")),
+    ("auth-002", |w| {
+        refused(w, "g002", "container", "/1.0/containers/fake_name?project=default", "can_view")
+    }),
     ("auth-004", |w| {
-        refused(w, "g004", "instance_snapshot", "/1.0/instances/i/snapshots/fake_name?project=default", "can_view");
+        refused(
+            w,
+            "g004",
+            "instance_snapshot",
+            "/1.0/instances/i/snapshots/fake_name?project=default",
+            "can_view",
+        );
     }),
     ("auth-006", |w| {
         let url = "/1.0/storage-pools/default/volumes/custom/v/backups/fake_name?project=default";
@@ -51,12 +59,19 @@ pub const CASES: &[Case] = &[
     ("auth-023", |w| {
         volume(w, "vol023");
         w.group("g023");
-        let add = ["auth", "group", "permission", "add", "g023", "storage_volume", "vol023", "can_manage_backups"];
+        let add =
+            ["auth", "group", "permission", "add", "g023", "storage_volume", "vol023", "can_manage_backups"];
         for more in [&[][..], &["project=default"], &["project=default", "pool=default"]] {
             let done = w.comity(&[&add, more].concat());
             assert_ne!(done.code, Some(0), "{}", done.command);
         }
-        refused(w, "g023b", "storage_volume", "/1.0/storage-pools/default/volumes/vol023", "can_manage_backups");
+        refused(
+            w,
+            "g023b",
+            "storage_volume",
+            "/1.0/storage-pools/default/volumes/vol023",
+            "can_manage_backups",
+        );
     }),
     ("auth-026", |w| {
         // Of a TLS client, as an OIDC identity is made by its first login only.
@@ -69,7 +84,8 @@ pub const CASES: &[Case] = &[
         w.group("g027");
         let who = w.identity("i027", &[]);
         let path = format!("/1.0/auth/identities/tls/{}", who.fingerprint());
-        let body = json!({ "groups": ["g027", "not-found1", "not-found2"], "tls_certificate": shown(&who).pem });
+        let body =
+            json!({ "groups": ["g027", "not-found1", "not-found2"], "tls_certificate": shown(&who).pem });
         let error = w.admin.put(&path, &body).error();
         assert_eq!(error, "One or more groups were not found: \"not-found1\", \"not-found2\"");
     }),
@@ -100,7 +116,10 @@ pub const CASES: &[Case] = &[
         let rows = list.as_array().expect("a list");
         assert!(rows.iter().all(|row| row["entity_type"] == "server" && row["url"] == "/1.0"), "{list}");
         let admin = rows.iter().find(|row| row["entitlement"] == "admin").expect("there is admin");
-        assert!(admin["groups"].as_array().is_some_and(|groups| groups.contains(&json!("admins"))), "{admin}");
+        assert!(
+            admin["groups"].as_array().is_some_and(|groups| groups.contains(&json!("admins"))),
+            "{admin}"
+        );
         assert!(rows.len() >= 37, "{} of 37", rows.len());
     }),
     ("auth-046", |w| {
@@ -122,7 +141,8 @@ pub const CASES: &[Case] = &[
         let target = w.identity("t050", &["secret050"]);
         let path = format!("/1.0/auth/identities/tls/{}", target.fingerprint());
         w.group("editors050");
-        let rights = [("identity", path.as_str(), "can_edit"), ("group", "/1.0/auth/groups/g050", "can_view")];
+        let rights =
+            [("identity", path.as_str(), "can_edit"), ("group", "/1.0/auth/groups/g050", "can_view")];
         w.permissions("editors050", &rights).expect(200);
         let editor = w.identity("e050", &["editors050"]);
         editor.patch(&path, &json!({ "groups": ["g050"] })).expect(403);
@@ -131,7 +151,8 @@ pub const CASES: &[Case] = &[
         w.group("g053");
         let (who, next) = (w.identity("i053", &["g053"]), Http::stranger(&w.east));
         let path = format!("/1.0/auth/identities/tls/{}", who.fingerprint());
-        who.put(&path, &json!({ "tls_certificate": shown(&next).pem })).refused(403, "Only the certificate may be changed");
+        who.put(&path, &json!({ "tls_certificate": shown(&next).pem }))
+            .refused(403, "Only the certificate may be changed");
     }),
     ("auth-054", |w| {
         w.group("g054");
@@ -155,7 +176,9 @@ pub const CASES: &[Case] = &[
     }),
     ("auth-062", |w| {
         let path = "/1.0/auth/groups/admins";
-        w.admin.put(path, &json!({ "description": "x", "permissions": [] })).refused(400, "cannot be modified");
+        w.admin
+            .put(path, &json!({ "description": "x", "permissions": [] }))
+            .refused(400, "cannot be modified");
         w.admin.patch(path, &json!({ "description": "x" })).refused(400, "cannot be modified");
         w.admin.post(path, &json!({ "name": "other062" })).refused(400, "cannot be renamed");
         w.admin.delete(path).refused(400, "cannot be deleted");

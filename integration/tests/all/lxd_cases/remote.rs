@@ -8,7 +8,9 @@ use super::Case;
 
 pub const CASES: &[Case] = &[
     ("remote-001", |w| {
-        for (name, address) in [("r001", w.east.address()), ("r001b", format!("https://{}", w.east.address()))] {
+        for (name, address) in
+            [("r001", w.east.address()), ("r001b", format!("https://{}", w.east.address()))]
+        {
             let token = w.token(&json!({ "token": true, "type": "client", "name": name }));
             Operator::new().run(&["remote", "add", "test", &address, "--token", &token]).success();
         }
@@ -33,7 +35,11 @@ pub const CASES: &[Case] = &[
         other.trusted_by(&w.west);
         other.run(&["remote", "switch", "east"]).success();
         let done = other.run(&["remote", "remove", "east"]);
-        assert!(done.code != Some(0) && done.stderr.contains("Cannot remove the default remote"), "{}", done.stderr);
+        assert!(
+            done.code != Some(0) && done.stderr.contains("Cannot remove the default remote"),
+            "{}",
+            done.stderr
+        );
     }),
     ("remote-009", |w| {
         if own_only() {
@@ -48,7 +54,8 @@ pub const CASES: &[Case] = &[
             return;
         }
         for answer in ["n", ""] {
-            let done = Lxc::new().converse(&["remote", "add", "foo", &w.east.address()], &[("ok (y/n", answer)]);
+            let done =
+                Lxc::new().converse(&["remote", "add", "foo", &w.east.address()], &[("ok (y/n", answer)]);
             assert!(done.exits(1).stderr.contains("Server certificate NACKed by user"));
         }
     }),

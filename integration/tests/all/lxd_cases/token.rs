@@ -9,12 +9,19 @@ use super::world::{World, decode, encode};
 pub const CASES: &[Case] = &[
     ("token-001", |w| {
         w.group("g001");
-        let done = w.comity(&["auth", "identity", "create", "tls/t001", "--quiet", "--group", "g001"]).success();
+        let done =
+            w.comity(&["auth", "identity", "create", "tls/t001", "--quiet", "--group", "g001"]).success();
         assert_eq!(decode(&done.stdout)["client_name"], "t001");
         assert_eq!(done.stdout.lines().count(), 1);
         let list = w.admin.get("/1.0/auth/identities?recursion=1").metadata();
-        let row = list.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == "t001")).expect("it is listed");
-        assert_eq!((&row["type"], &row["groups"]), (&json!("Client certificate (pending)"), &json!(["g001"])));
+        let row = list
+            .as_array()
+            .and_then(|rows| rows.iter().find(|row| row["name"] == "t001"))
+            .expect("it is listed");
+        assert_eq!(
+            (&row["type"], &row["groups"]),
+            (&json!("Client certificate (pending)"), &json!(["g001"]))
+        );
     }),
     ("token-002", |w| {
         let body = json!({ "token": true, "type": "client" });
@@ -31,7 +38,10 @@ pub const CASES: &[Case] = &[
         let other = Operator::new();
         other.run(&["remote", "add", "east", &token]).success();
         let list = w.admin.get("/1.0/auth/identities?recursion=1").metadata();
-        let row = list.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == "t004")).expect("it is listed");
+        let row = list
+            .as_array()
+            .and_then(|rows| rows.iter().find(|row| row["name"] == "t004"))
+            .expect("it is listed");
         assert_eq!((&row["type"], &row["groups"]), (&json!("Client certificate"), &json!(["g004"])));
         assert_eq!(row["id"].as_str().map(str::len), Some(64));
     }),
@@ -39,7 +49,10 @@ pub const CASES: &[Case] = &[
         expiring(w, |w| {
             let token = w.identity_token("t005", &[]);
             let late = wait_until_refused(w, &token, "/1.0/auth/identities/tls");
-            assert!(late.contains("expired") || late.contains("No pending") || late.contains("Forbidden"), "{late}");
+            assert!(
+                late.contains("expired") || late.contains("No pending") || late.contains("Forbidden"),
+                "{late}"
+            );
             gone(w, "t005");
         });
     }),
@@ -91,7 +104,8 @@ pub const CASES: &[Case] = &[
         let table = w.comity(&["trust", "list-tokens"]).success().stdout;
         let line = table.lines().find(|line| line.contains("t014")).expect("it is listed").to_owned();
         assert!(line.contains("UTC") || line.contains('Z'), "{line}");
-        let made = w.admin.post("/1.0/certificates", &json!({ "token": true, "type": "client", "name": "t014b" }));
+        let made =
+            w.admin.post("/1.0/certificates", &json!({ "token": true, "type": "client", "name": "t014b" }));
         let metadata = made.expect(202).metadata();
         assert!(metadata["metadata"]["expiresAt"].is_string(), "{metadata}");
     }),
@@ -135,12 +149,16 @@ pub const CASES: &[Case] = &[
     }),
     ("token-021", |w| {
         let token = w.token(&json!({ "token": true, "type": "client", "name": "t021" }));
-        w.admin.post("/1.0/certificates", &json!({ "trust_token": token })).refused(409, "Client is already trusted");
+        w.admin
+            .post("/1.0/certificates", &json!({ "trust_token": token }))
+            .refused(409, "Client is already trusted");
         Http::stranger(&w.east).post("/1.0/certificates", &json!({ "trust_token": token })).expect(403);
     }),
     ("token-022", |w| {
         let token = w.identity_token("t022", &[]);
-        w.admin.post("/1.0/auth/identities/tls", &json!({ "trust_token": token })).refused(409, "Client already trusted");
+        w.admin
+            .post("/1.0/auth/identities/tls", &json!({ "trust_token": token }))
+            .refused(409, "Client already trusted");
     }),
     ("token-023", |w| {
         let token = w.identity_token("t023", &[]);

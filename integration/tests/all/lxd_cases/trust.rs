@@ -60,7 +60,9 @@ pub const CASES: &[Case] = &[
     ("trust-013", |w| {
         w.admin.post("/1.0/projects", &json!({ "name": "blah013" })).expect(201);
         let client = w.client("c013", Some(&["blah013"]));
-        for path in ["/1.0/operations?project=default", "/1.0/storage-pools/default/volumes/custom?project=default"] {
+        for path in
+            ["/1.0/operations?project=default", "/1.0/storage-pools/default/volumes/custom?project=default"]
+        {
             let answer = client.get(path);
             let empty = answer.status == 200 && [json!([]), json!({})].contains(&answer.metadata());
             assert!(empty || answer.status == 403, "{path}: {}", answer.status);
@@ -88,7 +90,8 @@ pub const CASES: &[Case] = &[
     ("trust-024", |w| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (begins, ends, why) in [(-2, -1, "is expired"), (1, 2, "is not valid yet")] {
-            let pair = certificate::timed(folder.path(), "c024", Duration::hours(begins), Duration::hours(ends));
+            let pair =
+                certificate::timed(folder.path(), "c024", Duration::hours(begins), Duration::hours(ends));
             let body = json!({ "type": "client", "name": "c024", "certificate": der_base64(&pair) });
             w.admin.post("/1.0/certificates", &body).refused(400, why);
         }

@@ -50,9 +50,9 @@ impl World {
 
     /// Sets what the group may do to these: entity type, URL, entitlement.
     pub fn permissions(&self, group: &str, permissions: &[(&str, &str, &str)]) -> Answer {
-        let rows = permissions.iter().map(|(kind, url, entitlement)| {
-            json!({ "entity_type": kind, "url": url, "entitlement": entitlement })
-        });
+        let rows = permissions.iter().map(
+            |(kind, url, entitlement)| json!({ "entity_type": kind, "url": url, "entitlement": entitlement }),
+        );
         let body = json!({ "description": "", "permissions": rows.collect::<Vec<Value>>() });
         self.admin.put(&format!("/1.0/auth/groups/{group}"), &body)
     }

@@ -1,14 +1,13 @@
 //! What exists here that permissions can be on.
 
-use schema::name::GroupName;
 use schema::record::{RecordKey, ServiceMatch};
 
+use super::identity;
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::authorize::Entity;
 use crate::store::keys;
 use crate::trust::entity::DEFAULT_PROJECT;
-use crate::trust::identity::IdentityRecord;
 use crate::trust::{IdentityId, provider_group};
 use crate::wire::lxd::entity_url::Named;
 
@@ -71,13 +70,13 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
     found.extend(policy.groups().map(|(name, _)| Named::simple("group", name.as_str())));
     let mapped = policy.provider_groups().keys();
     found.extend(mapped.map(|name| Named::simple("identity_provider_group", name.as_str())));
-    for (id, identity) in &state.identities.all() {
-        found.push(Named::simple("identity", format!("{}/{id}", method(identity))));
-        if identity.is_legacy() {
-            found.extend(
-                id.fingerprint().map(|fingerprint| Named::simple("certificate", fingerprint.to_string())),
-            );
-        }
+    for known in identity::known::every(state).await? {
+        found.push(Named::simple("identity", format!("{}/{}", known.method(), known.identifier())));
+    }
+    for (id, _) in state.identities.all().iter().filter(|(_, identity)| identity.is_legacy()) {
+        found.extend(
+            id.fingerprint().map(|fingerprint| Named::simple("certificate", fingerprint.to_string())),
+        );
     }
     for entry in state.store.range(keys::MANIFEST).await?.entries {
         found.push(Named::simple("manifest", keys::last_part(&entry.key)));
@@ -106,22 +105,4 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
     }
     found.extend(destinations.into_iter().map(|name| Named::simple("service_intentions", name)));
     Ok(found)
-}
-
-/// How an identity proves who it is (LXD: authentication method).
-pub fn method(identity: &IdentityRecord) -> &'static str {
-    identity.collection().rsplit('/').next().unwrap_or_default()
-}
-
-/// The groups that an identity is in, a link's by its declaration.
-pub fn groups_of(state: &ApiState, id: &IdentityId, identity: &IdentityRecord) -> Vec<GroupName> {
-    use crate::trust::Access;
-    if let Some(who) = state.identities.caller_by_id(id) {
-        return who.groups().to_vec();
-    }
-    // One that cannot call yet is in its groups all the same.
-    match &identity.access {
-        Access::Groups(groups) => groups.to_vec(),
-        Access::Unrestricted | Access::Projects(_) => Vec::new(),
-    }
 }

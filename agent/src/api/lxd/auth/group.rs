@@ -18,7 +18,7 @@ use schema::plan::Data;
 use schema::record::{Record as AnyRecord, RecordKey};
 use serde_json::json;
 
-use super::existing::{groups_of, method};
+use super::identity::known::every;
 use super::{Asked, held, proposed};
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, created, empty, sync};
@@ -51,7 +51,7 @@ async fn list(
         return Ok(sync(seen.map(location).collect::<Vec<_>>()));
     }
     let mut records = descriptions(&state).await?;
-    let members = Members::read(&state, &caller, &policy);
+    let members = Members::read(&state, &caller, &policy).await?;
     let groups = seen.map(|name| {
         let record = records.remove(name).unwrap_or_else(|| Record {
             description: String::new(),
@@ -73,7 +73,7 @@ async fn show(
     let (permit, name) = permit(&state, &caller, Entitlement::CanView, &name)?;
     let entitlements = asked.entitlements(&caller, "group")?;
     let (record, _) = current(&state, &name).await?;
-    let members = Members::read(&state, &caller, &state.identities.policy());
+    let members = Members::read(&state, &caller, &state.identities.policy()).await?;
     let mut shown = members.shown(&name, &record);
     shown.access_entitlements = held(&state, &caller, entitlements.as_deref(), permit.entity());
     Ok(etag::put(sync(shown), &tag(&name, &record)))
@@ -297,19 +297,16 @@ struct Members {
 }
 
 impl Members {
-    fn read(state: &ApiState, caller: &Caller, policy: &Policy) -> Self {
+    async fn read(state: &ApiState, caller: &Caller, policy: &Policy) -> Result<Self, LxdError> {
         let mut members = Self { identities: HashMap::new(), provider_groups: HashMap::new() };
-        for (id, identity) in state.identities.all() {
-            let groups = groups_of(state, &id, &identity);
-            if groups.is_empty()
-                || state.permit(caller, Entitlement::CanView, Entity::Identity(id.clone())).is_err()
-            {
+        for known in every(state).await? {
+            let groups = known.groups(state);
+            if groups.is_empty() || state.permit(caller, Entitlement::CanView, known.entity()).is_err() {
                 continue;
             }
-            let method = method(&identity);
-            for group in groups {
-                let listed = members.identities.entry(group).or_default();
-                listed.entry(method.to_owned()).or_default().push(id.to_string());
+            for group in groups.iter() {
+                let listed = members.identities.entry(group.clone()).or_default();
+                listed.entry(known.method().to_owned()).or_default().push(known.identifier());
             }
         }
         for (name, groups) in policy.provider_groups() {
@@ -320,7 +317,7 @@ impl Members {
                 }
             }
         }
-        members
+        Ok(members)
     }
 
     fn shown(&self, name: &GroupName, record: &Record) -> AuthGroup {

@@ -20,7 +20,7 @@ use crate::wire::lxd::identity::{CurrentIdentity, EffectivePermission};
 
 mod bearer;
 mod edit;
-mod known;
+pub mod known;
 mod tls;
 
 use known::Known;

@@ -30,7 +30,9 @@ pub async fn checked(
     }
     let mut granted = proposed.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     for permission in granted.iter_mut().filter(|permission| permission.entity_type == "identity") {
-        permission.entity = permission.entity.take().map(|entity| identified(state, entity));
+        if let Some(entity) = permission.entity.take() {
+            permission.entity = Some(identified(state, entity).await?);
+        }
     }
     granted.sort();
     granted.dedup();
@@ -61,18 +63,17 @@ pub async fn checked(
 }
 
 /// `METHOD/ID` for `METHOD/NAME`, where exactly one identity has the name: permissions are on identities, not on names.
-fn identified(state: &ApiState, entity: String) -> String {
-    let Some((method, name)) = entity.split_once('/') else { return entity };
+async fn identified(state: &ApiState, entity: String) -> Result<String, LxdError> {
+    let Some((method, name)) = entity.split_once('/') else { return Ok(entity) };
     if name.parse::<crate::trust::IdentityId>().is_ok() {
-        return entity;
+        return Ok(entity);
     }
-    let all = state.identities.all();
-    let mut found =
-        all.iter().filter(|(_, known)| known.name == name && super::existing::method(known) == method);
-    match (found.next(), found.next()) {
-        (Some((id, _)), None) => format!("{method}/{id}"),
+    let all = super::identity::known::every(state).await?;
+    let mut found = all.iter().filter(|known| known.name() == name && known.method() == method);
+    Ok(match (found.next(), found.next()) {
+        (Some(known), None) => format!("{method}/{}", known.identifier()),
         _ => entity,
-    }
+    })
 }
 
 fn read(permission: &Permission) -> Result<Granted, LxdError> {
