@@ -174,7 +174,8 @@ pub struct Query {
 }
 
 impl Query {
-    fn wants(&self, record: &Record) -> bool {
+    /// Whether a record is among them, their number aside.
+    pub fn wants(&self, record: &Record) -> bool {
         let who = self.who.as_deref().is_none_or(|who| {
             record.who.name.contains(who) || (!who.is_empty() && record.who.id.starts_with(who))
         });

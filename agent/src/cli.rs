@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod agent;
 mod apply;
+mod audit;
 mod auth;
 mod completion;
 mod context;
@@ -17,10 +18,14 @@ mod edit;
 mod explain;
 mod failure;
 mod link;
+mod monitor;
+mod operation;
 mod output;
 mod plan;
+mod project;
 mod remote;
 mod remotes;
+mod server;
 mod service;
 mod status;
 mod transfer;
@@ -94,6 +99,16 @@ enum Command {
     Volume(volume::Args),
     /// Run and show declared transfers.
     Transfer(transfer::Args),
+    /// Manage projects.
+    Project(project::Args),
+    /// Read and change what is set on the server.
+    Server(server::Args),
+    /// Show and cancel what runs on the server.
+    Operation(operation::Args),
+    /// Show what happens on the server, as it happens.
+    Monitor(monitor::Args),
+    /// Show who did what on the server.
+    Audit(audit::Args),
     /// Print a completion script for a shell.
     Completion(completion::Args),
 }
@@ -156,6 +171,11 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Service(args) => service::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,
+        Command::Project(args) => project::run(args, context).await,
+        Command::Server(args) => server::run(args, context).await,
+        Command::Operation(args) => operation::run(args, context).await,
+        Command::Monitor(args) => monitor::run(args, context).await,
+        Command::Audit(args) => audit::run(args, context).await,
         Command::Completion(args) => Ok(completion::run(&args, context)),
     }
 }

@@ -29,6 +29,7 @@ mod distrust;
 mod follow;
 mod identity;
 mod rotation;
+pub mod server;
 mod service;
 mod succession;
 pub mod tagged;

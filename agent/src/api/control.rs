@@ -5,6 +5,7 @@ use axum::Router;
 use super::ApiState;
 
 mod apply;
+mod audit;
 mod explain;
 pub mod link;
 mod rotation;
@@ -19,6 +20,7 @@ mod watch;
 pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(apply::router())
+        .merge(audit::router())
         .merge(state::router())
         .merge(watch::router())
         .merge(explain::router())

@@ -40,7 +40,11 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// What an operand names, and the agent that has it: `[REMOTE:]NAME`, as LXD's operands are.
-async fn named(context: &Context, operand: &str, what: &str) -> Result<(Client, String), CliError> {
+pub(super) async fn named(
+    context: &Context,
+    operand: &str,
+    what: &str,
+) -> Result<(Client, String), CliError> {
     let (remote, called) = match operand.split_once(':') {
         Some((remote, called)) => (Some(name::<RemoteName>("REMOTE", remote)?), called),
         None => (None, operand),
@@ -52,7 +56,7 @@ async fn named(context: &Context, operand: &str, what: &str) -> Result<(Client, 
 }
 
 /// The agent that an optional `[REMOTE:]` names.
-async fn remote(context: &Context, operand: Option<&str>) -> Result<Client, CliError> {
+pub(super) async fn remote(context: &Context, operand: Option<&str>) -> Result<Client, CliError> {
     let remote = match operand {
         Some(operand) => Some(name::<RemoteName>("REMOTE", operand.strip_suffix(':').unwrap_or(operand))?),
         None => None,

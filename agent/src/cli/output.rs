@@ -107,6 +107,11 @@ impl Output {
         });
     }
 
+    /// Whether documents are asked for in YAML.
+    pub fn is_yaml(&self) -> bool {
+        self.encoding == Encoding::Yaml
+    }
+
     /// A YAML document to standard output.
     pub fn yaml(&self, value: &impl Serialize) {
         self.text(yaml::text(value));
@@ -213,6 +218,11 @@ impl Output {
         // The state is whole after every statement, so a panic elsewhere cannot have torn it.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// A line that others wrote part of, with what would move the cursor made visible.
+pub fn visible_line(text: &str) -> String {
+    visible(&text.replace('\n', ", ")).into_owned()
 }
 
 /// Boxed in ASCII, with the same rule everywhere.

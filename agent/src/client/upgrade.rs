@@ -21,16 +21,29 @@ impl Client {
         protocol: &str,
         secret: Option<&Secret>,
     ) -> Result<Upgraded, ClientError> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(path)
-            .header(header::CONNECTION, "upgrade")
-            .header(header::UPGRADE, protocol);
+        let mut request = asking(Method::POST, path, protocol);
         if let Some(secret) = secret {
             let mut value = HeaderValue::from_str(secret.expose()).map_err(|e| self.unexpected(&e))?;
             value.set_sensitive(true);
             request = request.header(SECRET_HEADER, value);
         }
+        self.take_over(request).await
+    }
+
+    /// The same, with another method and with headers that are the protocol's.
+    pub(super) async fn upgrade_with(
+        &self,
+        method: Method,
+        path: &str,
+        protocol: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Upgraded, ClientError> {
+        let request = asking(method, path, protocol);
+        self.take_over(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)))
+            .await
+    }
+
+    async fn take_over(&self, request: http::request::Builder) -> Result<Upgraded, ClientError> {
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         let request = request.body(body).map_err(|e| self.unexpected(&e))?;
         self.within(async {
@@ -48,4 +61,12 @@ impl Client {
         })
         .await
     }
+}
+
+fn asking(method: Method, path: &str, protocol: &str) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, protocol)
 }
