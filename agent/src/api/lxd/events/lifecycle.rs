@@ -28,7 +28,9 @@ pub fn of(record: &Record) -> Vec<Lifecycle> {
     let mut events = Vec::new();
     if let Some(action) = &named {
         let first = things.iter().find(|thing| Some(thing.noun) == told).or(things.first());
-        let source = record.entities.first().cloned().or(first.map(|thing| thing.source.clone()));
+        let token = || record.context.get("token")?.as_str().map(|id| format!("/1.0/operations/{id}"));
+        let source = record.entities.first().cloned().or_else(token);
+        let source = source.or(first.map(|thing| thing.source.clone()));
         events.push(Lifecycle {
             action: action.clone(),
             name: source.as_deref().and_then(|source| source.rsplit('/').next()).map(str::to_owned),
