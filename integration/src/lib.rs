@@ -5,7 +5,7 @@
 //! started dies with it. What an agent logged is shown when its test fails.
 
 mod agent;
-mod binary;
+pub mod binary;
 pub mod certificate;
 mod clusters;
 mod command;

@@ -28,6 +28,8 @@ use crate::tunnel::{self, Incoming, Session, connect, tls};
 use crate::wire::link::StreamHeader;
 use crate::wire::status::Status;
 
+mod doors;
+
 /// An agent's API, served over the network and the socket.
 struct Served {
     state: ApiState,
