@@ -12,6 +12,7 @@ mod certificates;
 mod cluster_link;
 pub mod etag;
 mod events;
+mod metrics;
 pub mod operation;
 mod project;
 mod server;
@@ -25,6 +26,7 @@ pub fn router(state: &ApiState) -> Router<ApiState> {
         .merge(server::router())
         .merge(auth::router())
         .merge(certificates::router())
+        .merge(metrics::router())
         .merge(cluster_link::router())
         .merge(operation::router())
         .merge(events::router())

@@ -10,6 +10,7 @@ use crate::client::{Client, ClientError};
 
 mod entity;
 mod group;
+mod identity;
 mod permission;
 mod provider_group;
 
@@ -23,6 +24,9 @@ pub struct Args {
 enum Command {
     /// Manage groups: sets of permissions that identities and links are put into.
     Group(group::Args),
+    /// Manage who is known: clients, bearers, peers.
+    #[command(visible_alias = "user")]
+    Identity(identity::Args),
     /// Show what can be granted on what exists here, and who grants it.
     #[command(visible_alias = "perm")]
     Permission(permission::Args),
@@ -34,6 +38,7 @@ enum Command {
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
         Command::Group(args) => group::run(args, context).await,
+        Command::Identity(args) => identity::run(args, context).await,
         Command::Permission(args) => permission::run(args, context).await,
         Command::IdentityProviderGroup(args) => provider_group::run(args, context).await,
     }

@@ -27,6 +27,8 @@ enum Command {
     Switch { name: String },
     /// Print the name of the default one.
     GetDefault,
+    /// Say where one is reached from now on; it must show the same certificate there.
+    SetUrl { name: String, address: String },
     /// Rename one.
     #[command(alias = "mv")]
     Rename { name: String, new: String },
@@ -56,6 +58,10 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
                 Format::Json => output.json(&remotes.default_name()),
                 Format::Text => output.line(remotes.default_name()),
             }
+        }
+        Command::SetUrl { name: changed, address } => {
+            let (changed, address) = (name("NAME", &changed)?, add::address(&address)?);
+            folder.change(|remotes| remotes.set_addresses(&changed, vec![address]))?;
         }
         Command::Rename { name: old, new } => folder.rename(&name("NAME", &old)?, &name("NEW", &new)?)?,
         Command::Remove { name: gone } => folder.remove(&name("NAME", &gone)?)?,

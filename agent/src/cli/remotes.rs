@@ -124,6 +124,14 @@ impl Remotes {
         Ok(())
     }
 
+    /// Says where a remote is reached from now on. Its certificate stays the one that it must show.
+    pub fn set_addresses(&mut self, name: &RemoteName, addresses: Vec<String>) -> Result<(), RemotesError> {
+        changeable(name)?;
+        self.get(name)?;
+        self.remotes.insert(name.clone(), Remote { addresses });
+        Ok(())
+    }
+
     pub fn remove(&mut self, name: &RemoteName) -> Result<(), RemotesError> {
         changeable(name)?;
         self.get(name)?;

@@ -1,22 +1,27 @@
 //! `comity trust`: the clients that a cluster trusts, and the one-time tokens by which others become so.
 
 use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde_json::json;
 
 use super::context::name;
-use super::{CliError, Context, ExitCode, Format, Table};
-use crate::client::ClientError;
+use super::{CliError, Context, ExitCode, Format, Table, edit};
+use crate::client::{ClientError, expires_in};
 use crate::daemon::options::duration;
-use crate::trust::certificate::from_pem;
-use crate::wire::lxd::certificate::Certificate;
+use crate::trust::certificate::{from_pem, to_pem};
+use crate::wire::lxd::certificate::{Certificate, CertificatePatch, CertificatesPost};
+use crate::wire::lxd::identity::TlsIdentityPost;
 
 /// How much of a fingerprint lists show.
 const SHORT: usize = 12;
+/// Largest certificate file that is read.
+const MAX_FILE: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,8 +31,19 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a one-time token by which a client becomes trusted.
+    /// Make a one-time token by which a client becomes trusted, or trust a certificate.
     Add {
+        /// A certificate in PEM to trust; without one, a token is made.
+        certificate: Option<PathBuf>,
+        /// Limit the client to these projects.
+        #[arg(long, value_delimiter = ',', value_name = "PROJECT", conflicts_with = "auth_group")]
+        projects: Vec<String>,
+        /// Limit the client to its projects, even if there are none.
+        #[arg(long, conflicts_with = "auth_group")]
+        restricted: bool,
+        /// What the certificate is for.
+        #[arg(long = "type", value_name = "TYPE", default_value = "client", value_parser = ["client", "metrics"])]
+        kind: String,
         /// What the client will be called here.
         #[arg(long)]
         name: Option<String>,
@@ -41,6 +57,10 @@ enum Command {
     /// List the clients that are trusted.
     #[command(alias = "ls")]
     List,
+    /// Show an entry, by its fingerprint or the beginning of it.
+    Show { fingerprint: String },
+    /// Change an entry as YAML: from standard input, or in an editor.
+    Edit { fingerprint: String },
     /// Stop trusting a client, by its fingerprint or the beginning of it.
     #[command(alias = "rm")]
     Remove { fingerprint: String },
@@ -52,7 +72,35 @@ enum Command {
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
-        Command::Add { name, expires, auth_group } => add(context, name, expires, &auth_group).await,
+        Command::Add { certificate, projects, restricted, kind, name, expires, auth_group } => {
+            let restricted = restricted || !projects.is_empty();
+            let body = CertificatesPost {
+                kind,
+                projects,
+                restricted,
+                expires_in: expires_in(expires),
+                ..CertificatesPost::default()
+            };
+            match certificate {
+                Some(path) => add_file(context, &path, name, body, auth_group).await,
+                None => add(context, name, body, &auth_group).await,
+            }
+        }
+        Command::Show { fingerprint } => {
+            let shown = context.client(None).await?.certificate(&fingerprint).await.map_err(missing)?;
+            match context.output.format() {
+                Format::Json => context.output.json(&shown),
+                Format::Text => context.output.yaml(&shown),
+            }
+            Ok(ExitCode::Done)
+        }
+        Command::Edit { fingerprint } => {
+            let client = context.client(None).await?;
+            let current = client.certificate(&fingerprint).await.map_err(missing)?;
+            let written: CertificatePatch = edit::changed(context, &current, EXPLAINED)?;
+            client.edit_certificate(&current.fingerprint, &written).await?;
+            Ok(ExitCode::Done)
+        }
         Command::List => list(context).await,
         Command::Remove { fingerprint } => remove(context, &fingerprint).await,
         Command::ListTokens => list_tokens(context).await,
@@ -63,7 +111,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
 async fn add(
     context: &Context,
     given: Option<String>,
-    expires: Option<Duration>,
+    body: CertificatesPost,
     groups: &[String],
 ) -> Result<ExitCode, CliError> {
     let output = &context.output;
@@ -83,7 +131,14 @@ async fn add(
         .iter()
         .map(|group| name::<schema::name::GroupName>("--auth-group", group).map(String::from))
         .collect::<Result<Vec<_>, _>>()?;
-    let minted = context.client(None).await?.mint_token(&called, &groups, expires).await?;
+    let client = context.client(None).await?;
+    let minted = if groups.is_empty() {
+        client.mint_certificate(&CertificatesPost { name: called.clone(), token: true, ..body }).await?
+    } else {
+        let (name, expires_in) = (called.clone(), body.expires_in);
+        let body = TlsIdentityPost { name, token: true, groups, expires_in, ..TlsIdentityPost::default() };
+        client.mint_identity(&body).await?
+    };
     // The one place where a token's text is printed: it was asked for.
     let text = minted.token.encode();
     match output.format() {
@@ -92,13 +147,66 @@ async fn add(
         ),
         Format::Text => {
             if !output.quiet() {
-                output.line(format!("Client {called} trust token:"));
+                output.line(format!("Client {called} certificate add token:"));
             }
             output.line(text.expose());
         }
     }
     Ok(ExitCode::Done)
 }
+
+/// Trusts the certificate in a file, under the file's name unless another is given.
+async fn add_file(
+    context: &Context,
+    path: &Path,
+    given: Option<String>,
+    body: CertificatesPost,
+    groups: Vec<String>,
+) -> Result<ExitCode, CliError> {
+    let der = certificate_file(path, MAX_FILE)?;
+    let file = || path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = given.unwrap_or_else(file);
+    let client = context.client(None).await?;
+    if groups.is_empty() {
+        use base64::Engine as _;
+        let certificate = base64::engine::general_purpose::STANDARD.encode(&der);
+        client.add_certificate(&CertificatesPost { name, certificate, ..body }).await?;
+    } else {
+        let certificate = to_pem(&der);
+        client.add_identity(&TlsIdentityPost { name, certificate, groups, ..Default::default() }).await?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// The certificate in a PEM file.
+pub(super) fn certificate_file(path: &Path, most: u64) -> Result<CertificateDer<'static>, CliError> {
+    use std::io::Read as _;
+    let failed = |why: String| CliError::failed(format!("{}: {why}", path.display())).code("bad-certificate");
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    file.take(most).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    from_pem(&text).ok_or_else(|| failed("this is no certificate in PEM".to_owned()))
+}
+
+fn missing(error: ClientError) -> CliError {
+    match error {
+        ClientError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
+            CliError::failed("No trusted client has this fingerprint")
+                .code("not-found")
+                .hint("`comity trust list` shows the clients that are trusted.")
+        }
+        error => error.into(),
+    }
+}
+
+const EXPLAINED: &str = "\
+### This is a YAML representation of the certificate.
+### Any line starting with a '# will be ignored.
+###
+### name: laptop
+### restricted: true
+### projects:
+### - default";
 
 /// A trusted client as `trust list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -163,14 +271,7 @@ fn date(at: Option<Timestamp>) -> String {
 }
 
 async fn remove(context: &Context, fingerprint: &str) -> Result<ExitCode, CliError> {
-    context.client(None).await?.distrust(fingerprint).await.map_err(|error| match error {
-        ClientError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
-            CliError::failed("No trusted client has this fingerprint")
-                .code("not-found")
-                .hint("`comity trust list` shows the clients that are trusted.")
-        }
-        error => error.into(),
-    })?;
+    context.client(None).await?.distrust(fingerprint).await.map_err(missing)?;
     Ok(ExitCode::Done)
 }
 
@@ -196,14 +297,14 @@ async fn list_tokens(context: &Context) -> Result<ExitCode, CliError> {
 async fn revoke_token(context: &Context, called: &str) -> Result<ExitCode, CliError> {
     context.client(None).await?.revoke_token(called).await.map_err(|error| match error {
         ClientError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
-            CliError::failed("No trust token for a client of this name")
+            CliError::failed(format!("No certificate add token for member {called}"))
                 .code("not-found")
                 .hint("`comity trust list-tokens` shows those that can still be redeemed.")
         }
         error => error.into(),
     })?;
     if !context.output.quiet() {
-        context.output.line("Trust token deleted");
+        context.output.line(format!("Certificate add token for {called} deleted"));
     }
     Ok(ExitCode::Done)
 }

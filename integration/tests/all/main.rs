@@ -8,6 +8,7 @@ mod events;
 mod failures;
 mod groups;
 mod hostile;
+mod identities;
 mod link_types;
 mod links;
 mod lxc;

@@ -26,7 +26,7 @@ pub struct Args {
     /// A trust token, or where it is reached: HOST or HOST:PORT.
     token_or_address: String,
     /// The trust token, where an address is given.
-    #[arg(long)]
+    #[arg(long, visible_alias = "password")]
     token: Option<String>,
     /// Take the certificate that the address shows, without being asked.
     #[arg(long)]
@@ -76,7 +76,7 @@ async fn by_token(
         ClientError::Unreachable { .. } => CliError::from(error)
             .hint("The token names these addresses. Is the agent running, and do they lead to it from here? Another one can be given: `comity remote add NAME ADDRESS --token TOKEN`."),
         ClientError::Refused { hint: None, .. } => CliError::from(error)
-            .hint("A token works once and for a limited time: `comity trust add` there makes another."),
+            .hint("The token may have been used, revoked or never issued; one works once and for a limited time. `comity trust add` there makes another."),
         error => error.into(),
     })?;
     // A token that was given out before the cluster renewed its certificate names the one before.
@@ -197,7 +197,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// `HOST:PORT` from what people type: with or without a port, with or without `https://`.
-fn address(text: &str) -> Result<String, CliError> {
+pub(super) fn address(text: &str) -> Result<String, CliError> {
     let wrong = || {
         CliError::usage("that is neither a trust token nor an address")
             .hint("An address is HOST or HOST:PORT; a token is what `comity trust add` prints.")
