@@ -69,10 +69,11 @@ impl Peering {
             })?;
             let first = !*heard;
             *heard = true;
-            self.take(link, &mut inbox, frame)?;
             if first {
+                // Before it shows as ACTIVE: a session that ends at once must not leave a link that was, and never was.
                 self.confirm_active(link).await;
             }
+            self.take(link, &mut inbox, frame)?;
         }
     }
 
