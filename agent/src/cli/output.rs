@@ -283,7 +283,8 @@ impl Table {
         drawn.load_style(TableStyle::new().content_lines(ContentLineStyle::new(' ', ' ', ' ')));
         drawn.set_header(&self.head);
         drawn.add_rows(&self.rows);
-        drawn.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+        let lines: Vec<String> = drawn.lines().map(|line| line.trim_end().to_owned()).collect();
+        lines.join("\n") + "\n"
     }
 }
 

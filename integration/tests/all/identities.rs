@@ -39,12 +39,13 @@ fn a_pending_identity_becomes_one_of_its_groups() {
     let (token, place) = pending(&east, "ada", &[]);
     assert_eq!(local.get(&place).expect(200).metadata()["type"], "Client certificate (pending)");
     let twice = json!({ "name": "ada", "token": true });
-    local.post("/1.0/auth/identities/tls", &twice).refused(409, "An identity with name \"ada\" already exists");
+    local
+        .post("/1.0/auth/identities/tls", &twice)
+        .refused(409, "An identity with name \"ada\" already exists");
     local.patch(&place, &json!({ "groups": ["viewers"] })).expect(200);
-    local.patch(&place, &json!({ "tls_certificate": "x" })).refused(
-        400,
-        "Cannot update certificate for identities of type \"Client certificate (pending)\"",
-    );
+    local
+        .patch(&place, &json!({ "tls_certificate": "x" }))
+        .refused(400, "Cannot update certificate for identities of type \"Client certificate (pending)\"");
 
     let ada = Http::stranger(&east);
     redeem(&ada, "").refused(403, "Trust token required");
@@ -69,7 +70,8 @@ fn a_pending_identity_becomes_one_of_its_groups() {
     // It may renew its own certificate, and nothing else of itself.
     let own = format!("/1.0/auth/identities/tls/{}", ada.fingerprint());
     let next = Arc::new(KeyPair::generate("next", &[]).expect("a key pair"));
-    ada.put(&own, &json!({ "tls_certificate": next.pem })).refused(403, "Only the certificate may be changed");
+    ada.put(&own, &json!({ "tls_certificate": next.pem }))
+        .refused(403, "Only the certificate may be changed");
     ada.patch(&own, &json!({ "groups": [] })).refused(403, "Only the certificate may be changed");
     ada.put(&own, &json!({ "tls_certificate": next.pem, "groups": ["viewers"] })).expect(200);
     ada.get("/1.0/auth/identities").refused(403, "Forbidden");
@@ -185,8 +187,7 @@ fn the_trust_store_has_its_own_rules() {
     let metrics = Http::stranger(&east);
     metrics.get("/1.0/metrics").refused(403, "Forbidden");
     let pair = metrics.identity.clone().expect("a certificate");
-    let add =
-        json!({ "type": "metrics", "name": "m", "certificate": integration::http::der_base64(&pair) });
+    let add = json!({ "type": "metrics", "name": "m", "certificate": integration::http::der_base64(&pair) });
     local.post("/1.0/certificates", &add).expect(201);
     let text = metrics.get("/1.0/metrics").expect(200).body;
     assert!(String::from_utf8_lossy(&text).ends_with("# EOF\n"));

@@ -1,5 +1,7 @@
 //! The entity that a permission is on, as LXD's commands take it: `TYPE [NAME] ENTITLEMENT [key=value…]`.
 
+use std::fmt::Write as _;
+
 use schema::diagnostic::nearest::suggestion;
 use schema::kind::auth_group::entitlements::{ENTITY_TYPES, EntityType, entity_type};
 
@@ -119,7 +121,9 @@ fn nameless(command: &str, group: &str, known: &EntityType, rest: &[String]) -> 
         "A permission on {article} {kind} names the {kind}: `{command} {group} {kind} NAME {entitlement}{more}`"
     );
     if !more.is_empty() {
-        hint += &format!(
+        // Writing to a String does not fail.
+        let _ = write!(
+            hint,
             "\nThe group must be able to view the project as well: `{command} {group} project default can_view`"
         );
     }

@@ -34,8 +34,8 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let (mut from, mut query) = (None, String::new());
     for word in &words {
         match word.split_once('=') {
-            Some(("project", name)) => query += &format!("&project={}", segment(name)),
-            Some(("entity_type", name)) => query += &format!("&entity-type={}", segment(name)),
+            Some(("project", name)) => query.extend(["&project=", &segment(name)]),
+            Some(("entity_type", name)) => query.extend(["&entity-type=", &segment(name)]),
             Some((key, _)) => {
                 return Err(CliError::usage(format!(
                     "Unknown filter {key:?}: there are project and entity_type"

@@ -17,7 +17,7 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
     let declared = async |record: RecordKey| stored(keys::declared(&record)).await;
     let policy = state.identities.policy();
     Ok(match entity {
-        Entity::Server | Entity::ExportedServices => true,
+        Entity::Server | Entity::ExportedServices | Entity::ServiceIntentions(ServiceMatch::Any) => true,
         Entity::Project(name) => {
             name.as_str() == DEFAULT_PROJECT || stored(format!("/project/{name}")).await?
         }
@@ -37,7 +37,6 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         }
         Entity::Service(name) => declared(RecordKey::Service(name.clone())).await?,
         // Intentions may be written before the service that they are about is there: somebody has to be let to.
-        Entity::ServiceIntentions(ServiceMatch::Any) => true,
         Entity::ServiceIntentions(ServiceMatch::Named(name)) => {
             declared(RecordKey::Service(name.clone())).await?
                 || !state
@@ -91,7 +90,7 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
                 destinations.insert(name.to_string());
             }
             Some(RecordKey::Intention { destination, .. }) => {
-                _ = destinations.insert(destination.to_string())
+                destinations.insert(destination.to_string());
             }
             Some(RecordKey::Volume { pool, volume }) => found.push(Named {
                 entity_type: "storage_volume",

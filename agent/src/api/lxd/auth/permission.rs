@@ -7,7 +7,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use schema::diagnostic::secret::without_tokens;
-use schema::kind::auth_group::entitlements::{DERIVED, NOT_HERE, entity_type};
+use schema::kind::auth_group::entitlements::{DERIVED, EntityType, NOT_HERE, entity_type};
 use serde::Deserialize;
 
 use super::existing::every;
@@ -86,7 +86,7 @@ fn is_of(named: &Named, project: &str) -> bool {
 fn possible(entities: &[Named]) -> impl Iterator<Item = Permission> {
     entities.iter().flat_map(|named| {
         let url = named.url();
-        let words = entity_type(named.entity_type).into_iter().flat_map(|known| known.words());
+        let words = entity_type(named.entity_type).into_iter().flat_map(EntityType::words);
         words.map(move |word| Permission {
             entity_type: named.entity_type.to_owned(),
             url: url.clone(),
