@@ -27,6 +27,7 @@ pub enum ForgetError {
 
 /// Takes the permissions on entities that are going out of every group that no manifest owns. `besides` names the keys
 /// that the same commit writes anyway.
+#[allow(clippy::implicit_hasher, reason = "callers have no hasher of their own")]
 pub async fn permissions_on(
     store: &dyn Store,
     gone: &HashSet<Entity>,
@@ -51,6 +52,7 @@ pub async fn permissions_on(
 }
 
 /// Takes the permissions on `gone` out of a group. False if it has none.
+#[allow(clippy::implicit_hasher, reason = "callers have no hasher of their own")]
 pub fn without(group: &mut AuthGroup, gone: &HashSet<Entity>) -> bool {
     let before = group.permissions.len();
     group.permissions.retain(|permission| Entity::meant_by(permission).is_none_or(|on| !gone.contains(&on)));
