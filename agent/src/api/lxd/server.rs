@@ -17,7 +17,10 @@ use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
 use crate::wire::lxd::server::{Environment, ServerInfo, Text};
 
+mod remembered;
 mod settings;
+
+use remembered::Basis;
 
 /// What clients may count on, by LXD's names. Only what works is named.
 const EXTENSIONS: &[&str] = &[
@@ -52,36 +55,48 @@ async fn show(
     Extension(connection): Extension<Arc<Connection>>,
 ) -> Response {
     let trusted = caller.is_trusted();
-    let method = caller.method().filter(|_| trusted);
-    let name = trusted.then(|| caller.username());
-    let edits = state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok();
-    let current = state.settings.current();
+    let basis = Basis {
+        settings: state.settings.current(),
+        identity: state.identity.current(),
+        addresses: state.addresses.current(),
+        server: state.name.clone(),
+        edits: state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok(),
+        trusted,
+        client_certificate: connection.certificate().is_some(),
+        method: caller.method().filter(|_| trusted),
+        name: trusted.then(|| caller.username()),
+    };
+    remembered::answer(basis, answer)
+}
+
+fn answer(basis: &Basis) -> Response {
+    let entries = basis.settings.entries();
     let info = ServerInfo {
-        config: edits.then(|| {
-            let entries = current.entries().iter();
+        config: basis.edits.then(|| {
+            let entries = entries.iter();
             entries.map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>()
         }),
         api_extensions: EXTENSIONS.iter().copied().map(Text::Borrowed).collect(),
         api_status: "stable".into(),
         api_version: "1.0".into(),
-        auth: if trusted { "trusted" } else { "untrusted" }.into(),
+        auth: if basis.trusted { "trusted" } else { "untrusted" }.into(),
         public: false,
         auth_methods: vec!["tls".into(), "bearer".into()],
-        client_certificate: connection.certificate().is_some(),
-        auth_user_name: name,
-        auth_user_method: method.map(Into::into),
-        environment: trusted.then(|| environment(&state)),
+        client_certificate: basis.client_certificate,
+        auth_user_name: basis.name.clone(),
+        auth_user_method: basis.method.map(Into::into),
+        environment: basis.trusted.then(|| environment(basis)),
     };
-    if edits { etag::put(sync(info), current.entries()) } else { sync(info) }
+    if basis.edits { etag::put(sync(info), entries) } else { sync(info) }
 }
 
-fn environment(state: &ApiState) -> Environment {
+fn environment(basis: &Basis) -> Environment {
     let machine: &'static Machine = &MACHINE;
     Environment {
-        addresses: state.addresses.current().to_vec(),
+        addresses: basis.addresses.to_vec(),
         architectures: vec![std::env::consts::ARCH.into()],
-        certificate: state.identity.current().pem.clone(),
-        certificate_fingerprint: state.identity.fingerprint().to_string(),
+        certificate: basis.identity.pem.clone(),
+        certificate_fingerprint: basis.identity.fingerprint.to_string(),
         driver: Text::default(),
         driver_version: Text::default(),
         kernel: machine.kernel.as_str().into(),
@@ -92,7 +107,7 @@ fn environment(state: &ApiState) -> Environment {
         project: "default".into(),
         server: "comity".into(),
         server_clustered: false,
-        server_name: state.name.to_string(),
+        server_name: basis.server.to_string(),
         server_pid: std::process::id(),
         server_version: env!("CARGO_PKG_VERSION").into(),
         storage: "dir".into(),
