@@ -111,10 +111,11 @@ impl Http {
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n");
         for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name, ": ", value, "\r\n"]);
         }
         if let Some(body) = body {
-            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+            let length = body.len().to_string();
+            text.extend(["content-type: application/json\r\ncontent-length: ", &length, "\r\n"]);
         }
         text = text + "\r\n" + body.unwrap_or_default();
         let answer = match &self.target {

@@ -119,15 +119,15 @@ impl Transcript {
     #[allow(clippy::needless_pass_by_value)] // a command that was recorded is done with
     pub fn add(&mut self, done: Done) {
         let code = done.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
-        self.text += &format!("$ {}\n{}", done.command, done.stdout);
+        self.text.extend(["$ ", &done.command, "\n", &done.stdout]);
         if !done.stdout.is_empty() && !done.stdout.ends_with('\n') {
             self.text.push('\n');
         }
         for line in done.stderr.lines() {
-            self.text += &format!("! {line}\n");
+            self.text.extend(["! ", line, "\n"]);
         }
         if done.code != Some(0) {
-            self.text += &format!("(exit {code})\n");
+            self.text.extend(["(exit ", &code, ")\n"]);
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) struct TooSlow;
 
 impl Paced {
     /// The body, and a flag that is set once its sender was too slow. A body that is empty needs neither.
-    pub(super) fn new(body: Body, allowance: Allowance) -> (Body, Option<Arc<AtomicBool>>) {
+    pub(super) fn keeping(body: Body, allowance: Allowance) -> (Body, Option<Arc<AtomicBool>>) {
         if body.is_end_stream() {
             return (body, None);
         }
@@ -121,14 +121,14 @@ mod tests {
     #[tokio::test]
     async fn a_sender_that_stops_is_cut_off_and_one_that_does_not_is_heard() {
         let allowance = Allowance { gap: Duration::from_millis(50), grace: 20 * SECOND, bytes_a_second: 1 };
-        let (body, too_slow) = Paced::new(Body::from("whole"), allowance);
+        let (body, too_slow) = Paced::keeping(Body::from("whole"), allowance);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "whole");
         assert!(!too_slow.unwrap().load(Ordering::Acquire));
 
         let stuck = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-        let (body, too_slow) = Paced::new(Body::from_stream(stuck), allowance);
+        let (body, too_slow) = Paced::keeping(Body::from_stream(stuck), allowance);
         assert!(body.collect().await.is_err());
         assert!(too_slow.unwrap().load(Ordering::Acquire));
-        assert!(Paced::new(Body::empty(), allowance).1.is_none());
+        assert!(Paced::keeping(Body::empty(), allowance).1.is_none());
     }
 }

@@ -139,7 +139,7 @@ pub(super) async fn observe(
     if !request.body().is_end_stream() {
         request = request.map(|body| {
             let allowance = if trusted { pace::TRUSTED } else { pace::STRANGER };
-            let (body, flag) = Paced::new(body, allowance);
+            let (body, flag) = Paced::keeping(body, allowance);
             too_slow = flag;
             if trusted { body } else { Body::new(Limited::new(body, STRANGER_BODY)) }
         });

@@ -6,6 +6,14 @@
 //! on the same key exchange and cipher, which is checked and printed. Each round measures one right after the other,
 //! and the ratio is the median of the rounds': what else the machine does then changes both. `per_cpu_second` is what
 //! the servers' own processor time allows, which other load hardly changes.
+//!
+//! What was done for it, and what the ratio of requests was after (two cores, both of them busy with other builds):
+//! 0.31 before. A certificate read once for its connection, no line in the log for who is trusted and only looks, no
+//! system call for a request's id, answers written without a tree of values: 0.43. The API's state behind one pointer
+//! (copying its twenty parts was 13 % of all time), what all requests share as one function round the router instead of
+//! two layers in every route, and `GET /1.0` without copies of what never changes: 0.68. Its answers remembered while
+//! all that they say is the same: not measured yet. What is left is spread thin: the kernel's share, memory for hyper's
+//! and axum's boxes, TLS. Handshakes needed nothing: 2.1 to 2.5 times nginx's, whose OpenSSL 3.0 is slower at P-256.
 
 use std::path::Path;
 use std::sync::Arc;
