@@ -173,7 +173,7 @@ async fn add_file(
         client.add_certificate(&CertificatesPost { name, certificate, ..body }).await?;
     } else {
         let certificate = to_pem(&der);
-        client.add_identity(&TlsIdentityPost { name, certificate, groups, ..Default::default() }).await?;
+        client.add_identity(&TlsIdentityPost { name, groups, certificate, ..Default::default() }).await?;
     }
     Ok(ExitCode::Done)
 }
