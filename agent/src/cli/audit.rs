@@ -43,9 +43,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let json = output.format() == Format::Json;
     if args.follow {
         client
-            .audit(&query, |record| match json {
-                true => output.line(record),
-                false => output.line(visible_line(&cells(&record).join("  "))),
+            .audit(&query, |record| {
+                if json {
+                    output.line(record);
+                } else {
+                    output.line(visible_line(&cells(&record).join("  ")));
+                }
             })
             .await?;
         return Err(CliError::failed("the agent has ended the stream of its log").code("ended"));

@@ -11,6 +11,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+mod feed;
+
 const USUAL: &str = "info,hyper=warn,h2=warn,hyper_util=warn,rustls=warn,yamux=warn,notify=warn";
 
 /// How log lines look.
@@ -38,7 +40,8 @@ pub fn start(format: LogFormat) {
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_ansi(false).boxed(),
     };
     // A second start in one process (tests) keeps the first log.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    let feed = feed::Feed.with_filter(filter.clone());
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).with(feed).try_init();
     if let Some(error) = fault {
         tracing::warn!(%error, "COMITY_LOG is not a filter; the usual one is used");
     }
