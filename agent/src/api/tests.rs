@@ -147,9 +147,13 @@ impl Served {
 
     /// A client that is trusted, by token.
     async fn trusted(&self, groups: &[String]) -> (Arc<KeyPair>, Client) {
+        self.trusted_as("laptop", groups).await
+    }
+
+    async fn trusted_as(&self, name: &str, groups: &[String]) -> (Arc<KeyPair>, Client) {
         let pair = Arc::new(KeyPair::generate("laptop", &[]).unwrap());
         let client = self.remote(Some(&pair));
-        let minted = self.local().mint_token("laptop", groups, None).await.unwrap();
+        let minted = self.local().mint_token(name, groups, None).await.unwrap();
         client.redeem_token(minted.token.encode().expose()).await.unwrap();
         (pair, client)
     }
@@ -393,7 +397,7 @@ async fn a_stranger_sends_no_large_body() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_same_name_is_another_client() {
+async fn an_operation_is_for_who_started_it() {
     let served = Served::new().await;
     let nobody = json!({"v": 1, "data": {"record": {"auth_group": {"permissions": []}}}});
     let put =
@@ -402,7 +406,7 @@ async fn a_client_of_the_same_name_is_another_client() {
     served.state.store.commit(Txn { guards: Vec::new(), ops: vec![put] }).await.unwrap();
     changed.changed().await.unwrap();
     let (first, _) = served.trusted(&["nobody".to_owned()]).await;
-    let (second, _) = served.trusted(&["nobody".to_owned()]).await;
+    let (second, _) = served.trusted_as("desktop", &["nobody".to_owned()]).await;
     let start = crate::operation::Start {
         class: crate::operation::Class::Task,
         description: "Testing",

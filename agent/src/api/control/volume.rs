@@ -7,6 +7,7 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use schema::kind::transfer::Mode;
 use schema::name::{PoolName, VolumeName};
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use crate::api::lxd::operation;
 use crate::api::problem::Problem;
 use crate::api::upgrade::{revoked, take_over};
 use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
+use crate::audit::{Action, Record};
 use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
 use crate::dataset::PoolError;
@@ -96,7 +98,7 @@ async fn pull(
         resources: vec![format!("/1.0/storage-pools/{}/volumes/custom/{}", target.pool, target.volume)],
     };
     let then = recorded(&state, &permit, &target.pool, &target.volume, asked.description);
-    let transfers = state.transfers.clone();
+    let (transfers, audit) = (state.transfers.clone(), state.audit.clone());
     let operation = state.operations.start(&state.tasks, start, |handle| async move {
         let received = match (asked.source, from) {
             (PullSource::Remote(source), _) => transfers.pull(&permit, &source, &target, &handle, then).await,
@@ -106,10 +108,18 @@ async fn pull(
             }
         };
         let received = received.map_err(|e| e.to_string())?;
+        audit.record(told(&permit, &target));
         let pulled = Pulled { total: received.total, received: received.moved, unset: received.unset };
         serde_json::to_value(pulled).map_err(|e| e.to_string())
     });
     Ok((StatusCode::ACCEPTED, Json(operation::body(&operation))))
+}
+
+/// What the audit log is told of data that was taken in.
+fn told(permit: &Permit, target: &Target) -> Record {
+    let Target { pool, volume, .. } = target;
+    Record::new(permit.caller(), Action::TransferReceived, Timestamp::now())
+        .on(format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}"))
 }
 
 async fn import(
@@ -134,6 +144,7 @@ async fn import(
         tokio::select! {
             imported = work => match imported {
                 Ok(done) => {
+                    state.audit.record(told(&permit, &target));
                     let caller = permit.caller();
                     let volume = format_args!("{}/{}", target.pool, target.volume);
                     tracing::info!(%caller, %volume, total = done.total, received = done.moved, "imported");
