@@ -121,7 +121,7 @@ impl Http {
         let answer = match &self.target {
             Target::Socket(path) => exchange(unix(path), text.as_bytes()),
             Target::Tls { .. } => {
-                exchange(self.connect().expect("the agent can be reached"), text.as_bytes())
+                exchange_over_tls(self.connect().expect("the agent can be reached"), text.as_bytes())
             }
         };
         let (status, headers, body) = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
@@ -214,6 +214,31 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Parts> 
         Ok(answer) => Ok(answer),
         Err(error) => Err(written.err().unwrap_or(error)),
     }
+}
+
+/// As `exchange`. rustls writes what is left before it reads, and fails by that where the server has hung up: so what
+/// arrived is read past it.
+fn exchange_over_tls(mut stream: Tls, request: &[u8]) -> io::Result<Parts> {
+    let written = stream.write_all(request).and_then(|()| stream.flush());
+    if written.is_ok() {
+        return read_answer(&mut BufReader::new(stream));
+    }
+    struct Arrived(Tls);
+    impl Read for Arrived {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            loop {
+                match self.0.conn.reader().read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return read,
+                }
+                if self.0.conn.read_tls(&mut self.0.sock)? == 0 {
+                    return Ok(0);
+                }
+                self.0.conn.process_new_packets().map_err(io::Error::other)?;
+            }
+        }
+    }
+    read_answer(&mut BufReader::new(Arrived(stream))).map_err(|error| written.err().unwrap_or(error))
 }
 
 /// Reads one answer, its body by its stated length or until the end.
