@@ -1,6 +1,6 @@
 manifest "shop" {
   cluster = "east"
-  owners  = ["admins"]
+  owners  = ["wizard"]
 }
 
 auth_group "clusters" {}
