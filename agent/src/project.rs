@@ -162,7 +162,7 @@ impl Projects {
             if self.contains(to.as_str()) {
                 return Err(ProjectError::Exists(to.clone()));
             }
-            let mut txn = self.removal(from, &held);
+            let mut txn = removal(from, &held);
             txn.guards.push(Guard { key: keys::project(to), modify_revision: Revision(0) });
             txn.ops.push(Op::Put { key: keys::project(to), value: encode(&held.project) });
             reference::rewrite(&*self.store, &mut txn, from, Some(to)).await?;
@@ -186,7 +186,7 @@ impl Projects {
         }
         for _ in 0..TRIES {
             let held = self.get(name).ok_or(ProjectError::NotFound)?;
-            let mut txn = self.removal(name, &held);
+            let mut txn = removal(name, &held);
             reference::rewrite(&*self.store, &mut txn, name, None).await?;
             match self.commit(permit, Action::ProjectDeleted, name, txn, now).await {
                 Err(ProjectError::Commit(CommitError::Conflict(_))) => self.read_again().await?,
@@ -194,12 +194,6 @@ impl Projects {
             }
         }
         Err(ProjectError::Contended)
-    }
-
-    fn removal(&self, name: &ProjectName, held: &Held) -> Txn {
-        let key = keys::project(name);
-        let guards = vec![Guard { key: key.clone(), modify_revision: held.revision }];
-        Txn { guards, ops: vec![Op::Delete { key }] }
     }
 
     async fn commit(
@@ -283,6 +277,12 @@ impl Projects {
             };
         }
     }
+}
+
+fn removal(name: &ProjectName, held: &Held) -> Txn {
+    let key = keys::project(name);
+    let guards = vec![Guard { key: key.clone(), modify_revision: held.revision }];
+    Txn { guards, ops: vec![Op::Delete { key }] }
 }
 
 fn default_name() -> ProjectName {

@@ -25,7 +25,7 @@ async fn the_listener_moves_at_once_and_open_connections_live_on() {
     drop(taken);
     assert_eq!(set(&mut open, &free).await.0, StatusCode::OK);
     assert!(reaches(&free).await);
-    assert_eq!(served.state.addresses.current().to_vec(), [free.clone()]);
+    assert_eq!(served.state.addresses.current().to_vec(), std::slice::from_ref(&free));
     let closed = async {
         while reaches(&served.address).await {
             tokio::task::yield_now().await;
