@@ -61,7 +61,7 @@ impl Attempts {
         let most = INTERVAL * (BURST - 1);
         if outstanding > most {
             count.refused += 1;
-            return Verdict::TooMany { retry_after: outstanding - most, refused: count.refused };
+            return Verdict::TooMany { retry_after: outstanding.saturating_sub(most), refused: count.refused };
         }
         count.refused = 0;
         count.until = count.until.max(now) + INTERVAL;
@@ -89,7 +89,7 @@ impl Source {
                 let [a, b, c, d, ..] = address.segments();
                 Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
             }
-            v4 => v4,
+            v4 @ IpAddr::V4(_) => v4,
         })
     }
 }
