@@ -156,6 +156,7 @@ pub struct Presented {
 
 /// What an issuer's half makes of a redemption.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // made once a redemption and taken apart at once
 pub enum Activation {
     /// The token was consumed; this is to be written.
     Fresh(Half),
@@ -321,7 +322,7 @@ impl Half {
     }
 
     /// A public link pins `peer` from now on.
-    pub fn pinned(self, peer: Peer) -> Half {
+    pub fn pinned(peer: Peer) -> Half {
         Half::Established(Established {
             kind: LinkType::Public,
             peer,

@@ -102,7 +102,8 @@ pub async fn guest(store: &dyn Store, peer: &Fingerprint) -> Result<Option<(Link
     };
     let held = read(store, &link).await?;
     let stands = held.half.admitted().is_some_and(|admitted| admitted.accepts(peer));
-    Ok((!stands).then(|| (link, Guard { key, modify_revision: entry.modify_revision })))
+    let guard = Guard { key, modify_revision: entry.modify_revision };
+    Ok((!stands).then_some((link, guard)))
 }
 
 pub async fn tombstone(

@@ -153,7 +153,7 @@ impl Peering {
     ) -> Result<bool, PeeringError> {
         let (_, declared) = self.public(link).await?;
         let certificate = peer.fingerprint;
-        let after = before.half.clone().pinned(peer);
+        let after = Half::pinned(peer);
         if before.half == after {
             return Ok(true);
         }

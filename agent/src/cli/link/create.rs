@@ -112,7 +112,7 @@ async fn by_token(context: &Context, at: &At, post: &LinkPost) -> Result<ExitCod
         }
     })?;
     if !pending {
-        return done(context, &at.link, &format!("Cluster link {} created", at.link));
+        return Ok(done(context, &at.link, &format!("Cluster link {} created", at.link)));
     }
     let token: TrustToken = serde_json::from_value(answer)
         .map_err(|_| CliError::failed("the agent's answer holds no token").code("unexpected-answer"))?;
@@ -156,7 +156,7 @@ async fn public(context: &Context, at: &At, mut post: LinkPost) -> Result<ExitCo
         }
         return Err(error);
     }
-    done(context, &at.link, &format!("Cluster link {} created", at.link))
+    Ok(done(context, &at.link, &format!("Cluster link {} created", at.link)))
 }
 
 /// Asks whether the certificate is the right one: `y`, `n`, or its fingerprint typed in.

@@ -81,7 +81,7 @@ pub async fn edit(context: &Context, at: &At) -> Result<ExitCode, CliError> {
 async fn save(context: &Context, at: &At, edited: &Editable, tag: &str) -> Result<ExitCode, CliError> {
     let put = LinkPut { description: Some(edited.description.clone()), config: Some(edited.config.clone()) };
     at.client.put_link(&at.link, &put, tag).await.map_err(explained)?;
-    done(context, &at.link, &format!("Cluster link {} updated", at.link))
+    Ok(done(context, &at.link, &format!("Cluster link {} updated", at.link)))
 }
 
 /// What `$EDITOR` makes of `text`.
@@ -141,7 +141,7 @@ fn property(link: &LxdLink, key: &str) -> Result<String, CliError> {
 
 pub async fn set(context: &Context, args: Set) -> Result<ExitCode, CliError> {
     let at = At::find(context, &args.name).await?;
-    let pairs = pairs(args.pairs)?;
+    let pairs = pairs(&args.pairs)?;
     change(&at, |put| {
         for (key, value) in &pairs {
             if args.property {
@@ -187,8 +187,8 @@ async fn change(
 }
 
 /// `KEY=VALUE …`, or the older `KEY VALUE`.
-fn pairs(given: Vec<String>) -> Result<Vec<(String, String)>, CliError> {
-    if let [key, value] = &given[..]
+fn pairs(given: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    if let [key, value] = given
         && !key.contains('=')
     {
         return Ok(vec![(key.clone(), value.clone())]);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn keys_and_values_come_in_both_forms() {
-        let read = |given: &[&str]| pairs(given.iter().map(|text| (*text).to_owned()).collect());
+        let read = |given: &[&str]| pairs(&given.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(read(&["user.a=b=c", "user.d="]).unwrap(), [pair("user.a", "b=c"), pair("user.d", "")]);
         assert_eq!(read(&["user.a", "b"]).unwrap(), [pair("user.a", "b")]);

@@ -94,7 +94,7 @@ async fn a_caller_may_be_known_by_its_identity_alone() {
             addresses: vec![west.address.clone()],
             lineage: Box::default(),
         };
-        let Half::Established(made) = Half::default().pinned(peer) else { panic!() };
+        let Half::Established(made) = Half::pinned(peer) else { panic!() };
         let made = super::super::half::Established { kind: LinkType::Unidirectional, ..made };
         let txn = ledger::replace(&name("west"), &before, &Half::Established(made));
         east.store.commit(txn).await.unwrap();
