@@ -141,8 +141,11 @@ pub const CASES: &[Case] = &[
         let target = w.identity("t050", &["secret050"]);
         let path = format!("/1.0/auth/identities/tls/{}", target.fingerprint());
         w.group("editors050");
-        let rights =
-            [("identity", path.as_str(), "can_edit"), ("group", "/1.0/auth/groups/g050", "can_view")];
+        let rights = [
+            ("identity", path.as_str(), "can_view"),
+            ("identity", path.as_str(), "can_edit"),
+            ("group", "/1.0/auth/groups/g050", "can_view"),
+        ];
         w.permissions("editors050", &rights).expect(200);
         let editor = w.identity("e050", &["editors050"]);
         editor.patch(&path, &json!({ "groups": ["g050"] })).expect(403);
