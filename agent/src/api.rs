@@ -126,6 +126,13 @@ impl ApiState {
         Caller { who, origin: caller.origin }
     }
 
+    /// Asks whether `caller` may read everything that is declared here: who views the server (LXD: `viewer`) or edits it.
+    /// The right to see its resources, which every restricted client has, is less than that.
+    pub fn permit_reading(&self, caller: &Caller) -> Result<Permit, Denied> {
+        self.permit(caller, Entitlement::Viewer, Entity::Server)
+            .or_else(|_| self.permit(caller, Entitlement::CanEdit, Entity::Server))
+    }
+
     /// Asks whether `caller` may give others what `groups` may: who is in a group has it to give, and so has who may
     /// write the group. Otherwise the right to make identities would be every right there is.
     pub fn permit_groups(&self, caller: &Caller, groups: &[GroupName]) -> Result<(), Denied> {

@@ -51,7 +51,7 @@ pub struct Held {
 pub enum ProjectError {
     #[error("Project not found")]
     NotFound,
-    #[error("Project {0:?} already exists")]
+    #[error("Project \"{0}\" already exists")]
     Exists(ProjectName),
     #[error("The \"default\" project cannot be {0}")]
     Default(&'static str),

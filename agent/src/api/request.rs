@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 use rustls_pki_types::CertificateDer;
+use schema::diagnostic::secret::without_tokens;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -211,7 +212,7 @@ fn request_id() -> Uuid {
 /// A path as the log has it: never its query, which may hold a secret, and not what no path of ours is like.
 fn logged(path: &str) -> String {
     if path.len() <= MAX_LOGGED_PATH {
-        return path.to_owned();
+        return without_tokens(path).into_owned();
     }
     let known: String = path.chars().take(24).collect();
     format!("{known}… ({} bytes)", path.len())

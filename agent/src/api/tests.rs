@@ -29,6 +29,7 @@ use crate::wire::link::StreamHeader;
 use crate::wire::status::Status;
 
 mod doors;
+mod escalation;
 
 /// An agent's API, served over the network and the socket.
 struct Served {

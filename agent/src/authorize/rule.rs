@@ -34,6 +34,7 @@ macro_rules! entitlements {
 
 entitlements! {
     Admin "admin",
+    Viewer "viewer",
     CanView "can_view",
     CanEdit "can_edit",
     CanDelete "can_delete",

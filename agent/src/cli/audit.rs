@@ -12,7 +12,8 @@ use crate::daemon::options::duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(value_name = "REMOTE:")]
+    /// The remote to ask, with its colon.
+    #[arg(id = "asked_remote", value_name = "REMOTE:")]
     remote: Option<String>,
     /// Only what was done within this time, such as 1h.
     #[arg(long, value_name = "TIME", value_parser = duration)]

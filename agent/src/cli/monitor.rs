@@ -6,7 +6,8 @@ use super::{CliError, Context, ExitCode, Format};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(value_name = "REMOTE:")]
+    /// The remote to ask, with its colon.
+    #[arg(id = "asked_remote", value_name = "REMOTE:")]
     remote: Option<String>,
     /// Only events of this type: operation, lifecycle or logging; may be given several times.
     #[arg(long = "type", short = 't', value_name = "TYPE")]

@@ -24,7 +24,8 @@ enum Command {
     /// List what runs, or has just ended.
     #[command(visible_alias = "ls")]
     List {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
     },
     /// Show one.

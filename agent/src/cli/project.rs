@@ -19,7 +19,8 @@ enum Command {
     /// List projects.
     #[command(visible_alias = "ls")]
     List {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
     },
     /// Create a project.

@@ -1,13 +1,20 @@
 //! `comity remote`: the clusters that this command line knows.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use schema::name::RemoteName;
 
 use super::context::name;
 use super::remotes::Listed;
 use super::{CliError, Context, ExitCode, Format, Table};
+use crate::client::{Client, ClientError};
+use crate::trust::certificate::fingerprint;
 
 mod add;
+
+/// How long an address may take to show its certificate.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -61,12 +68,29 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         Command::SetUrl { name: changed, address } => {
             let (changed, address) = (name("NAME", &changed)?, add::address(&address)?);
+            same_cluster(context, &changed, &address).await?;
             folder.change(|remotes| remotes.set_addresses(&changed, vec![address]))?;
         }
         Command::Rename { name: old, new } => folder.rename(&name("NAME", &old)?, &name("NEW", &new)?)?,
         Command::Remove { name: gone } => folder.remove(&name("NAME", &gone)?)?,
     }
     Ok(ExitCode::Done)
+}
+
+/// Refuses an address where another certificate is shown. One where nobody answers may be where it will be.
+async fn same_cluster(context: &Context, changed: &RemoteName, address: &str) -> Result<(), CliError> {
+    context.folder.load()?.get(changed).map_err(|error| CliError::failed(error).code("unknown-remote"))?;
+    let pin = fingerprint(&context.folder.certificate(changed)?);
+    let identity = context.folder.client()?;
+    let client = Client::pinned(changed.as_str(), vec![address.to_owned()], pin, Some(identity));
+    match client.with_timeout(PATIENCE).server().await {
+        Err(error @ ClientError::Mismatch { .. }) => Err(error.into()),
+        Err(ClientError::Unreachable { .. }) => {
+            context.output.note(format!("Nobody answers at {address} now; it is kept all the same."));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn table(listed: &[Listed]) -> Table {

@@ -30,7 +30,8 @@ enum Command {
     Unset { key: String },
     /// Show everything that is set.
     Show {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
     },
 }

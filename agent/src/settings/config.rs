@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use schema::diagnostic::nearest::nearest;
+use schema::diagnostic::secret::without_tokens;
 use serde::{Deserialize, Serialize};
 
 use super::expiry::{DEFAULT_TOKEN_EXPIRY, ExpiryError, expiry};
@@ -83,7 +84,7 @@ impl Config {
             _ => {
                 let near = nearest(key, KEYS);
                 // What is far longer than any key may be a secret in the wrong place.
-                let key = key.chars().take(64).collect();
+                let key = without_tokens(key).chars().take(64).collect();
                 return Err(ConfigError::Unknown { key, near });
             }
         }

@@ -61,7 +61,10 @@ impl Attempts {
         let most = INTERVAL * (BURST - 1);
         if outstanding > most {
             count.refused += 1;
-            return Verdict::TooMany { retry_after: outstanding.saturating_sub(most), refused: count.refused };
+            return Verdict::TooMany {
+                retry_after: outstanding.saturating_sub(most),
+                refused: count.refused,
+            };
         }
         count.refused = 0;
         count.until = count.until.max(now) + INTERVAL;

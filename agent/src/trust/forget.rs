@@ -10,6 +10,7 @@ use schema::name::GroupName;
 use schema::record::{Record, RecordKey};
 use serde_json::Value;
 
+use super::IdentityId;
 use super::entity::Entity;
 use crate::store::value::{Declared, ValueError, decode, encode};
 use crate::store::{Entry, Guard, Op, Store, StoreError, Txn, keys};
@@ -51,6 +52,41 @@ pub async fn permissions_on(
     Ok(txn)
 }
 
+/// Moves the permissions on an identity that is known by another certificate now, in every group that no manifest owns.
+pub async fn permissions_moved(
+    store: &dyn Store,
+    from: &IdentityId,
+    to: &IdentityId,
+) -> Result<Txn, ForgetError> {
+    let mut txn = Txn::default();
+    for entry in store.range(GROUPS).await?.entries {
+        let declared: Declared = decode(&entry)?;
+        let Declared { owner: None, record: Record::AuthGroup(mut group) } = declared else { continue };
+        let mut moved = false;
+        for permission in &mut group.permissions {
+            let is_meant = match Entity::meant_by(permission) {
+                Some(Entity::Identity(id)) => id == *from,
+                Some(Entity::Certificate(fingerprint)) => from.fingerprint() == Some(fingerprint),
+                _ => false,
+            };
+            if is_meant && let Some(entity) = &mut permission.entity {
+                *entity = match entity.split_once('/') {
+                    Some((method, _)) => format!("{method}/{to}"),
+                    None => to.to_string(),
+                };
+                moved = true;
+            }
+        }
+        if moved {
+            group.permissions.sort();
+            group.permissions.dedup();
+            let changed = Declared { owner: None, record: Record::AuthGroup(group) };
+            replace(&mut txn, &entry, encode(&changed));
+        }
+    }
+    Ok(txn)
+}
+
 /// Takes the permissions on `gone` out of a group. False if it has none.
 #[allow(clippy::implicit_hasher, reason = "callers have no hasher of their own")]
 pub fn without(group: &mut AuthGroup, gone: &HashSet<Entity>) -> bool {
@@ -82,7 +118,7 @@ pub async fn members_of(store: &dyn Store, changes: &Regrouping) -> Result<Txn, 
 /// The record that a deleted or changed key is about, as an entity.
 pub fn entity_of(key: &str) -> Option<Entity> {
     if let Some(part) = key.strip_prefix(keys::IDENTITY) {
-        return super::IdentityId::from_key_part(part).ok().map(Entity::Identity);
+        return IdentityId::from_key_part(part).ok().map(Entity::Identity);
     }
     match keys::declared_record(key)? {
         // Parts of an entry that stays, if only to be filled again.

@@ -116,13 +116,15 @@ impl ProviderGroups {
         if self.store.get(&key(to)).await?.is_some() {
             return Err(ProviderGroupError::Exists);
         }
+        // What groups grant on the old name ends, so that another of that name does not come into it.
+        let gone = [Entity::IdentityProviderGroup(name.to_owned())].into();
+        let mut txn = forget::permissions_on(&*self.store, &gone, |_| false).await?;
         let (from, to) = (key(name), key(to));
-        let guards = vec![
-            Guard { key: from.clone(), modify_revision: revision },
-            Guard { key: to.clone(), modify_revision: Revision(0) },
-        ];
-        let ops = vec![Op::Delete { key: from }, Op::Put { key: to, value: encode(&record) }];
-        self.commit(by, Txn { guards, ops }, Action::IdentityProviderGroupRenamed).await
+        txn.guards.push(Guard { key: from.clone(), modify_revision: revision });
+        txn.guards.push(Guard { key: to.clone(), modify_revision: Revision(0) });
+        txn.ops.push(Op::Delete { key: from });
+        txn.ops.push(Op::Put { key: to, value: encode(&record) });
+        self.commit(by, txn, Action::IdentityProviderGroupRenamed).await
     }
 
     pub async fn delete(&self, by: &impl Permission, name: &str) -> Result<(), ProviderGroupError> {

@@ -26,7 +26,7 @@ async fn show(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<RotationReport>, Problem> {
-    state.permit(&caller, Entitlement::CanViewResources, Entity::Server)?;
+    state.permit_reading(&caller)?;
     let mut report = state.peering.rotation().await?;
     if let Some(rotation) = &mut report.rotation {
         let sees = |name: &schema::name::LinkName| {
@@ -49,7 +49,9 @@ async fn rotate(
         RotateRequest::default()
     } else {
         serde_json::from_slice(&body).map_err(|error| {
-            let message = format!("the body is not a rotation: {error}");
+            // The error's own words may repeat what was sent, and that may be a token.
+            let message =
+                format!("the body is not a rotation: line {}, column {}", error.line(), error.column());
             Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
         })?
     };

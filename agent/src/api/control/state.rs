@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
 
 /// Bytes sent at once.
@@ -36,7 +35,7 @@ async fn state(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    state.permit(&caller, Entitlement::CanViewResources, Entity::Server)?;
+    state.permit_reading(&caller)?;
     let reading = state.observe.read().await.map_err(|error| Problem::internal(&error))?;
     let (pieces, mut sent) = mpsc::channel(AHEAD);
     let runtime = Handle::current();

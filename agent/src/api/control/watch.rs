@@ -18,7 +18,6 @@ use serde::Deserialize;
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
-use crate::authorize::{Entitlement, Entity};
 use crate::store::value::{self, Declared};
 use crate::store::{self, Batch, Revision, StoreError, Watch, keys};
 use crate::trust::Caller;
@@ -111,7 +110,7 @@ async fn follow(state: &ApiState, from: Revision) -> Result<Begin<'static>, Prob
 
 /// By what the caller is now: an identity may have been removed since the connection was made.
 fn permitted(state: &ApiState, caller: &Caller) -> Result<(), Problem> {
-    state.permit(&state.now(caller), Entitlement::CanViewResources, Entity::Server)?;
+    state.permit_reading(&state.now(caller))?;
     Ok(())
 }
 

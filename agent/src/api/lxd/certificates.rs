@@ -309,6 +309,10 @@ async fn edit(
             if access != held.record.access {
                 permit_access(state, caller, &held.record.kind, &access).await?;
             }
+            // Whoever puts a key of its own in another's place becomes that other: only who could make one like it may.
+            if certificate.is_some() && caller.fingerprint() != Some(known_as) {
+                permit_access(state, caller, &held.record.kind, &held.record.access).await?;
+            }
             let record = IdentityRecord { name: after.name, access, ..held.record.clone() };
             change(state, &permit, held, record, certificate.as_ref()).await
         }

@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use http::StatusCode;
+use schema::diagnostic::secret::without_tokens;
 use schema::name::ProjectName;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -73,7 +74,7 @@ impl Wanted {
                 "lifecycle" => Ok(Kind::Lifecycle),
                 "logging" => Ok(Kind::Logging),
                 other => {
-                    let shown: String = other.chars().take(40).collect();
+                    let shown: String = without_tokens(other).chars().take(40).collect();
                     Err(LxdError::bad_request(format!("{shown:?} is not a supported event type")))
                 }
             })

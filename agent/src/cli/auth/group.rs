@@ -37,7 +37,8 @@ enum Command {
     /// List the groups.
     #[command(visible_alias = "ls")]
     List {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
         /// Columns: n for the name, d for the description.
         #[arg(long, short, default_value = "nd")]

@@ -37,7 +37,8 @@ enum Command {
     /// List identities.
     #[command(visible_alias = "ls")]
     List {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
         /// Which columns: a method, t type, n name, i identifier, g groups.
         #[arg(long, short, default_value = "atnig")]
@@ -50,7 +51,8 @@ enum Command {
     },
     /// Show who you are there, and what you may do.
     Info {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
     },
     /// Change one as YAML: from standard input, or in an editor.

@@ -38,7 +38,8 @@ enum Command {
     /// List the mappings.
     #[command(visible_alias = "ls")]
     List {
-        #[arg(value_name = "REMOTE:")]
+        /// The remote to ask, with its colon.
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
         remote: Option<String>,
     },
     /// Give a mapping the name that the provider has for the group by now.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::aligned;
 use crate::cli::{CliError, Context, ExitCode, Format};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::daemon::options::duration;
 use crate::wire::rotation::{RotateRequest, Rotation, RotationReport, RotationState};
 
@@ -96,10 +96,31 @@ async fn wait(
         } else {
             // Over the network the agent may have changed under the client that it was asked with.
             client = context.client(None).await?;
-            client.rotation().await?
+            match client.rotation().await {
+                Ok(report) => report,
+                // The very certificate that the agent told of while it showed the old one. A key that was given up
+                // vouches for nobody, so this is the last that can be heard.
+                Err(ClientError::Mismatch { got, .. }) if is_next(&report, &got.to_string()) => {
+                    return Ok(done(report));
+                }
+                Err(error) => return Err(error.into()),
+            }
         };
     }
     Ok(report)
+}
+
+fn is_next(report: &RotationReport, fingerprint: &str) -> bool {
+    report.rotation.as_ref().is_some_and(|rotation| rotation.compromised && rotation.to == fingerprint)
+}
+
+/// As it stands once the next certificate is shown.
+fn done(mut report: RotationReport) -> RotationReport {
+    if let Some(rotation) = &mut report.rotation {
+        rotation.state = RotationState::Done;
+        report.fingerprint.clone_from(&rotation.to);
+    }
+    report
 }
 
 /// What a person has to know who has other things that pin the certificate.
@@ -211,6 +232,12 @@ mod tests {
         assert!(warnings(&rotation(RotationState::Done, &[]))[0].starts_with("LXD's own clients"));
         let given_up = Rotation { compromised: true, ..forced };
         assert!(warnings(&given_up).iter().any(|line| line.starts_with("NOT TOLD: west.")));
+        let told = RotationReport {
+            fingerprint: "aa".to_owned(),
+            rotation: Some(Rotation { state: RotationState::Switching, ..given_up }),
+        };
+        assert!(is_next(&told, "bb") && !is_next(&told, "cc"));
+        assert_eq!(done(told).fingerprint, "bb");
         let report = RotationReport { fingerprint: "aa".to_owned(), rotation: Some(waiting) };
         assert!(shown(&report).contains("Still to hear: west, south\n"), "{}", shown(&report));
     }

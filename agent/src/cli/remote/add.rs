@@ -14,7 +14,7 @@ use super::super::{CliError, Context, ExitCode};
 use crate::client::{Client, ClientError, first_contact};
 use crate::trust::Fingerprint;
 use crate::trust::certificate::{fingerprint, from_pem, to_pem};
-use crate::wire::token::{TokenError, TrustToken};
+use crate::wire::token::{TYPE_CLUSTER_LINK, TokenError, TrustToken};
 
 /// For one call: addresses are raced within it.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     context.folder.load()?.vacant(&called, &context.local_url()).map_err(|error| {
         CliError::failed(error).code("remotes").hint("Give another name, or remove that remote first.")
     })?;
-    match TrustToken::decode(&args.token_or_address) {
+    let trust = match TrustToken::decode(&args.token_or_address) {
         Ok(_) if args.token.is_some() => Err(CliError::usage("two trust tokens were given")),
         Ok(_) if args.accept_certificate => Err(CliError::usage(
             "The --accept-certificate flag is not supported when adding a remote using a trust token",
@@ -48,9 +48,20 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Err(_) => by_address(context, &called, args).await,
     }?;
     if !context.output.quiet() {
-        context.output.line(format!("Client certificate now trusted by server: {called}"));
+        context.output.line(match trust {
+            Trust::Fresh => format!("Client certificate now trusted by server: {called}"),
+            Trust::Before => format!("Client certificate was trusted already by server: {called}"),
+        });
     }
     Ok(ExitCode::Done)
+}
+
+/// How this client came to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Fresh,
+    /// Without the token that was given, if one was.
+    Before,
 }
 
 /// With a token, which says what certificate to expect. `at` goes before the addresses that it names.
@@ -60,11 +71,12 @@ async fn by_token(
     text: &str,
     token: TrustToken,
     at: Option<String>,
-) -> Result<(), CliError> {
+) -> Result<Trust, CliError> {
+    for_a_client(&token)?;
     let pin: Fingerprint = token.fingerprint.parse().map_err(|_| undecodable(TokenError::NoFingerprint))?;
     let addresses = at.map_or(token.addresses, |address| vec![address]);
     let client = client(context, called, &addresses, pin)?.following(|_| {});
-    redeem(&client, text).await.map_err(|error| match error {
+    let trust = redeem(&client, text).await.map_err(|error| match error {
         ClientError::Mismatch { expected, got, .. } => {
             let server = addresses.first().map_or("", String::as_str);
             CliError::failed(format!(
@@ -81,11 +93,22 @@ async fn by_token(
     })?;
     // A token that was given out before the cluster renewed its certificate names the one before.
     let pin = client.pin().unwrap_or(pin);
-    keep(context, called, addresses, pin, &client).await
+    keep(context, called, addresses, pin, &client).await?;
+    Ok(trust)
+}
+
+/// One for a link would make this client the other cluster, and leave that without it.
+fn for_a_client(token: &TrustToken) -> Result<(), CliError> {
+    if token.kind != TYPE_CLUSTER_LINK {
+        return Ok(());
+    }
+    Err(CliError::failed("This trust token is for a cluster link, not for a client").code("other-kind").hint(
+        "`comity link create NAME --token TOKEN` on the other cluster redeems it; `comity trust add` makes one for a client.",
+    ))
 }
 
 /// With an address, whose certificate has to be looked at first.
-async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Result<(), CliError> {
+async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Result<Trust, CliError> {
     let address = address(&args.token_or_address)?;
     if let Some(text) = args.token {
         let token = TrustToken::decode(&text).map_err(undecodable)?;
@@ -101,9 +124,12 @@ async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Resul
         accept(context, pin)?;
     }
     let client = client(context, called, std::slice::from_ref(&address), pin)?;
-    if !trusts_us(&client).await? {
+    let trust = if trusts_us(&client).await? {
+        Trust::Before
+    } else {
         let text = context.output.secret(&format!("Trust token for {called}: "))?;
         let token = TrustToken::decode(&text).map_err(undecodable)?;
+        for_a_client(&token)?;
         if token.fingerprint.parse() != Ok(pin) {
             return Err(CliError::failed(format!(
                 "Certificate fingerprint mismatch between certificate token and server \"https://{address}\""
@@ -113,9 +139,10 @@ async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Resul
                 "The token was not sent. It is from another cluster, or something else answers in its place.",
             ));
         }
-        redeem(&client, &text).await?;
-    }
-    keep(context, called, vec![address], pin, &client).await
+        redeem(&client, &text).await?
+    };
+    keep(context, called, vec![address], pin, &client).await?;
+    Ok(trust)
 }
 
 /// Asks whether the certificate is the right one: `y`, `n`, or its fingerprint typed in.
@@ -151,11 +178,11 @@ fn client(
 }
 
 /// The one call that sends the secret: over a connection whose certificate is the pinned one.
-async fn redeem(client: &Client, text: &str) -> Result<(), ClientError> {
+async fn redeem(client: &Client, text: &str) -> Result<Trust, ClientError> {
     match client.redeem_token(text.trim()).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Trust::Fresh),
         // Trusted already, by an earlier token: what was asked for is so.
-        Err(ClientError::Refused { status, .. }) if status == http::StatusCode::CONFLICT => Ok(()),
+        Err(ClientError::Refused { status, .. }) if status == http::StatusCode::CONFLICT => Ok(Trust::Before),
         Err(error) => Err(error),
     }
 }

@@ -142,6 +142,10 @@ impl Clients {
             guards.push(Guard { key: new.clone(), modify_revision: Revision(0) });
             ops.push(Op::Delete { key });
             ops.push(Op::Put { key: new, value: encode(&record) });
+            // What groups grant on it follows, so that nobody who brings the old certificate back comes into that.
+            let moved = forget::permissions_moved(&*self.store, &held.id, &id).await?;
+            guards.extend(moved.guards);
+            ops.extend(moved.ops);
         }
         let txn = Txn { guards, ops };
         let writes = Writes::of(&txn);

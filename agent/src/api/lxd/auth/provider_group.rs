@@ -152,6 +152,9 @@ async fn rename(
 ) -> Result<Response, LxdError> {
     let permit = permit(&state, &caller, Entitlement::CanEdit, &name)?;
     let Rename { name: to } = body::decode(&body, &["name"])?;
+    // Under another name the groups go to other people: that is giving them away.
+    let (record, _) = mappings(&state).get(&name).await?;
+    state.permit_groups(&caller, &record.groups)?;
     mappings(&state).rename(&permit, &name, &to).await?;
     Ok(created(&location(&to), serde_json::Value::Null))
 }

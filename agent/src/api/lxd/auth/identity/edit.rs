@@ -87,6 +87,10 @@ async fn edit(
         Some(names) if *names != before.groups => regrouped(state, caller, &current, names)?.into(),
         _ => current.clone(),
     };
+    // Whoever puts a key of its own in another's place becomes that other: it must have all of its groups to give.
+    if certificate.is_some() && caller.id() != Some(known.id()) {
+        state.permit_groups(caller, &current)?;
+    }
     let now = Timestamp::now();
     match known {
         Known::Pending(token) if wanted != current => {
