@@ -133,7 +133,8 @@ fn handshakes(agent: &Agent, nginx: &Nginx, client: &Arc<KeyPair>) -> Value {
 fn compared(ours: &[Rate], theirs: &[Rate], goal: Option<f64>, mut about: Value) -> Value {
     let middle = |rates: &[Rate], of: fn(&Rate) -> f64| median(rates.iter().map(of));
     let ratio = |of: fn(&Rate) -> f64| median(ours.iter().zip(theirs).map(|(a, b)| of(a) / of(b)));
-    let (wall, cpu): (fn(&Rate) -> f64, fn(&Rate) -> f64) = (|rate| rate.wall, |rate| rate.cpu);
+    let wall = |rate: &Rate| rate.wall;
+    let cpu = |rate: &Rate| rate.cpu;
     about["ours"] = alone(middle(ours, wall), "1/s");
     about["nginx"] = alone(middle(theirs, wall), "1/s");
     about["ratio"] = match goal {

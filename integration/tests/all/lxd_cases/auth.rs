@@ -9,7 +9,7 @@ use super::world::{World, shown};
 pub const CASES: &[Case] = &[
     ("auth-001", |w| refused(w, "g001", "not_an_entity_type", "/1.0/nothing/fake_name", "can_view")),
     ("auth-002", |w| {
-        refused(w, "g002", "container", "/1.0/containers/fake_name?project=default", "can_view")
+        refused(w, "g002", "container", "/1.0/containers/fake_name?project=default", "can_view");
     }),
     ("auth-004", |w| {
         refused(
