@@ -27,6 +27,7 @@ use crate::observe::{self, LinkTrust, ManifestRecord};
 use crate::store::value::Declared;
 use crate::store::{CommitError, Entry, Guard, Op, Revision, Store, keys, value};
 use crate::task::{Tasks, crash};
+use crate::trust::client_token::is_guests;
 use crate::wire::control::{ApplyRequest, ApplyResponse};
 
 mod binding;
@@ -257,6 +258,7 @@ impl Apply {
         manifest: Option<&str>,
     ) -> Result<Revision, ApplyError> {
         self.check_groups(&writes).await?;
+        self.check_link_names(&writes).await?;
         self.check_volumes(&writes).await?;
         for write in writes {
             draft.write(write)?;
@@ -321,6 +323,18 @@ impl Apply {
             Ok(entries.iter().map(observe::record).collect::<Result<_, _>>()?)
         };
         check::groups(writes, &records(Kind::AuthGroup).await?, &records(Kind::ClusterLink).await?)
+    }
+
+    /// Whether the names of new links are free of clusters that call here with no link behind them.
+    async fn check_link_names(&self, writes: &[Write]) -> Result<(), ApplyError> {
+        for write in writes.iter().filter(|write| write.base == Revision(0) && write.after.is_some()) {
+            if let RecordKey::ClusterLink(link) = &write.key
+                && is_guests(&*self.store, link, jiff::Timestamp::now()).await?
+            {
+                return Err(ApplyError::NameOfCaller(link.clone()));
+            }
+        }
+        Ok(())
     }
 
     async fn check_volumes(&self, writes: &[Write]) -> Result<(), ApplyError> {

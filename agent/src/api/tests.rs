@@ -23,7 +23,7 @@ use crate::store::value::encode;
 use crate::store::{Op, Txn, keys};
 use crate::trust::Access;
 use crate::trust::certificate::KeyPair;
-use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::tunnel::{self, Incoming, Session, connect, tls};
 use crate::wire::link::StreamHeader;
 use crate::wire::status::Status;
@@ -356,7 +356,7 @@ async fn a_linked_cluster_calls_the_api_over_its_session_as_itself() {
     let served = Served::new().await;
     let west = KeyPair::generate("west", &[]).unwrap();
     let identity = IdentityRecord {
-        kind: IdentityKind::ClusterLink { link: "west".parse().unwrap() },
+        kind: IdentityKind::ClusterLink { link: "west".parse().unwrap(), backing: Backing::Declaration },
         name: "west".to_owned(),
         access: Access::Groups(vec![].into()),
         certificate_pem: west.pem.clone(),

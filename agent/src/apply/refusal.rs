@@ -35,6 +35,9 @@ pub enum ApplyError {
     NoSuchLink(LinkName),
     #[error("A cluster link with name {:?} already exists", .0.as_str())]
     LinkExists(LinkName),
+    /// LXD's words for a name that is taken.
+    #[error("An identity with name {:?} already exists", .0.as_str())]
+    NameOfCaller(LinkName),
     /// LXD's words, and who.
     #[error("Cluster link is currently in use: {by} speaks of {link}")]
     LinkInUse { link: LinkName, by: String },
@@ -85,6 +88,10 @@ impl ApplyError {
                 "Take the group off the link first, in the same apply or an earlier one."
             }
             Self::LinkExists(_) => "Give it another name.",
+            Self::NameOfCaller(_) => {
+                "A cluster that calls here over a one-way link of its own has this name, or a token for one. Give the \
+                 link another name, or delete that identity first."
+            }
             Self::LinkInUse { .. } => {
                 "Take the link out of that first; afterwards name it there by its new name."
             }

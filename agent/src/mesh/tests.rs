@@ -16,7 +16,7 @@ use crate::store::{Op, Store, Txn, keys};
 use crate::trust::Access;
 use crate::trust::certificate::KeyPair;
 use crate::trust::cluster_identity::ClusterIdentity;
-use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::tunnel::{ALPN_LINK, tls};
 use crate::wire::service::PortState;
 
@@ -239,7 +239,7 @@ async fn linked() -> (Side, Side, Arc<KeyPair>) {
 
 fn identity(pair: &KeyPair) -> Op {
     let record = IdentityRecord {
-        kind: IdentityKind::ClusterLink { link: "west".parse().unwrap() },
+        kind: IdentityKind::ClusterLink { link: "west".parse().unwrap(), backing: Backing::Declaration },
         name: "west".to_owned(),
         access: Access::Groups(vec![].into()),
         certificate_pem: crate::trust::certificate::to_pem(&pair.certificate),

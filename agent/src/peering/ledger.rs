@@ -12,7 +12,7 @@ use super::PeeringError;
 use super::half::{Half, Peer};
 use crate::store::value::{self, Declared};
 use crate::store::{Entry, Guard, Op, Revision, Store, Txn, keys};
-use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::trust::{Access, Fingerprint, Groups};
 use crate::wire::cluster_link::Dials;
 
@@ -85,7 +85,7 @@ pub async fn all_declared(store: &dyn Store) -> Result<BTreeMap<LinkName, Cluste
 pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<LinkName>, PeeringError> {
     let Some(entry) = store.get(&keys::identity(&peer.to_string())).await? else { return Ok(None) };
     Ok(match value::decode::<IdentityRecord>(&entry)?.kind {
-        IdentityKind::ClusterLink { link } => Some(link),
+        IdentityKind::ClusterLink { link, .. } => Some(link),
         IdentityKind::Client | IdentityKind::Metrics | IdentityKind::Oidc | IdentityKind::Bearer { .. } => {
             None
         }
@@ -97,7 +97,7 @@ pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<Lin
 pub async fn guest(store: &dyn Store, peer: &Fingerprint) -> Result<Option<(LinkName, Guard)>, PeeringError> {
     let key = keys::identity(&peer.to_string());
     let Some(entry) = store.get(&key).await? else { return Ok(None) };
-    let IdentityKind::ClusterLink { link } = value::decode::<IdentityRecord>(&entry)?.kind else {
+    let IdentityKind::ClusterLink { link, .. } = value::decode::<IdentityRecord>(&entry)?.kind else {
         return Ok(None);
     };
     let held = read(store, &link).await?;
@@ -195,7 +195,7 @@ pub fn remove(link: &LinkName, before: &Held, now: Timestamp) -> Txn {
 /// changing the declaration changes the peer's rights without writing this.
 fn identity(link: &LinkName, certificate_pem: String) -> IdentityRecord {
     IdentityRecord {
-        kind: IdentityKind::ClusterLink { link: link.clone() },
+        kind: IdentityKind::ClusterLink { link: link.clone(), backing: Backing::Declaration },
         name: link.to_string(),
         access: Access::Groups(Groups::default()),
         certificate_pem,

@@ -54,8 +54,12 @@ impl Peering {
     /// Asks a public link's peer at `address` for its certificate, for somebody to confirm. Asked again before that,
     /// the newer answer counts.
     pub async fn offer(&self, permit: &Permit, link: &LinkName, address: &str) -> Result<Peer, PeeringError> {
+        // Why is for the log: whoever may make links is not to look round our network by it.
         let unverified = |why: &dyn std::fmt::Display| {
-            PeeringError::Unverified(format!("Failed retrieving cluster certificate: {why}"))
+            tracing::info!(%link, address, by = %permit.caller(), %why, "no cluster certificate from an address");
+            PeeringError::Unverified(
+                "Failed retrieving cluster certificate from the remote address".to_owned(),
+            )
         };
         let shown = first_contact(address).await.map_err(|error| unverified(&error))?;
         if shown.fingerprint == self.parts.identity.fingerprint() {

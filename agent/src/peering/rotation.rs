@@ -350,6 +350,13 @@ impl Peering {
 
     async fn distrust(self: &Arc<Self>, peer: &Fingerprint) -> Result<(), PeeringError> {
         while let Some(link) = ledger::link_of(&*self.parts.store, peer).await? {
+            // With no link behind it, its identity is all that there is to give up.
+            if let Some((_, guard)) = ledger::guest(&*self.parts.store, peer).await? {
+                let ops = vec![Op::Delete { key: guard.key.clone() }];
+                let txn = Txn { guards: vec![guard], ops };
+                self.commit_told(Actor::agent(), Action::IdentityDeleted, &link, txn).await?;
+                continue;
+            }
             let before = ledger::read(&*self.parts.store, &link).await?;
             let kept = self.keepers.ended(&link);
             let txn = ledger::replace(&link, &before, &Half::default());

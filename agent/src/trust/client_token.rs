@@ -21,6 +21,7 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::wire::token::TokenError;
 
 mod bearer;
+mod guest;
 mod mint;
 mod pending;
 mod record;
@@ -29,6 +30,7 @@ mod roster;
 #[cfg(test)]
 mod tests;
 
+pub use guest::is_guests;
 pub use mint::{Minted, Order};
 pub use record::{Purpose, TokenReport};
 pub use redeem::Counter;

@@ -55,7 +55,11 @@ pub enum IdentityKind {
     /// A certificate for reading metrics (LXD: metrics certificate).
     Metrics,
     /// The cluster at the other end of a link.
-    ClusterLink { link: LinkName },
+    ClusterLink {
+        link: LinkName,
+        #[serde(default)]
+        backing: Backing,
+    },
     /// Somebody whom an identity provider vouches for (LXD: OIDC client).
     Oidc,
     /// Whoever sends its token with a request (LXD: client token bearer).
@@ -65,11 +69,32 @@ pub enum IdentityKind {
     },
 }
 
+/// What stands behind a linked cluster's identity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backing {
+    /// The declared link of its name, whose groups it has.
+    #[default]
+    Declaration,
+    /// Nothing but itself: it calls here over a one-way link of its own, and has the groups that it was given.
+    Itself,
+}
+
 /// What a bearer is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BearerToken {
     pub digest: SecretDigest,
     pub expires_at: Timestamp,
+}
+
+impl IdentityKind {
+    /// The link whose declaration says what the identity may do.
+    pub fn declared_link(&self) -> Option<&LinkName> {
+        match self {
+            Self::ClusterLink { link, backing: Backing::Declaration } => Some(link),
+            _ => None,
+        }
+    }
 }
 
 impl IdentityRecord {
@@ -168,8 +193,14 @@ impl Identities {
                 Who::Client { id: id.clone(), name: name(), access: identity.access.clone() }
             }
             (IdentityKind::Metrics, Some(fingerprint)) => Who::Metrics { fingerprint, name: name() },
-            (IdentityKind::ClusterLink { link }, Some(fingerprint)) => {
-                let groups = match (view.link_groups.get(link), &identity.access) {
+            (IdentityKind::ClusterLink { link, backing }, Some(fingerprint)) => {
+                let declared = view.link_groups.get(link);
+                if *backing == Backing::Itself && declared.is_some() {
+                    // The name is refused to both, so this is a store that was put together by hand. What is granted to
+                    // the link is not this cluster's, and nobody could tell the two apart.
+                    return None;
+                }
+                let groups = match (declared, &identity.access) {
                     (Some(declared), _) => declared.clone(),
                     (None, Access::Groups(groups)) => groups.clone(),
                     // A link is never unrestricted: what is not written down is not granted.
@@ -417,8 +448,11 @@ mod tests {
         assert!(!trusted(identities.caller(Some(&pair.certificate))));
 
         let link: LinkName = "west".parse().unwrap();
-        let revision =
-            commit(&*store, identity(IdentityKind::ClusterLink { link: link.clone() }, &pair)).await;
+        let revision = commit(
+            &*store,
+            identity(IdentityKind::ClusterLink { link: link.clone(), backing: Backing::Declaration }, &pair),
+        )
+        .await;
         identities.seen(revision).await;
         let groups = |identities: &Identities| match identities.caller(Some(&pair.certificate)) {
             Who::Peer { groups, .. } => groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
@@ -431,10 +465,15 @@ mod tests {
         let auth_groups = vec!["new".parse().unwrap()];
         let declared = schema::kind::cluster_link::ClusterLink { auth_groups, ..Default::default() };
         let record = Declared { owner: None, record: Record::ClusterLink(declared) };
-        let key = keys::declared(&RecordKey::ClusterLink(link));
+        let key = keys::declared(&RecordKey::ClusterLink(link.clone()));
         commit(&*store, Op::Put { key, value: encode(&record) }).await;
         changed.changed().await.unwrap();
         assert_eq!(groups(&identities), "new");
+
+        // A cluster of that name which no declaration stands behind has nothing from it.
+        let guest = IdentityKind::ClusterLink { link, backing: Backing::Itself };
+        identities.seen(commit(&*store, identity(guest, &pair)).await).await;
+        assert_eq!(groups(&identities), "anonymous");
 
         let gone = Op::Delete { key: keys::identity(&pair.fingerprint.to_string()) };
         identities.seen(commit(&*store, gone).await).await;

@@ -73,7 +73,9 @@ impl From<ApplyError> for Problem {
             ApplyError::GroupInUse { .. } => (StatusCode::CONFLICT, "in_use"),
             // LXD's status for it.
             ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
-            ApplyError::LinkExists(_) | ApplyError::Exists(_) => (StatusCode::CONFLICT, "exists"),
+            ApplyError::LinkExists(_) | ApplyError::NameOfCaller(_) | ApplyError::Exists(_) => {
+                (StatusCode::CONFLICT, "exists")
+            }
             ApplyError::NoSuchLink(_) => (StatusCode::NOT_FOUND, "not_found"),
             ApplyError::BuiltIn(_) => (StatusCode::BAD_REQUEST, "built_in"),
             ApplyError::Malformed(..) | ApplyError::TooLarge(..) => (StatusCode::BAD_REQUEST, "bad_request"),

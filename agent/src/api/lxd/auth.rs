@@ -15,6 +15,8 @@ mod permission;
 mod proposed;
 mod provider_group;
 
+pub use identity::groups as identity_groups;
+
 pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(group::router())

@@ -10,7 +10,7 @@ use crate::peering::half::Half;
 use crate::peering::{DialBack, MemberStatus, PeeringError, ledger};
 use crate::store::{Op, Txn, keys, value};
 use crate::trust::Access;
-use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::wire::cluster_link::Dials;
 
 /// East calls west: east's link is called `west`, west's `east`.
@@ -76,7 +76,7 @@ async fn a_caller_may_be_known_by_its_identity_alone() {
     // As `comity auth identity create cluster-link/caller` and its token leave them.
     let known = async || {
         let record = IdentityRecord {
-            kind: IdentityKind::ClusterLink { link: name("caller") },
+            kind: IdentityKind::ClusterLink { link: name("caller"), backing: Backing::Itself },
             name: "caller".to_owned(),
             access: Access::Groups(Vec::new().into()),
             certificate_pem: east.key.pem.clone(),

@@ -57,6 +57,7 @@ impl Clients {
         // A lifetime beyond the end of time is as good as none.
         let expires_at = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
         let kind = purpose.token_type();
+        let vacancy = purpose.vacancy();
         let record = TokenRecord {
             name: name.to_owned(),
             purpose,
@@ -73,7 +74,8 @@ impl Clients {
             Op::Put { key: keys::token(&id.to_string()), value: encode(&record) },
             Op::Put { key: index.clone(), value: encode(&TokenOf { id }) },
         ];
-        let guards = vec![Guard { key: index, modify_revision: Revision(0) }];
+        let mut guards = vec![Guard { key: index, modify_revision: Revision(0) }];
+        guards.extend(vacancy);
         let revision = self.store.commit(Txn { guards, ops }).await?;
         self.audit.record(
             Record::new(by.caller(), Action::TokenIssued, now)

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use schema::name::LinkName;
+use schema::record::RecordKey;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::{Access, Fingerprint};
-use crate::store::{Op, keys};
+use crate::store::{Guard, Op, Revision, keys};
 use crate::wire::token::{SecretDigest, TYPE_CLUSTER_LINK, TYPE_IDENTITY};
 
 /// What a token makes of its redeemer, and so where it is redeemed.
@@ -29,6 +30,17 @@ impl Purpose {
             Purpose::Certificate => "",
             Purpose::Identity => TYPE_IDENTITY,
             Purpose::ClusterLink { .. } => TYPE_CLUSTER_LINK,
+        }
+    }
+
+    /// What must hold in a commit that makes such a token or its identity: no declared link has the name.
+    pub(super) fn vacancy(&self) -> Option<Guard> {
+        match self {
+            Purpose::ClusterLink { name } => {
+                let key = keys::declared(&RecordKey::ClusterLink(name.clone()));
+                Some(Guard { key, modify_revision: Revision(0) })
+            }
+            Purpose::Certificate | Purpose::Identity => None,
         }
     }
 

@@ -5,7 +5,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::super::certificate::admission::check_admissible;
 use super::super::certificate::{fingerprint, to_pem};
-use super::super::identity::{IdentityKind, IdentityRecord};
+use super::super::identity::{Backing, IdentityKind, IdentityRecord};
 use super::super::{Caller, Fingerprint};
 use super::record::{Purpose, TokenOf, TokenRecord};
 use super::{ClientError, Clients, TRIES};
@@ -63,7 +63,9 @@ impl Clients {
             }
             check_admissible(certificate, now)?;
             let kind = match &record.purpose {
-                Purpose::ClusterLink { name } => IdentityKind::ClusterLink { link: name.clone() },
+                Purpose::ClusterLink { name } => {
+                    IdentityKind::ClusterLink { link: name.clone(), backing: Backing::Itself }
+                }
                 Purpose::Certificate | Purpose::Identity => IdentityKind::Client,
             };
             let identity = IdentityRecord {
@@ -73,10 +75,14 @@ impl Clients {
                 certificate_pem: to_pem(certificate),
             };
             let id = keys::last_part(&entry.key).to_owned();
+            let record_guard = record.purpose.vacancy();
             let used = TokenRecord { used_by: Some(shown), ..record };
             let token_guard = Guard { key: entry.key.clone(), modify_revision: entry.modify_revision };
             let token_op = Op::Put { key: entry.key, value: encode(&used) };
-            let beside = Txn { guards: vec![token_guard], ops: vec![token_op] };
+            // The name of a link that was declared meanwhile is not for another cluster.
+            let mut guards = vec![token_guard];
+            guards.extend(record_guard);
+            let beside = Txn { guards, ops: vec![token_op] };
             match self.write(by, shown, &identity, beside, now).await {
                 Err(ClientError::Commit(CommitError::Conflict(_))) => {}
                 Err(error) => return Err(error),

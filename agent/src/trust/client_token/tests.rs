@@ -5,7 +5,7 @@ use crate::store::keys;
 use crate::store::sqlite::SqliteStore;
 use crate::task::Tasks;
 use crate::trust::certificate::KeyPair;
-use crate::trust::identity::{IdentityKind, IdentityRecord};
+use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::trust::{Access, Caller, Groups, Permission, Who};
 use crate::wire::token::{Secret, TrustToken};
 
@@ -221,7 +221,10 @@ async fn a_links_token_makes_a_links_identity() {
     assert_eq!(TrustToken::decode(&text).unwrap().kind, "Cluster link certificate");
     let west = pair();
     let made = fixture.redeem_at(IDENTITIES, &text, &west, fixture.now).await.unwrap();
-    assert_eq!(made.kind, IdentityKind::ClusterLink { link: "west".parse().unwrap() });
+    assert_eq!(
+        made.kind,
+        IdentityKind::ClusterLink { link: "west".parse().unwrap(), backing: Backing::Itself }
+    );
     assert!(matches!(fixture.identities.caller(Some(&west.certificate)), Who::Peer { .. }));
     // A bidirectional link's token is not among these: it is told where it belongs.
     let mut other = TrustToken::decode(&text).unwrap();

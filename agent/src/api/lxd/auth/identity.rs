@@ -140,7 +140,7 @@ async fn find(state: &ApiState, caller: &Caller, method: &str, name: &str) -> Re
 }
 
 /// Groups by the names that a body gives, if there are such.
-fn groups(state: &ApiState, names: &[String]) -> Result<Vec<GroupName>, LxdError> {
+pub fn groups(state: &ApiState, names: &[String]) -> Result<Vec<GroupName>, LxdError> {
     let policy = state.identities.policy();
     let (mut known, mut missing) = (Vec::new(), Vec::new());
     for name in names {

@@ -17,6 +17,7 @@ use super::shown::location;
 use crate::api::ApiState;
 use crate::api::control::link::permit_exchange;
 use crate::api::lxd::answer::{LxdError, created, sync};
+use crate::api::lxd::auth;
 use crate::api::lxd::body;
 use crate::api::request::Connection;
 use crate::apply::{ApplyError, Edit};
@@ -66,6 +67,7 @@ pub async fn create(
         }
         Wish::PendingCaller(link) => {
             let permit = permit_exchange(&state, &caller)?;
+            let auth_groups = auth::identity_groups(&state, &post.auth_groups)?;
             state.permit_groups(&caller, &auth_groups)?;
             created_config(&post.config)?;
             pending_caller(&state, &permit, &link, auth_groups).await
@@ -84,11 +86,12 @@ pub async fn create(
         }
         Wish::Offer(link, address) => {
             let permit = permit_link()?;
-            offer(&state, &permit, &link, declared(LinkType::Public, Some(address.clone()))?, &address).await
+            let declared = declared(LinkType::Public, Some(address.clone()))?;
+            offer(&state, &caller, &permit, &link, declared, &address).await
         }
         Wish::Confirm(link) => {
-            let permit = permit_link()?;
-            confirm(&state, &permit, &link, &post.cluster_certificate).await
+            permit_link()?;
+            confirm(&state, &caller, &link, &post.cluster_certificate).await
         }
         Wish::Activation => Err(LxdError::plain(StatusCode::INTERNAL_SERVER_ERROR)),
     }
@@ -161,6 +164,7 @@ async fn with_token(
 /// The first phase of a public link: what the address shows, and a link that waits for it to be confirmed.
 async fn offer(
     state: &ApiState,
+    caller: &Caller,
     permit: &Permit,
     link: &LinkName,
     declared: ClusterLink,
@@ -168,6 +172,8 @@ async fn offer(
 ) -> Result<Response, LxdError> {
     let known = find(state, link).await?;
     let is_new = known.is_none();
+    // To ask again is to change a link that is there.
+    let permit = &if is_new { permit.clone() } else { permit_again(state, caller, link)? };
     match known {
         None => declare(state, permit, link, declared).await?,
         Some(Known { link: known, .. }) if known.kind != LinkType::Public => return Err(exists(link)),
@@ -187,16 +193,24 @@ async fn offer(
     }
 }
 
+/// The right to change a link that is there already. Who may not see it learns only that the name is taken.
+fn permit_again(state: &ApiState, caller: &Caller, link: &LinkName) -> Result<Permit, LxdError> {
+    let entity = || Entity::ClusterLink(link.clone());
+    state.permit(caller, Entitlement::CanView, entity()).map_err(|_| exists(link))?;
+    Ok(state.permit(caller, Entitlement::CanEdit, entity())?)
+}
+
 /// The second phase: the certificate of the first is pinned.
 async fn confirm(
     state: &ApiState,
-    permit: &Permit,
+    caller: &Caller,
     link: &LinkName,
     certificate: &str,
 ) -> Result<Response, LxdError> {
     let Some(Known { link: declared, revision, .. }) = find(state, link).await? else {
         return Err(LxdError::bad_request("Public cluster links require remote_address"));
     };
+    let permit = &permit_again(state, caller, link)?;
     if declared.kind != LinkType::Public {
         return Err(exists(link));
     }

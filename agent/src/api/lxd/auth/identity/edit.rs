@@ -101,11 +101,8 @@ async fn edit(
         }
         Known::Pending(_) | Known::Waiting(_) => {}
         Known::Active { id, record } => {
-            let link = match &record.kind {
-                IdentityKind::ClusterLink { link } => state.identities.link_groups(link).map(|_| link),
-                _ => None,
-            };
-            if let Some(link) = link {
+            let link = record.kind.declared_link();
+            if let Some(link) = link.filter(|link| state.identities.link_groups(link).is_some()) {
                 if wanted != current {
                     declare(state, caller, link, &wanted).await?;
                 }
@@ -172,10 +169,12 @@ pub async fn remove(
             state.clients.revoke(&permit, &token.id.to_string(), now).await?;
         }
         Known::Active { id, record } => {
+            if let Some(link) = record.kind.declared_link()
+                && state.peering.report(link).await.is_ok()
+            {
+                return Err(links(link));
+            }
             match (&record.kind, id.fingerprint()) {
-                (IdentityKind::ClusterLink { link }, _) if state.peering.report(link).await.is_ok() => {
-                    return Err(links(link));
-                }
                 // The caller of a one-way link is told, and its link ends.
                 (IdentityKind::ClusterLink { .. }, Some(peer)) => {
                     state.peering.dismiss(&permit, &peer).await?;

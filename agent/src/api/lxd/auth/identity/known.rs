@@ -121,13 +121,12 @@ impl Known {
             Access::Unrestricted | Access::Projects(_) => Groups::default(),
         };
         match self {
-            Known::Active { record, .. } => match &record.kind {
-                // Those of the link's declaration are the ones that count.
-                IdentityKind::ClusterLink { link } => {
-                    state.identities.link_groups(link).unwrap_or_else(|| of(&record.access))
-                }
-                _ => of(&record.access),
-            },
+            // Those of the link's declaration are the ones that count.
+            Known::Active { record, .. } => record
+                .kind
+                .declared_link()
+                .and_then(|link| state.identities.link_groups(link))
+                .unwrap_or_else(|| of(&record.access)),
             Known::Pending(token) => of(&token.access),
             Known::Waiting(waiting) => state.identities.link_groups(&waiting.link).unwrap_or_default(),
         }
