@@ -30,6 +30,7 @@ use crate::wire::status::Status;
 
 mod doors;
 mod escalation;
+mod link_names;
 
 /// An agent's API, served over the network and the socket.
 struct Served {
