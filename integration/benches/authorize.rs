@@ -15,7 +15,7 @@ use serde_json::json;
 
 const GROUPS: usize = 1000;
 const PERMISSIONS: usize = 100;
-/// The goal for one decision, nanoseconds.
+/// The goal for one decision, nanoseconds.
 const GOAL: f64 = 2000.0;
 /// Decisions in one sample, and samples of which the median counts.
 const DECISIONS: u32 = 10_000;
