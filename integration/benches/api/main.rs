@@ -12,8 +12,9 @@
 //! system call for a request's id, answers written without a tree of values: 0.43. The API's state behind one pointer
 //! (copying its twenty parts was 13 % of all time), what all requests share as one function round the router instead of
 //! two layers in every route, and `GET /1.0` without copies of what never changes: 0.68. Its answers remembered while
-//! all that they say is the same: 0.88, and 0.77 of nginx for each second of processor time. What is left is spread thin: the kernel's share, memory for hyper's
-//! and axum's boxes, TLS. Handshakes needed nothing: 2.1 to 3.3 times nginx's, whose OpenSSL 3.0 is slower at P-256.
+//! all that they say is the same: 0.88, and 0.77 of nginx for each second of processor time. What is left is spread
+//! thin: the kernel's share, memory for hyper's and axum's boxes, TLS. Handshakes needed nothing: 2.1 to 3.3 times
+//! nginx's, whose OpenSSL 3.0 is slower at P-256.
 
 use std::path::Path;
 use std::sync::Arc;
