@@ -73,7 +73,8 @@ enum PermissionCommand {
     Add {
         #[arg(value_name = "[REMOTE:]GROUP")]
         group: String,
-        /// ENTITY_TYPE [ENTITY_NAME] ENTITLEMENT [project=NAME] [pool=NAME] [type=custom]
+        // Not a doc comment: rustdoc takes what is in brackets for links.
+        #[arg(help = "ENTITY_TYPE [ENTITY_NAME] ENTITLEMENT [project=NAME] [pool=NAME] [type=custom]")]
         #[arg(value_name = "ENTITY", num_args = 0.., trailing_var_arg = true)]
         words: Vec<String>,
     },
@@ -82,7 +83,8 @@ enum PermissionCommand {
     Remove {
         #[arg(value_name = "[REMOTE:]GROUP")]
         group: String,
-        /// ENTITY_TYPE [ENTITY_NAME] ENTITLEMENT [project=NAME] [pool=NAME] [type=custom]
+        // Not a doc comment: rustdoc takes what is in brackets for links.
+        #[arg(help = "ENTITY_TYPE [ENTITY_NAME] ENTITLEMENT [project=NAME] [pool=NAME] [type=custom]")]
         #[arg(value_name = "ENTITY", num_args = 0.., trailing_var_arg = true)]
         words: Vec<String>,
     },

@@ -20,8 +20,7 @@ enum Command {
     /// List the entities that there are with their entitlements; those that a group grants come first.
     #[command(visible_alias = "ls")]
     List {
-        /// [REMOTE:] [project=NAME] [entity_type=TYPE]
-        #[arg(value_name = "[REMOTE:] KEY=VALUE")]
+        #[arg(value_name = "[REMOTE:] KEY=VALUE", help = "[REMOTE:] [project=NAME] [entity_type=TYPE]")]
         words: Vec<String>,
         /// How many entitlements of an entity are shown; 0 for all.
         #[arg(long, default_value_t = 3, value_name = "N")]

@@ -18,7 +18,8 @@ use crate::wire::token::{MAX_TOKEN, TrustToken};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// What the peer is called here: [REMOTE:]NAME.
+    /// What the peer is called here.
+    #[arg(value_name = "[REMOTE:]NAME")]
     name: String,
     /// Configuration, such as user.site=basement. A token is taken as --token.
     #[arg(value_name = "KEY=VALUE", hide_default_value = true)]
