@@ -100,6 +100,29 @@ pub const CASES: &[Case] = &[
         w.group("g034");
         w.permissions("g034", &[("identity", &url, "can_view")]).expect(200);
     }),
+    ("auth-035", |w| {
+        let place = bearer(w, "b035");
+        let shown = w.admin.get(&place).expect(200).metadata();
+        assert!(shown["expires_at"].is_null(), "{shown}");
+    }),
+    ("auth-036", |w| {
+        let place = bearer(w, "b036");
+        let header = issued(w, &place);
+        let who = Http::anonymous(&w.east).send("GET", "/1.0", &[("authorization", &header)], None);
+        let server = who.expect(200).metadata();
+        let id = w.admin.get(&place).expect(200).metadata()["id"].clone();
+        assert_eq!((&server["auth"], &server["auth_user_method"]), (&json!("trusted"), &json!("bearer")));
+        assert_eq!(server["auth_user_name"], id);
+    }),
+    ("auth-037", |w| {
+        let place = bearer(w, "b037");
+        let header = issued(w, &place);
+        w.admin.delete(&format!("{place}/token")).expect(200);
+        let refused = Http::anonymous(&w.east).send("GET", "/1.0", &[("authorization", &header)], None);
+        refused.refused(403, "");
+        let shown = w.admin.get(&place).expect(200).metadata();
+        assert!(shown["expires_at"].is_null(), "{shown}");
+    }),
     ("auth-039", |w| {
         let body = json!({ "name": "idp039", "groups": ["missing039"] });
         let answer = w.admin.post("/1.0/auth/identity-provider-groups", &body);
@@ -215,4 +238,17 @@ fn refused(w: &World, group: &str, kind: &str, url: &str, entitlement: &str) {
 fn volume(w: &World, name: &str) {
     let body = json!({ "name": name, "config": {} });
     w.admin.post("/1.0/storage-pools/default/volumes/custom", &body).expect(201);
+}
+
+/// A bearer identity without a token, and where it is.
+fn bearer(w: &World, name: &str) -> String {
+    let body = json!({ "type": "Client token bearer", "name": name, "groups": [] });
+    w.admin.post("/1.0/auth/identities/bearer", &body).expect(201);
+    format!("/1.0/auth/identities/bearer/{name}")
+}
+
+/// What a bearer sends with its requests, its token fresh.
+fn issued(w: &World, place: &str) -> String {
+    let token = w.admin.post(&format!("{place}/token"), &json!({ "expiry": "1d" })).expect(200).metadata();
+    format!("Bearer {}", token["token"].as_str().expect("a token"))
 }

@@ -12,6 +12,17 @@ use super::world::{World, last_parts, shown};
 const WEAK: &str = include_str!("weak.b64");
 
 pub const CASES: &[Case] = &[
+    ("trust-001", |w| {
+        Http::stranger(&w.east).get("/1.0/metrics").refused(403, "");
+    }),
+    ("trust-002", |w| {
+        let metrics = Http::stranger(&w.east);
+        let certificate = der_base64(metrics.identity.as_ref().expect("a certificate"));
+        let body = json!({ "type": "metrics", "name": "m002", "certificate": certificate });
+        w.admin.post("/1.0/certificates", &body).expect(201);
+        metrics.get("/1.0/metrics").expect(200);
+        metrics.get("/1.0/certificates").refused(403, "");
+    }),
     ("trust-003", |w| {
         let client = w.client("c003", None);
         let body = json!({ "type": "server", "name": "c003" });
