@@ -14,6 +14,7 @@ mod link_types;
 mod links;
 mod lxc;
 mod lxd_cases;
+mod oidc;
 mod operations;
 mod projects;
 mod pylxd;
