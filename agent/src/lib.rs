@@ -24,6 +24,7 @@ pub mod task;
 pub mod transfer;
 pub mod trust;
 pub mod tunnel;
+pub mod web;
 pub mod wire;
 
 /// The rules of the house, read from the sources as text: simple enough to trust, and it needs no build.
@@ -34,7 +35,7 @@ mod floors {
     /// From the ground up. Modules of one floor do not import each other, except as `BESIDE` says.
     const FLOORS: [&[&str]; 10] = [
         &["store", "files", "task"],
-        &["wire", "dataset", "audit"],
+        &["wire", "dataset", "audit", "web"],
         &["tunnel", "trust", "authorize", "settings"],
         &["catalog", "health", "operation", "client", "project"],
         &["peering", "mesh", "transfer"],
@@ -47,7 +48,8 @@ mod floors {
 
     /// (importer, imported): who is calling is asked by the connections, by the decision what they may do, and by what
     /// they change; what is checked is what the catalog lists; an apply compares with what is live.
-    const BESIDE: [(&str, &str); 5] = [
+    const BESIDE: [(&str, &str); 6] = [
+        ("web", "wire"),
         ("tunnel", "trust"),
         ("authorize", "trust"),
         ("settings", "trust"),
