@@ -9,11 +9,30 @@ use serde::{Deserialize, Serialize};
 
 use super::expiry::{DEFAULT_TOKEN_EXPIRY, ExpiryError, expiry};
 use super::listen::Listen;
+use super::{acme, login};
 
 const HTTPS_ADDRESS: &str = "core.https_address";
 const REMOTE_TOKEN_EXPIRY: &str = "core.remote_token_expiry";
 const TRUST_CA_CERTIFICATES: &str = "core.trust_ca_certificates";
-const KEYS: [&str; 3] = [HTTPS_ADDRESS, REMOTE_TOKEN_EXPIRY, TRUST_CA_CERTIFICATES];
+const KEYS: [&str; 17] = [
+    HTTPS_ADDRESS,
+    REMOTE_TOKEN_EXPIRY,
+    TRUST_CA_CERTIFICATES,
+    acme::AGREE_TOS,
+    acme::CA_URL,
+    acme::CHALLENGE,
+    acme::DOMAIN,
+    acme::EMAIL,
+    acme::HTTP_PORT,
+    login::AUDIENCE,
+    login::CLIENT_ID,
+    login::CLIENT_SECRET,
+    login::DEVICE_CLIENT_ID,
+    login::GROUPS_CLAIM,
+    login::ISSUER,
+    login::SCOPES,
+    login::SESSION_EXPIRY,
+];
 /// Keys beneath this are the users' own.
 const USER: &str = "user.";
 /// Longest key or value, in bytes, and most keys.
@@ -53,7 +72,13 @@ impl Config {
         for (key, value) in pairs {
             config.set(&key, &value)?;
         }
+        config.check()?;
         Ok(config)
+    }
+
+    /// What `set` cannot see, one key at a time.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        login::check_whole(self)
     }
 
     /// Sets one key. Nothing takes it away again, except that an empty address is one of its own.
@@ -61,7 +86,6 @@ impl Config {
         if key.len() > MAX_KEY || value.len() > MAX_VALUE {
             return Err(ConfigError::TooLong);
         }
-        let wrong = |key, reason: String| ConfigError::Value { key, reason };
         match key {
             "core.trust_password" if value.is_empty() => return Ok(()),
             "core.trust_password" => return Err(ConfigError::TrustPassword),
@@ -80,6 +104,11 @@ impl Config {
                 truth(value).ok_or_else(|| wrong(TRUST_CA_CERTIFICATES, "it is true or false".to_owned()))?;
             }
             REMOTE_TOKEN_EXPIRY | TRUST_CA_CERTIFICATES => {}
+            _ if KEYS.contains(&key) => {
+                let known = KEYS.into_iter().find(|known| *known == key && !value.is_empty());
+                let check = if key.starts_with("oidc.") { login::check } else { acme::check };
+                known.map_or(Ok(()), |known| check(known, value))?;
+            }
             _ if key.strip_prefix(USER).is_some_and(|rest| !rest.is_empty()) => {}
             _ => {
                 let near = nearest(key, KEYS);
@@ -131,12 +160,16 @@ impl Config {
     }
 }
 
+pub(super) fn wrong(key: &'static str, reason: String) -> ConfigError {
+    ConfigError::Value { key, reason }
+}
+
 fn listen(value: &str) -> Result<Listen, String> {
     if value.is_empty() { Ok(Listen::Nowhere) } else { value.parse() }
 }
 
 /// As LXD reads a boolean.
-fn truth(value: &str) -> Option<bool> {
+pub(super) fn truth(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),

@@ -90,6 +90,7 @@ pub async fn patch(
     for (key, value) in given {
         config.set(&key, &value)?;
     }
+    config.check()?;
     change(&state, &permit, &base, config).await
 }
 
