@@ -14,7 +14,10 @@ use integration::golden::testdata;
 use serde_json::Value;
 
 mod auth;
+mod flocker_ca;
 mod link;
+mod oidc;
+mod pki;
 mod remote;
 mod token;
 mod trust;
@@ -27,7 +30,10 @@ type Case = (&'static str, fn(&World));
 
 const AREAS: &[(&str, &[Case])] = &[
     ("auth", auth::CASES),
+    ("flocker-ca", flocker_ca::CASES),
     ("link", link::CASES),
+    ("oidc", oidc::CASES),
+    ("pki", pki::CASES),
     ("remote", remote::CASES),
     ("token", token::CASES),
     ("trust", trust::CASES),
@@ -65,6 +71,21 @@ fn run(area: &str) {
 #[test]
 fn auth_cases() {
     run("auth");
+}
+
+#[test]
+fn flocker_ca_cases() {
+    run("flocker-ca");
+}
+
+#[test]
+fn oidc_cases() {
+    run("oidc");
+}
+
+#[test]
+fn pki_cases() {
+    run("pki");
 }
 
 #[test]

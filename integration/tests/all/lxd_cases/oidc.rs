@@ -1,0 +1,5 @@
+//! Logins that an identity provider vouches for.
+
+use super::Case;
+
+pub const CASES: &[Case] = &[];
