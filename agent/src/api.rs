@@ -27,9 +27,11 @@ use crate::settings::{Addresses, Settings};
 use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
+use crate::trust::acme::challenge::Challenges;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::server_identity::ServerIdentity;
 use crate::trust::{Caller, Who};
 use crate::tunnel::Sessions;
 
@@ -57,6 +59,10 @@ pub struct ApiState(Arc<ApiParts>);
 pub struct ApiParts {
     pub name: ClusterName,
     pub identity: Arc<ClusterIdentity>,
+    /// What clients are shown: another certificate than the cluster's, where there is one.
+    pub server: Arc<ServerIdentity>,
+    /// Proofs for an ACME server.
+    pub challenges: Arc<Challenges>,
     /// Where this agent is reached, `host:port`, as tokens tell it.
     pub addresses: Arc<Addresses>,
     pub settings: Arc<Settings>,

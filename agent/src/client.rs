@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
+use crate::tunnel::tls::Door;
 use crate::wire::control::ErrorBody;
 use crate::wire::lxd::{Envelope, EnvelopeKind};
 use crate::wire::printable;
@@ -70,6 +71,7 @@ enum Target {
         name: String,
         addresses: Vec<String>,
         pin: Fingerprint,
+        door: Door,
         identity: Option<Arc<KeyPair>>,
         /// Where the pin may move by proof.
         following: Option<Arc<follow::Following>>,
@@ -111,15 +113,28 @@ impl Client {
         Self { target: Target::Unix(path.into()), timeout: TIMEOUT }
     }
 
-    /// Over TLS, to the first address that answers with the certificate that is pinned. `name` is for messages.
+    /// Over TLS, to the first address that answers with the certificate that is pinned: the cluster's own, where the
+    /// server has another one for clients. `name` is for messages.
     pub fn pinned(
         name: &str,
         addresses: Vec<String>,
         pin: Fingerprint,
         identity: Option<Arc<KeyPair>>,
     ) -> Self {
-        let name = name.to_owned();
-        Self { target: Target::Pinned { name, addresses, pin, identity, following: None }, timeout: TIMEOUT }
+        let (name, door) = (name.to_owned(), Door::Cluster);
+        Self {
+            target: Target::Pinned { name, addresses, pin, door, identity, following: None },
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// The same agent, of which the certificate for clients is pinned.
+    #[must_use]
+    pub fn by_clients_door(mut self) -> Self {
+        if let Target::Pinned { door, .. } = &mut self.target {
+            *door = Door::Clients;
+        }
+        self
     }
 
     /// The same agent, with another time limit for a whole call.

@@ -3,13 +3,14 @@
 //! Every floor is built here, from the ground up, and given what it needs; none looks for another by itself.
 
 mod descriptors;
+mod fault;
+mod floors;
 pub mod logging;
 pub mod options;
 mod place;
 mod router;
 mod signals;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,36 +20,21 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::listener::doors::Doors;
-use crate::api::listener::network::{self, ListenError};
-use crate::api::listener::socket::{self, SocketError};
-use crate::api::listener::{Api, ListenerError};
-use crate::api::lxd::attempt::Failures;
-use crate::api::{ApiParts, ApiState};
-use crate::apply::{Apply, ApplyParts};
+use crate::api::listener::{Api, network, socket};
 use crate::audit::Audit;
-use crate::catalog::{Catalog, CatalogError, Imports};
-use crate::dataset::{PoolError, Pools};
-use crate::health::Health;
-use crate::mesh::{Mesh, MeshParts};
-use crate::observe::Observe;
-use crate::operation::Operations;
-use crate::peering::rotation::{self, RotationError};
-use crate::peering::{Peering, PeeringError, PeeringParts};
-use crate::project::{ProjectError, Projects};
-use crate::reconcile::{Reconcile, ReconcileParts};
-use crate::settings::{Addresses, DEFAULT_PORT, Listen, Settings, SettingsError};
+use crate::peering::rotation;
+use crate::settings::{Addresses, DEFAULT_PORT, Listen, Settings};
 use crate::store::sqlite::SqliteStore;
-use crate::store::value::{self, ValueError};
-use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
+use crate::store::{Guard, Op, Revision, Store, Txn, keys, value};
 use crate::task::{Drained, Tasks};
-use crate::transfer::Transfers;
-use crate::trust::certificate::CertificateError;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
-use crate::trust::identity::Identities;
-use crate::tunnel::{Router, Sessions};
+use crate::trust::server_identity::ServerIdentity;
+use crate::tunnel::Router;
+pub use fault::DaemonError;
+use floors::{Ground, build};
 pub use options::{Given, Options};
-use place::{Place, PlaceError};
+use place::Place;
 use router::Streams;
 use signals::{Asked, Signals};
 
@@ -62,78 +48,6 @@ pub enum Ended {
     Drained,
     /// Some of it was cut off: at the deadline, or by a second signal.
     Cut,
-}
-
-/// Why an agent did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    #[error(transparent)]
-    Place(#[from] PlaceError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    #[error(transparent)]
-    Peering(#[from] PeeringError),
-    #[error(transparent)]
-    Rotation(#[from] RotationError),
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Project(#[from] ProjectError),
-    #[error(transparent)]
-    Pools(#[from] PoolError),
-    #[error("{} could not be opened: {source}", path.display())]
-    Audit { path: PathBuf, source: std::io::Error },
-    #[error(transparent)]
-    Listener(#[from] ListenerError),
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    #[error("this data folder is new, and its cluster has no name yet")]
-    Nameless,
-    #[error("this data folder belongs to cluster {own}, not to {asked}")]
-    OtherName { own: ClusterName, asked: ClusterName },
-    #[error("signals cannot be waited for: {0}")]
-    Signals(std::io::Error),
-}
-
-impl DaemonError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            DaemonError::Place(PlaceError::InUse { .. }) => {
-                Some("Each agent needs a folder of its own: give another --data-dir, or stop that agent.")
-            }
-            DaemonError::Place(PlaceError::Foreign { .. }) => {
-                Some("Run the agent as that user, or give a --data-dir of its own.")
-            }
-            DaemonError::Place(PlaceError::Io { .. }) => {
-                Some("Give a folder that this user may write with --data-dir.")
-            }
-            DaemonError::Listen(ListenError::InUse { .. }) => {
-                Some("Stop it, or give another address with --listen.")
-            }
-            DaemonError::Listen(ListenError::Forbidden(_)) => {
-                Some("Ports below 1024 need a privilege: give a higher one with --listen.")
-            }
-            DaemonError::Listen(_) => {
-                Some("`ip address` shows this machine's; give one of them with --listen.")
-            }
-            DaemonError::Nameless => Some("Give one with --name. It cannot be changed later."),
-            DaemonError::OtherName { .. } => {
-                Some("Leave --name out, or give another --data-dir for the other cluster.")
-            }
-            _ => None,
-        }
-    }
 }
 
 /// What `/cluster` holds: written once, at the first start.
@@ -151,6 +65,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let name = settle_name(&*store, options.name.clone()).await?;
     let identity = ClusterIdentity::open(place.path(), name.as_str())?;
     rotation::settle(&*store, &identity).await?;
+    let server = ServerIdentity::open(place.path(), options.server.as_ref(), identity.clone())?;
     let tasks = Tasks::new();
     let audit =
         Audit::open(&place.audit()).map_err(|source| DaemonError::Audit { path: place.audit(), source })?;
@@ -169,6 +84,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let ground = Ground {
         store,
         identity: identity.clone(),
+        server: server.clone(),
         name: name.clone(),
         doors: Doors::new(options.listen.is_some(), options.advertise.clone(), reached.clone()),
         addresses: reached,
@@ -191,6 +107,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     tracing::info!(
         name = %name,
         fingerprint = %identity.fingerprint(),
+        shown = server.own().map(|pair| tracing::field::display(pair.fingerprint)),
         listening = bound.map(tracing::field::display),
         addresses = addresses.join(" "),
         socket = %place.socket().display(),
@@ -198,98 +115,6 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     );
     let asked = signals.asked().await;
     Ok(drain(&tasks, &mut signals, asked, &options).await)
-}
-
-/// What every floor stands on.
-struct Ground {
-    store: Arc<dyn Store>,
-    identity: Arc<ClusterIdentity>,
-    name: ClusterName,
-    doors: Arc<Doors>,
-    addresses: Arc<Addresses>,
-    settings: Arc<Settings>,
-    audit: Arc<Audit>,
-    tasks: Tasks,
-}
-
-/// Every floor that the surfaces work with, from the ground up.
-async fn build(place: &Place, ground: Ground, watched: Option<PathBuf>) -> Result<ApiState, DaemonError> {
-    let Ground { store, identity, name, doors, addresses, settings, audit, tasks } = ground;
-    let pools = Pools::open(place.path())?;
-    let identities = Identities::start(store.clone(), &tasks).await?;
-    let sessions = Arc::new(Sessions::default());
-    let catalog = Catalog::start(store.clone(), &tasks).await?;
-    let imports = Arc::new(Imports::new());
-    let health = Health::start(catalog.clone(), &tasks);
-    let peering = Peering::new(PeeringParts {
-        store: store.clone(),
-        identity: identity.clone(),
-        identities: identities.clone(),
-        sessions: sessions.clone(),
-        catalog: catalog.clone(),
-        imports: imports.clone(),
-        health: health.clone(),
-        addresses: addresses.clone(),
-        settings: settings.clone(),
-        audit: audit.clone(),
-        cluster: name.clone(),
-        tasks: tasks.clone(),
-    });
-    let mesh = Mesh::new(MeshParts {
-        catalog: catalog.clone(),
-        health: health.clone(),
-        sessions: sessions.clone(),
-        identities: identities.clone(),
-        tasks: tasks.clone(),
-    });
-    let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
-    let apply = Apply::start(ApplyParts {
-        store: store.clone(),
-        links: peering.clone(),
-        pools: pools.clone(),
-        audit: audit.clone(),
-        tasks: tasks.clone(),
-    });
-    let operations = Operations::new();
-    let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
-    let reconcile = watched.map(|folder| {
-        Reconcile::start(ReconcileParts {
-            folder,
-            store: store.clone(),
-            observe: observe.clone(),
-            apply: apply.clone(),
-            redeem: Arc::new(peering.clone()),
-            identities: identities.clone(),
-            tasks: tasks.clone(),
-        })
-    });
-    let clients = Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone(), audit.clone()));
-    Ok(ApiState::from(ApiParts {
-        failures: Failures::new(audit.clone()),
-        clients,
-        name,
-        identity,
-        addresses,
-        settings,
-        projects: Projects::start(store.clone(), audit.clone(), &tasks).await?,
-        audit,
-        doors,
-        store,
-        identities,
-        sessions,
-        catalog,
-        imports,
-        health,
-        mesh,
-        observe,
-        apply,
-        peering,
-        pools,
-        operations,
-        transfers,
-        reconcile,
-        tasks,
-    }))
 }
 
 /// Forgets tokens that have expired, and says so.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub mod acme;
 pub mod attempts;
 mod caller;
 pub mod certificate;
@@ -18,6 +19,7 @@ mod identity_id;
 pub mod lineage;
 pub mod policy;
 pub mod provider_group;
+pub mod server_identity;
 pub mod shown;
 pub mod succession;
 

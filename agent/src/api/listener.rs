@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::LazyConfigAcceptor;
@@ -20,18 +19,21 @@ use super::ApiState;
 use super::request::Connection;
 use crate::task::Tasks;
 use crate::trust::Who;
+use crate::trust::acme::challenge::ALPN_ACME;
 use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
 use crate::trust::shown::Shown;
-use crate::tunnel::tls::{self, ALPN_API, ClientCertificate, server_config};
+use crate::tunnel::tls;
 use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
 use crate::wire::link::Refusal;
 
+mod configs;
 pub mod doors;
 mod http;
 pub mod network;
 pub mod socket;
 mod strangers;
 
+use configs::Configs;
 use strangers::{Stranger, Strangers};
 
 /// Most connections from the network at a time.
@@ -56,8 +58,7 @@ pub struct Api {
 struct Network {
     api: Api,
     router: Arc<dyn tunnel::Router>,
-    for_api: Arc<ServerConfig>,
-    for_links: Arc<ServerConfig>,
+    configs: Configs,
     strangers: Arc<Strangers>,
     places: Arc<Semaphore>,
 }
@@ -73,12 +74,10 @@ impl Api {
         listener: Option<std::net::TcpListener>,
         router: Arc<dyn tunnel::Router>,
     ) -> Result<(), ListenerError> {
-        let identity = &self.state.identity;
         let network = Arc::new(Network {
             api: self.clone(),
             router,
-            for_api: server_config(identity.clone(), &ALPN_API, ClientCertificate::Requested)?,
-            for_links: server_config(identity.clone(), &[ALPN_LINK], ClientCertificate::Required)?,
+            configs: Configs::new(&self.state)?,
             strangers: Strangers::new(MAX_STRANGERS),
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         });
@@ -173,6 +172,10 @@ impl Network {
             () = ending.cancelled() => return Ok(()),
         };
         let session = stream.get_ref().1;
+        if session.alpn_protocol() == Some(ALPN_ACME) {
+            // The handshake was the answer.
+            return Ok(());
+        }
         let certificate =
             session.peer_certificates().and_then(<[_]>::first).map(|der| der.clone().into_owned());
         if session.alpn_protocol() == Some(ALPN_LINK) {
@@ -189,10 +192,8 @@ impl Network {
 
     async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
-        let is_link =
-            start.client_hello().alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_LINK));
-        let config = if is_link { &self.for_links } else { &self.for_api };
-        start.into_stream(Arc::clone(config)).await
+        let config = self.configs.for_hello(&start.client_hello());
+        start.into_stream(config).await
     }
 
     /// Serves a linked cluster's connection for as long as it is linked. One that is not linked is handed over all the

@@ -24,6 +24,7 @@ use crate::store::{Op, Txn, keys};
 use crate::trust::Access;
 use crate::trust::certificate::KeyPair;
 use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
+use crate::trust::server_identity::ServerIdentity;
 use crate::tunnel::{self, Incoming, Session, connect, tls};
 use crate::wire::link::StreamHeader;
 use crate::wire::status::Status;
@@ -97,12 +98,15 @@ impl Served {
             audit: audit.clone(),
             tasks: tasks.clone(),
         });
+        let server = ServerIdentity::of_cluster(identity.clone());
         let clients =
-            Arc::new(Clients::new(store.clone(), identities.clone(), identity.clone(), audit.clone()));
+            Arc::new(Clients::new(store.clone(), identities.clone(), server.clone(), audit.clone()));
         let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
         let state = ApiState::from(ApiParts {
             name,
             identity,
+            server,
+            challenges: Arc::default(),
             addresses: addresses.clone(),
             settings,
             failures: Failures::new(audit.clone()),
@@ -466,7 +470,7 @@ async fn those_who_connect_and_say_nothing_shut_nobody_out() {
 #[tokio::test]
 async fn a_client_hears_why_it_cannot_reach_an_agent() {
     let served = Served::new().await;
-    let shown = first_contact(&served.address).await.unwrap();
+    let shown = first_contact(&served.address, tls::Door::Clients).await.unwrap();
     assert_eq!(shown.fingerprint, served.state.identity.fingerprint());
 
     let wrong = KeyPair::generate("other", &[]).unwrap().fingerprint;

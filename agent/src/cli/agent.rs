@@ -23,6 +23,16 @@ pub struct Args {
     /// Where others reach this agent, HOST:PORT; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Vec<String>,
+    /// The certificate that clients are shown, with its chain, PEM [default: server.crt in the data folder, or else the
+    /// cluster's own].
+    #[arg(long, value_name = "FILE", requires = "server_key")]
+    server_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "server_cert")]
+    server_key: Option<PathBuf>,
+    /// The certificate of the authority that `comity ca initialize` made: its users and nodes are known by theirs.
+    #[arg(long, value_name = "FILE")]
+    cluster_ca: Option<PathBuf>,
     /// Read settings from a file, HCL or TOML, keyed by these flags' names (data_dir); flags go first.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -47,6 +57,9 @@ pub fn run(args: Args) -> Result<ExitCode, CliError> {
         data_dir: args.data_dir,
         listen: args.listen,
         advertise: Some(args.advertise).filter(|given| !given.is_empty()),
+        server_cert: args.server_cert,
+        server_key: args.server_key,
+        cluster_ca: args.cluster_ca,
         watch: args.watch,
         worker_threads: args.worker_threads,
         log_format: args.log_format,

@@ -83,6 +83,9 @@ fn text(status: &Status) -> String {
     line("Name:", status.name.as_str());
     line("Version:", &status.version);
     line("Fingerprint:", &status.fingerprint);
+    if let Some(shown) = &status.server_fingerprint {
+        line("To clients:", shown);
+    }
     match &status.addresses[..] {
         [] => line("Addresses:", "none: reached by its socket only"),
         addresses => line("Addresses:", &addresses.join(", ")),
@@ -140,6 +143,7 @@ mod tests {
             name: "east".parse().unwrap(),
             version: "0.1.0".to_owned(),
             fingerprint: "ab".repeat(32),
+            server_fingerprint: None,
             addresses: vec!["10.0.0.1:8443".to_owned(), "[2001:db8::1]:8443".to_owned()],
             epoch: "e".to_owned(),
             revision: 9,

@@ -16,10 +16,8 @@ use tokio_rustls::client::TlsStream;
 use super::{Body, Client, ClientError, Target};
 use crate::trust::Fingerprint;
 use crate::trust::certificate::{KeyPair, fingerprint};
+use crate::tunnel::tls::Door;
 use crate::tunnel::{DialError, connect, tls};
-
-/// The protocol of calls.
-const ALPN: [&[u8]; 1] = [b"http/1.1"];
 
 type Driver = JoinHandle<hyper::Result<()>>;
 
@@ -33,10 +31,10 @@ pub struct FirstContact {
     pub certificate: CertificateDer<'static>,
 }
 
-/// Asks `address` for its certificate and hangs up: nothing is told to whoever answers.
-pub async fn first_contact(address: &str) -> Result<FirstContact, ClientError> {
+/// Asks `address` for the certificate that it shows at `door` and hangs up: nothing is told to whoever answers.
+pub async fn first_contact(address: &str, door: Door) -> Result<FirstContact, ClientError> {
     let agent = address.to_owned();
-    let config = tls::client_config_unpinned(&ALPN)
+    let config = tls::client_config_unpinned(door.alpn())
         .map_err(|error| ClientError::Unreachable { agent: agent.clone(), reason: error.to_string() })?;
     let stream = connect::race(&[address.to_owned()], |address| {
         let config = config.clone();
@@ -57,20 +55,21 @@ impl Client {
             Target::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(|error| {
                 ClientError::Unreachable { agent: self.agent(), reason: socket_reason(&error) }
             })?),
-            Target::Pinned { name, addresses, pin, identity, following } => {
+            Target::Pinned { name, addresses, pin, door, identity, following } => {
                 let pin = self.pin().unwrap_or(*pin);
-                let connected = match (dial(name, addresses, pin, identity.as_deref()).await?, following) {
-                    (Err(error), Some(following)) if error.mismatch().is_some() => {
-                        // Boxed: the proof is asked for by a client, which connects.
-                        if Box::pin(following.follow(pin, &error)).await {
-                            let pin = self.pin().unwrap_or(pin);
-                            dial(name, addresses, pin, identity.as_deref()).await?
-                        } else {
-                            Err(error)
+                let connected =
+                    match (dial(name, addresses, pin, *door, identity.as_deref()).await?, following) {
+                        (Err(error), Some(following)) if error.mismatch().is_some() => {
+                            // Boxed: the proof is asked for by a client, which connects.
+                            if Box::pin(following.follow(pin, &error)).await {
+                                let pin = self.pin().unwrap_or(pin);
+                                dial(name, addresses, pin, *door, identity.as_deref()).await?
+                            } else {
+                                Err(error)
+                            }
                         }
-                    }
-                    (connected, _) => connected,
-                };
+                        (connected, _) => connected,
+                    };
                 Box::new(connected.map_err(|error| dial_error(name.clone(), &error))?)
             }
         };
@@ -106,9 +105,10 @@ async fn dial(
     name: &str,
     addresses: &[String],
     pin: Fingerprint,
+    door: Door,
     identity: Option<&KeyPair>,
 ) -> Result<Result<TlsStream<TcpStream>, DialError>, ClientError> {
-    let config = tls::client_config_pinned(pin, identity, &ALPN)
+    let config = tls::client_config_pinned(pin, identity, door.alpn())
         .map_err(|error| ClientError::Unreachable { agent: name.to_owned(), reason: error.to_string() })?;
     Ok(connect::race(addresses, |address| {
         let config = config.clone();

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 
 use super::{Client, ClientError, NO_BODY};
+use crate::trust::certificate::from_pem;
 use crate::wire::lxd::certificate::{Certificate, CertificatePatch, CertificatesPost, TokenOperation};
 use crate::wire::lxd::identity::TlsIdentityPost;
 use crate::wire::lxd::server::ServerInfo;
 use crate::wire::token::TrustToken;
+use crate::wire::trust::ClusterCertificate;
 pub use crate::wire::trust::PendingToken;
 
 /// A token as the issuer gave it out, its one copy.
@@ -24,6 +27,19 @@ impl Client {
     /// What the agent says of itself, and whether it trusts this client.
     pub async fn server(&self) -> Result<ServerInfo, ClientError> {
         self.lxd(Method::GET, "/1.0", NO_BODY).await
+    }
+
+    /// The certificate that identifies the cluster, whatever clients are shown; `None` of a server that makes no such
+    /// difference (LXD).
+    pub async fn cluster_certificate(&self) -> Result<Option<CertificateDer<'static>>, ClientError> {
+        let asked = self.request::<ClusterCertificate>(Method::GET, "/control/v1/certificate", NO_BODY).await;
+        match asked {
+            Ok(told) => from_pem(&told.certificate)
+                .map(Some)
+                .ok_or_else(|| self.unexpected(&"the cluster certificate cannot be read")),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Has a one-time token made for a client to be called `name`: an identity in these groups or, without groups,

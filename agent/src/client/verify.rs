@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::trust::Fingerprint;
 use crate::trust::certificate::KeyPair;
+use crate::tunnel::tls::Door;
 use crate::tunnel::{AttemptError, connect, tls};
 use crate::wire::lxd::Envelope;
 use crate::wire::printable;
@@ -77,7 +78,8 @@ pub async fn verify_each(
 
 async fn ask(address: &str, pin: Fingerprint, identity: Option<&KeyPair>) -> Result<Verified, AttemptError> {
     let failed = |error: &dyn std::fmt::Display| AttemptError::Tls(error.to_string());
-    let config = tls::client_config_pinned(pin, identity, &[b"http/1.1"]).map_err(|error| failed(&error))?;
+    let config =
+        tls::client_config_pinned(pin, identity, Door::Cluster.alpn()).map_err(|error| failed(&error))?;
     let stream = connect::connect(address, config).await?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
     let certificate =

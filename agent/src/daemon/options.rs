@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::logging::LogFormat;
 use crate::files;
 pub use crate::settings::{DEFAULT_PORT, Listen};
+use crate::trust::server_identity::PairFiles;
 
 /// Larger than any configuration; a wrong path may lead to anything.
 const MOST_BYTES: usize = 1024 * 1024;
@@ -26,6 +27,9 @@ pub struct Given {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<Listen>,
     pub advertise: Option<Vec<String>>,
+    pub server_cert: Option<PathBuf>,
+    pub server_key: Option<PathBuf>,
+    pub cluster_ca: Option<PathBuf>,
     pub watch: Option<PathBuf>,
     pub worker_threads: Option<usize>,
     pub log_format: Option<LogFormat>,
@@ -43,6 +47,10 @@ pub struct Options {
     pub listen: Option<Listen>,
     /// Where others reach it, `host:port`; empty: worked out from what it listens on.
     pub advertise: Vec<String>,
+    /// What clients are shown; `None`: `server.crt` of the data folder, and where there is none, the cluster's own.
+    pub server: Option<PairFiles>,
+    /// The authority that `comity ca initialize` made, whose users and nodes are known by their certificates.
+    pub cluster_ca: Option<PathBuf>,
     pub watch: Option<PathBuf>,
     pub worker_threads: usize,
     pub log_format: LogFormat,
@@ -64,6 +72,8 @@ pub enum OptionsError {
     Threads(usize),
     #[error("{0:?} is not an address: write HOST:PORT")]
     Advertise(String),
+    #[error("server_cert and server_key go together: give both, or neither")]
+    HalfPair,
 }
 
 impl Given {
@@ -87,7 +97,8 @@ impl Given {
             reason,
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for inner in [&mut settings.data_dir, &mut settings.watch].into_iter().flatten() {
+        let Given { data_dir, watch, server_cert, server_key, cluster_ca, .. } = &mut settings;
+        for inner in [data_dir, watch, server_cert, server_key, cluster_ca].into_iter().flatten() {
             *inner = folder.join(&*inner);
         }
         Ok(settings)
@@ -101,6 +112,9 @@ impl Given {
             data_dir: self.data_dir.or(under.data_dir),
             listen: self.listen.or(under.listen),
             advertise: self.advertise.or(under.advertise),
+            server_cert: self.server_cert.or(under.server_cert),
+            server_key: self.server_key.or(under.server_key),
+            cluster_ca: self.cluster_ca.or(under.cluster_ca),
             watch: self.watch.or(under.watch),
             worker_threads: self.worker_threads.or(under.worker_threads),
             log_format: self.log_format.or(under.log_format),
@@ -116,7 +130,14 @@ impl Given {
             return Err(OptionsError::Threads(worker_threads));
         }
         let advertise = self.advertise.unwrap_or_default();
+        let server = match (self.server_cert, self.server_key) {
+            (Some(certificate), Some(key)) => Some(PairFiles { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(OptionsError::HalfPair),
+        };
         Ok(Options {
+            server,
+            cluster_ca: self.cluster_ca,
             name: self.name,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
             listen: self.listen,

@@ -25,6 +25,7 @@ use crate::store::Guard;
 use crate::trust::{Fingerprint, certificate};
 use crate::tunnel::AttemptError;
 use crate::tunnel::connect::ADDRESS_TIMEOUT;
+use crate::tunnel::tls::Door;
 
 /// How often a public link's peer is asked for `GET /1.0`.
 const LOOK: Duration = Duration::from_secs(30);
@@ -61,7 +62,7 @@ impl Peering {
                 "Failed retrieving cluster certificate from the remote address".to_owned(),
             )
         };
-        let shown = first_contact(address).await.map_err(|error| unverified(&error))?;
+        let shown = first_contact(address, Door::Cluster).await.map_err(|error| unverified(&error))?;
         if shown.fingerprint == self.parts.identity.fingerprint() {
             return Err(PeeringError::Itself);
         }

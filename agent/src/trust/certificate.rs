@@ -35,6 +35,8 @@ pub struct KeyPair {
     pub fingerprint: Fingerprint,
     /// The certificate alone, PEM.
     pub pem: String,
+    /// What stands between the certificate and a root, nearest first; shown with it.
+    pub chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
@@ -96,18 +98,21 @@ impl KeyPair {
         Self::load(&files.certificate, &files.key).map(Arc::new)
     }
 
-    /// The pair in these two files.
+    /// The pair in these two files. Certificates after the first are its chain.
     pub fn load(certificate_path: &Path, key_path: &Path) -> Result<Self, CertificateError> {
         let malformed =
             |path: &Path, expected| CertificateError::Malformed { path: path.to_owned(), expected };
         let key = PrivateKeyDer::from_pem_slice(&read(key_path, true)?)
             .map_err(|_| malformed(key_path, "private key"))?;
-        let certificate = CertificateDer::from_pem_slice(&read(certificate_path, false)?)
+        let mut certificates = CertificateDer::pem_slice_iter(&read(certificate_path, false)?)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|_| malformed(certificate_path, "certificate"))?;
-        if x509_parser::parse_x509_certificate(&certificate).is_err() {
+        let readable = |der: &CertificateDer<'_>| x509_parser::parse_x509_certificate(der).is_ok();
+        if certificates.is_empty() || !certificates.iter().all(readable) {
             return Err(malformed(certificate_path, "certificate"));
         }
-        let pair = Self::new(certificate, key);
+        let certificate = certificates.remove(0);
+        let pair = Self { chain: certificates, ..Self::new(certificate, key) };
         match pair.certified()?.keys_match() {
             Ok(()) => Ok(pair),
             Err(_) => Err(CertificateError::Mismatch {
@@ -152,7 +157,7 @@ impl KeyPair {
     fn new(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {
         let fingerprint = fingerprint(&certificate);
         let pem = armour("CERTIFICATE", &certificate);
-        Self { certificate, fingerprint, pem, key }
+        Self { certificate, fingerprint, pem, chain: Vec::new(), key }
     }
 
     /// The private key, for a TLS configuration.
@@ -163,7 +168,13 @@ impl KeyPair {
     /// The pair as rustls signs with it.
     pub fn certified(&self) -> Result<CertifiedKey, CertificateError> {
         let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&self.key)?;
-        Ok(CertifiedKey::new(vec![self.certificate.clone()], signer))
+        let shown = std::iter::once(&self.certificate).chain(&self.chain);
+        Ok(CertifiedKey::new(shown.cloned().collect(), signer))
+    }
+
+    /// The certificate and its chain, PEM.
+    pub fn chain_pem(&self) -> String {
+        std::iter::once(&self.certificate).chain(&self.chain).map(|der| armour("CERTIFICATE", der)).collect()
     }
 
     fn key_pem(&self) -> String {

@@ -12,9 +12,9 @@ use std::sync::atomic::AtomicBool;
 use jiff::SignedDuration;
 
 use super::certificate::admission::Inadmissible;
-use super::cluster_identity::ClusterIdentity;
 use super::forget::ForgetError;
 use super::identity::Identities;
+use super::server_identity::ServerIdentity;
 use crate::audit::Audit;
 use crate::store::value::ValueError;
 use crate::store::{CommitError, Store, StoreError};
@@ -49,8 +49,8 @@ const TRIES: usize = 10;
 pub struct Clients {
     store: Arc<dyn Store>,
     identities: Arc<Identities>,
-    /// This cluster's certificate.
-    identity: Arc<ClusterIdentity>,
+    /// What tokens name: the certificate that their redeemer will be shown.
+    server: Arc<ServerIdentity>,
     audit: Arc<Audit>,
     /// Held while a name is given.
     naming: tokio::sync::Mutex<()>,
@@ -108,11 +108,11 @@ impl Clients {
     pub fn new(
         store: Arc<dyn Store>,
         identities: Arc<Identities>,
-        identity: Arc<ClusterIdentity>,
+        server: Arc<ServerIdentity>,
         audit: Arc<Audit>,
     ) -> Self {
         let (naming, indexed) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
-        Self { store, identities, identity, audit, naming, indexed }
+        Self { store, identities, server, audit, naming, indexed }
     }
 }
 

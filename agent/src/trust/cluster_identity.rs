@@ -15,6 +15,9 @@ use tokio::sync::watch;
 use super::Fingerprint;
 use super::certificate::{CertificateError, KeyPair, next};
 
+/// What the files of the pair are called, but for their endings.
+const STEM: &str = "cluster";
+
 /// Who this cluster is: one pair at a time, replaced by rotation only.
 pub struct ClusterIdentity {
     current: watch::Sender<Current>,
@@ -44,8 +47,8 @@ impl ClusterIdentity {
 
     /// The pair `cluster.crt` and `cluster.key` in `dir`, made on first use. A change that was cut short is ended.
     pub fn open(dir: &Path, common_name: &str) -> Result<Arc<Self>, CertificateError> {
-        next::recover(dir)?;
-        let pair = KeyPair::load_or_create(dir, "cluster", common_name, &[common_name.to_owned()])?;
+        next::recover(dir, STEM)?;
+        let pair = KeyPair::load_or_create(dir, STEM, common_name, &[common_name.to_owned()])?;
         Self::with(pair, Some(dir.to_owned()))
     }
 
@@ -69,22 +72,22 @@ impl ClusterIdentity {
 
     /// The pair that may follow, made if there is none yet and written for its owner alone. Nobody is shown it.
     pub fn prepare(&self, common_name: &str) -> Result<Arc<KeyPair>, CertificateError> {
-        next::prepare(self.dir()?, common_name)
+        next::prepare(self.dir()?, STEM, common_name)
     }
 
     /// Forgets the pair that was prepared.
     pub fn discard(&self) -> Result<(), CertificateError> {
-        next::discard(self.dir()?)
+        next::discard(self.dir()?, STEM)
     }
 
     /// Makes the prepared pair the current one, on disk and then for everybody, if it is the one with this
     /// certificate. The old key is gone after this.
     pub fn install(&self, expected: &Fingerprint) -> Result<(), CertificateError> {
         let dir = self.dir()?;
-        match next::prepared(dir)? {
+        match next::prepared(dir, STEM)? {
             Some(pair) if pair.fingerprint == *expected => {
                 let current = Current::of(Arc::new(pair))?;
-                next::install(dir)?;
+                next::install(dir, STEM)?;
                 self.current.send_replace(current);
                 Ok(())
             }
@@ -95,7 +98,7 @@ impl ClusterIdentity {
     /// That the pair with this certificate is there to be installed.
     pub fn require_prepared(&self, expected: &Fingerprint) -> Result<(), CertificateError> {
         let dir = self.dir()?;
-        match next::prepared(dir)? {
+        match next::prepared(dir, STEM)? {
             Some(pair) if pair.fingerprint == *expected => Ok(()),
             _ => Err(CertificateError::NotPrepared { dir: dir.to_owned(), expected: *expected }),
         }

@@ -24,12 +24,34 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::trust::Fingerprint;
 use crate::trust::certificate::{self, KeyPair, fingerprint};
 
-/// The protocols of API connections.
+/// The protocols of clients' connections: they are shown what clients are to be shown.
 pub const ALPN_API: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// HTTP/1.1 for whoever has pinned the cluster's certificate, and so must be shown that one.
+pub const ALPN_CLUSTER: &[u8] = b"comity-http/1";
+
+/// Which of a server's certificates a caller wants to be shown. A server that knows no difference shows its only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The cluster's own, which links and remotes pin.
+    Cluster,
+    /// The one for clients.
+    Clients,
+}
+
+impl Door {
+    /// The protocols of calls by this door: HTTP/1.1 is enough for them.
+    pub const fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Door::Cluster => &[ALPN_CLUSTER, b"http/1.1"],
+            Door::Clients => &[b"http/1.1"],
+        }
+    }
+}
 
 /// Whether a server insists on a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCertificate {
+    Unasked,
     Requested,
     Required,
 }
@@ -188,6 +210,10 @@ impl fmt::Debug for AnyClient {
 }
 
 impl ClientCertVerifier for AnyClient {
+    fn offer_client_auth(&self) -> bool {
+        self.client_certificate != ClientCertificate::Unasked
+    }
+
     fn client_auth_mandatory(&self) -> bool {
         self.client_certificate == ClientCertificate::Required
     }

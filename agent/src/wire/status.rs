@@ -14,6 +14,9 @@ pub struct Status {
     pub version: String,
     /// SHA-256 of the cluster certificate.
     pub fingerprint: String,
+    /// SHA-256 of the certificate that clients are shown, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_fingerprint: Option<String>,
     /// Where it is reached, `host:port`.
     pub addresses: Vec<String>,
     /// Names the store; revisions of two epochs cannot be compared.

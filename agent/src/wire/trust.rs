@@ -12,3 +12,10 @@ pub struct PendingToken {
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
 }
+
+/// The certificate that identifies the cluster, on links and to whoever pins it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterCertificate {
+    /// PEM.
+    pub certificate: String,
+}

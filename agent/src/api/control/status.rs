@@ -40,6 +40,7 @@ async fn show(
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: state.identity.fingerprint().to_string(),
+        server_fingerprint: state.server.own().map(|pair| pair.fingerprint.to_string()),
         addresses: state.addresses.current().to_vec(),
         epoch: state.store.epoch().to_owned(),
         revision: revision.0,

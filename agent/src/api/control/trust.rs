@@ -1,4 +1,4 @@
-//! `/control/v1/trust/tokens`: tokens that can still be redeemed. (They are made and used under `/1.0/certificates`.)
+//! `/control/v1/certificate`: what to pin. `/control/v1/trust/tokens`: tokens that can still be redeemed. (They are made and used under `/1.0/certificates`.)
 
 use axum::extract::{Path, State};
 use axum::routing::{delete, get};
@@ -11,10 +11,19 @@ use crate::api::problem::Problem;
 use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
 use crate::trust::client_token::ClientError;
-use crate::wire::trust::PendingToken;
+use crate::wire::trust::{ClusterCertificate, PendingToken};
 
 pub fn router() -> Router<ApiState> {
-    Router::new().route("/trust/tokens", get(list)).route("/trust/tokens/{token}", delete(revoke))
+    Router::new()
+        .route("/certificate", get(certificate))
+        .route("/trust/tokens", get(list))
+        .route("/trust/tokens/{token}", delete(revoke))
+}
+
+/// The cluster's own certificate, for whoever has verified the one that is for clients: to pin the one that outlives it.
+/// Anybody may ask, for each handshake of a link shows it to anybody.
+async fn certificate(State(state): State<ApiState>) -> Json<ClusterCertificate> {
+    Json(ClusterCertificate { certificate: state.identity.current().pem.clone() })
 }
 
 async fn list(

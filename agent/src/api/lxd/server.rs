@@ -57,7 +57,7 @@ async fn show(
     let trusted = caller.is_trusted();
     let basis = Basis {
         settings: state.settings.current(),
-        identity: state.identity.current(),
+        shown: state.server.current(),
         addresses: state.addresses.current(),
         server: state.name.clone(),
         edits: state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok(),
@@ -95,8 +95,8 @@ fn environment(basis: &Basis) -> Environment {
     Environment {
         addresses: basis.addresses.to_vec(),
         architectures: vec![std::env::consts::ARCH.into()],
-        certificate: basis.identity.pem.clone(),
-        certificate_fingerprint: basis.identity.fingerprint.to_string(),
+        certificate: basis.shown.pem.clone(),
+        certificate_fingerprint: basis.shown.fingerprint.to_string(),
         driver: Text::default(),
         driver_version: Text::default(),
         kernel: machine.kernel.as_str().into(),

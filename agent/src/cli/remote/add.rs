@@ -14,6 +14,7 @@ use super::super::{CliError, Context, ExitCode};
 use crate::client::{Client, ClientError, first_contact};
 use crate::trust::Fingerprint;
 use crate::trust::certificate::{fingerprint, from_pem, to_pem};
+use crate::tunnel::tls::Door;
 use crate::wire::token::{TYPE_CLUSTER_LINK, TokenError, TrustToken};
 
 /// For one call: addresses are raced within it.
@@ -75,8 +76,17 @@ async fn by_token(
     for_a_client(&token)?;
     let pin: Fingerprint = token.fingerprint.parse().map_err(|_| undecodable(TokenError::NoFingerprint))?;
     let addresses = at.map_or(token.addresses, |address| vec![address]);
-    let client = client(context, called, &addresses, pin)?.following(|_| {});
-    let trust = redeem(&client, text).await.map_err(|error| match error {
+    let mut client = client(context, called, &addresses, pin)?.following(|_| {});
+    let mut redeemed = redeem(&client, text).await;
+    if matches!(redeemed, Err(ClientError::Mismatch { .. })) {
+        // Nothing was sent. It names the certificate that clients are shown, where that is not the cluster's.
+        let by_clients_door = client.clone().by_clients_door();
+        let again = redeem(&by_clients_door, text).await;
+        if !matches!(again, Err(ClientError::Mismatch { .. })) {
+            (client, redeemed) = (by_clients_door, again);
+        }
+    }
+    let trust = redeemed.map_err(|error| match error {
         ClientError::Mismatch { expected, got, .. } => {
             let server = addresses.first().map_or("", String::as_str);
             CliError::failed(format!(
@@ -119,11 +129,11 @@ async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Resul
         }
         return by_token(context, called, &text, token, Some(address)).await;
     }
-    let pin = first_contact(&address).await?.fingerprint;
+    let pin = first_contact(&address, Door::Clients).await?.fingerprint;
     if !args.accept_certificate {
         accept(context, pin)?;
     }
-    let client = client(context, called, std::slice::from_ref(&address), pin)?;
+    let client = client(context, called, std::slice::from_ref(&address), pin)?.by_clients_door();
     let trust = if trusts_us(&client).await? {
         Trust::Before
     } else {
@@ -191,7 +201,8 @@ async fn trusts_us(client: &Client) -> Result<bool, ClientError> {
     Ok(client.server().await?.auth == "trusted")
 }
 
-/// Writes the remote down, once the cluster trusts us.
+/// Writes the remote down, once the cluster trusts us. What is pinned is the certificate of the cluster, which stays
+/// when the one for clients is renewed; a server that makes no difference is pinned as it is.
 async fn keep(
     context: &Context,
     called: &RemoteName,
@@ -203,11 +214,15 @@ async fn keep(
     if server.auth != "trusted" {
         return Err(CliError::failed("Server does not trust us after authentication").code("not-trusted"));
     }
-    let told = server.environment.as_ref().and_then(|environment| from_pem(&environment.certificate));
-    let certificate = told.filter(|certificate| fingerprint(certificate) == pin).ok_or_else(|| {
-        CliError::failed("the server tells of another certificate than the one it shows")
-            .code("wrong-certificate")
-    })?;
+    let certificate = if let Some(certificate) = client.cluster_certificate().await? {
+        certificate
+    } else {
+        let told = server.environment.as_ref().and_then(|environment| from_pem(&environment.certificate));
+        told.filter(|certificate| fingerprint(certificate) == pin).ok_or_else(|| {
+            CliError::failed("the server tells of another certificate than the one it shows")
+                .code("wrong-certificate")
+        })?
+    };
     context.folder.add(called, Remote { addresses }, &to_pem(&certificate), &context.local_url())?;
     Ok(())
 }

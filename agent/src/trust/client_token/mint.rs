@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::super::{Access, Permission};
+use super::super::{Access, Fingerprint, Permission};
 use super::record::{Purpose, TokenOf, TokenRecord};
 use super::{ClientError, Clients, MAX_TOKENS, check_name};
 use crate::audit::{Action, Record};
@@ -32,6 +32,15 @@ pub struct Minted {
 }
 
 impl Clients {
+    /// The certificate that whoever redeems a token for this will be shown: other clusters the cluster's own, clients
+    /// the one for clients.
+    fn fingerprint_for(&self, purpose: &Purpose) -> Fingerprint {
+        match purpose {
+            Purpose::ClusterLink { .. } => self.server.cluster().fingerprint(),
+            Purpose::Certificate | Purpose::Identity => self.server.fingerprint(),
+        }
+    }
+
     /// Issues a token.
     pub async fn mint(
         &self,
@@ -57,6 +66,7 @@ impl Clients {
         // A lifetime beyond the end of time is as good as none.
         let expires_at = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
         let kind = purpose.token_type();
+        let fingerprint = self.fingerprint_for(&purpose).to_string();
         let vacancy = purpose.vacancy();
         let record = TokenRecord {
             name: name.to_owned(),
@@ -88,7 +98,7 @@ impl Clients {
         tracing::info!(token = %id, name, by = %by.caller(), %expires_at, "issued a trust token");
         let token = TrustToken {
             client_name: name.to_owned(),
-            fingerprint: self.identity.fingerprint().to_string(),
+            fingerprint,
             addresses: addresses.to_vec(),
             secret,
             expires_at,

@@ -5,6 +5,7 @@ use crate::store::keys;
 use crate::store::sqlite::SqliteStore;
 use crate::task::Tasks;
 use crate::trust::certificate::KeyPair;
+use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::trust::{Access, Caller, Groups, Permission, Who};
 use crate::wire::token::{Secret, TrustToken};
@@ -35,7 +36,7 @@ impl Fixture {
         let clients = Clients::new(
             store,
             identities.clone(),
-            crate::trust::cluster_identity::ClusterIdentity::scratch(),
+            ServerIdentity::of_cluster(ClusterIdentity::scratch()),
             Audit::none(),
         );
         Self { clients, identities, now: Timestamp::now() }

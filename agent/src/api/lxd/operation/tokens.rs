@@ -38,7 +38,7 @@ fn body(state: &ApiState, token: &TokenReport) -> OperationBody {
     };
     operation.metadata = json!({
         "secret": NOT_KEPT,
-        "fingerprint": state.identity.fingerprint().to_string(),
+        "fingerprint": state.server.fingerprint().to_string(),
         "addresses": *state.addresses.current(),
         "request": { "name": token.name, "type": "client", "restricted": restricted, "projects": projects },
         "expiresAt": token.expires_at,

@@ -23,7 +23,8 @@ const MOST: usize = 16;
 /// Everything that an answer depends on.
 pub struct Basis {
     pub settings: Arc<Current>,
-    pub identity: Arc<KeyPair>,
+    /// The certificate that clients are shown.
+    pub shown: Arc<KeyPair>,
     pub addresses: Arc<[String]>,
     pub server: ClusterName,
     pub edits: bool,
@@ -47,7 +48,7 @@ impl Basis {
     fn is(&self, other: &Self) -> bool {
         // What is held cannot be freed, so no other can come to be at its place.
         Arc::ptr_eq(&self.settings, &other.settings)
-            && Arc::ptr_eq(&self.identity, &other.identity)
+            && Arc::ptr_eq(&self.shown, &other.shown)
             && Arc::ptr_eq(&self.addresses, &other.addresses)
             && (self.edits, self.trusted, self.client_certificate, self.method)
                 == (other.edits, other.trusted, other.client_certificate, other.method)
@@ -91,11 +92,11 @@ mod tests {
     #[test]
     fn an_answer_is_given_again_only_on_the_very_same_basis() {
         let settings = Arc::new(Current::default());
-        let identity = Arc::new(KeyPair::generate("east", &[]).unwrap());
+        let shown = Arc::new(KeyPair::generate("east", &[]).unwrap());
         let addresses: Arc<[String]> = Arc::new(["127.0.0.1:1".to_owned()]);
         let basis = |name: &str, addresses: &Arc<[String]>| Basis {
             settings: settings.clone(),
-            identity: identity.clone(),
+            shown: shown.clone(),
             addresses: addresses.clone(),
             server: "east".parse().unwrap(),
             edits: true,

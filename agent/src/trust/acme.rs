@@ -1,0 +1,3 @@
+//! Certificates from an ACME server (RFC 8555).
+
+pub mod challenge;
