@@ -20,6 +20,7 @@ mod projects;
 mod pylxd;
 mod rotate;
 mod server;
+mod server_certificate;
 mod traffic;
 mod transfers;
 mod trust;
