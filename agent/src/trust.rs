@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod acme;
 pub mod attempts;
+pub mod authority;
 mod caller;
 pub mod certificate;
 pub mod client_token;
