@@ -18,6 +18,7 @@ pub mod groups;
 pub mod identity;
 mod identity_id;
 pub mod lineage;
+pub mod oidc;
 pub mod policy;
 pub mod provider_group;
 pub mod server_identity;

@@ -18,6 +18,8 @@ pub const LINK: &str = "/link/";
 pub const IDENTITY: &str = "/identity/";
 /// What an identity provider's groups are worth here.
 pub const IDENTITY_PROVIDER_GROUP: &str = "/identity_provider_group/";
+/// Sessions of those whom an identity provider vouches for.
+pub const OIDC_SESSION: &str = "/oidc-session/";
 /// Peers that are still to be told that their link was deleted here, by certificate fingerprint.
 pub const TOMBSTONE: &str = "/tombstone/";
 /// Trust tokens, as digests.
@@ -85,6 +87,10 @@ pub fn token(id: &str) -> String {
 /// `digest` is 64 hexadecimal digits.
 pub fn token_digest(digest: &str) -> String {
     format!("{TOKEN_DIGEST}{digest}")
+}
+
+pub fn oidc_session(id: &uuid::Uuid) -> String {
+    format!("{OIDC_SESSION}{id}")
 }
 
 pub fn volume(pool: &PoolName, name: &VolumeName) -> String {

@@ -1,33 +1,37 @@
 //! Who is known: identities by the fingerprint of their certificate, and the policy that groups add up to.
 //!
-//! One task for each prefix (identities, groups, links' groups, what an identity provider's groups are worth) follows the store, so a question costs one
+//! One task for each prefix (identities, groups, links' groups, what an identity provider's groups are worth, sessions) follows the store, so a question costs one
 //! lookup in memory and the answer is never older than the last commit that was told. What cannot be read is nobody:
 //! a damaged identity is untrusted, a damaged group gives no right.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use schema::name::LinkName;
-use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use uuid::Uuid;
 
+use super::oidc::session::Sessions;
 use super::policy::Policy;
-use super::provider_group::{self, ProviderGroupRecord};
 use super::shown::Shown;
 use super::{Access, Fingerprint, Groups, IdentityId, Who};
-use crate::store::value::{Declared, decode};
-use crate::store::{Entry, Event, Revision, Snapshot, Store, StoreError, Watch, keys};
+use crate::store::{Revision, Snapshot, Store, StoreError, Watch, keys};
 use crate::task::Tasks;
 use crate::wire::token::SecretDigest;
+
+mod view;
+
+use view::View;
 
 const GROUPS: &str = "/declared/auth_group/";
 const LINKS: &str = "/declared/cluster_link/";
 /// Everything that is followed.
-const PREFIXES: [&str; 4] = [keys::IDENTITY, GROUPS, LINKS, keys::IDENTITY_PROVIDER_GROUP];
+const PREFIXES: [&str; 5] =
+    [keys::IDENTITY, GROUPS, LINKS, keys::IDENTITY_PROVIDER_GROUP, keys::OIDC_SESSION];
 /// How long a broken watch is left before it is begun again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long an answer waits for a commit to be seen. It is seen within a millisecond or the store is in trouble.
@@ -127,15 +131,6 @@ pub struct Identities {
     seen: [watch::Sender<Revision>; PREFIXES.len()],
 }
 
-#[derive(Default)]
-struct View {
-    identities: BTreeMap<IdentityId, Arc<IdentityRecord>>,
-    /// Bearers by the digest of their token.
-    bearers: HashMap<String, IdentityId>,
-    link_groups: BTreeMap<LinkName, Groups>,
-    policy: Arc<Policy>,
-}
-
 impl Identities {
     /// Reads what there is, then follows it until `tasks` end.
     pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Arc<Self>, StoreError> {
@@ -229,6 +224,30 @@ impl Identities {
         self.view().identities.iter().for_each(|(id, identity)| look(id, identity));
     }
 
+    /// Whose session this is now, if it goes on: with the groups of ours that those of the provider's are worth which
+    /// its login told of.
+    pub fn caller_by_session(&self, session: &Uuid) -> Option<Who> {
+        let (session, policy) = {
+            let view = self.view();
+            (view.sessions.get(session)?.clone(), view.policy.clone())
+        };
+        if session.expires_at <= Timestamp::now() {
+            return None;
+        }
+        match self.caller_by_id(&IdentityId::Email(session.email.clone()))? {
+            Who::Client { id, name, access: Access::Groups(own) } => {
+                let access = Access::Groups(own.and(&policy.groups_for_provider_groups(&session.groups)));
+                Some(Who::Client { id, name, access })
+            }
+            _ => None,
+        }
+    }
+
+    /// What `look` finds among the sessions.
+    pub fn sessions<T>(&self, look: impl FnOnce(&Sessions) -> T) -> T {
+        look(&self.view().sessions)
+    }
+
     /// The groups that a link's declaration names, if it is declared.
     pub fn link_groups(&self, link: &LinkName) -> Option<Groups> {
         self.view().link_groups.get(link).cloned()
@@ -261,6 +280,11 @@ impl Identities {
     /// The same of what an identity provider's groups are worth.
     pub async fn provider_groups_seen(&self, revision: Revision) {
         self.seen_of(keys::IDENTITY_PROVIDER_GROUP, revision).await;
+    }
+
+    /// The same of sessions.
+    pub async fn sessions_seen(&self, revision: Revision) {
+        self.seen_of(keys::OIDC_SESSION, revision).await;
     }
 
     async fn seen_of(&self, prefix: &str, revision: Revision) {
@@ -312,15 +336,7 @@ impl Identities {
 
     fn replace(&self, prefix: &str, snapshot: &Snapshot) {
         self.update(prefix, snapshot.revision, |view| {
-            match prefix {
-                GROUPS => Arc::make_mut(&mut view.policy).clear_groups(),
-                LINKS => view.link_groups.clear(),
-                keys::IDENTITY_PROVIDER_GROUP => Arc::make_mut(&mut view.policy).clear_provider_groups(),
-                _ => {
-                    view.identities.clear();
-                    view.bearers.clear();
-                }
-            }
+            view.clear(prefix);
             snapshot.entries.iter().for_each(|entry| view.put(entry));
         });
     }
@@ -334,90 +350,14 @@ impl Identities {
     }
 }
 
-impl View {
-    /// Before its identity is replaced or goes.
-    fn forget_bearer(&mut self, id: &IdentityId) {
-        if let Some(known) = self.identities.get(id)
-            && let IdentityKind::Bearer { token: Some(token) } = &known.kind
-        {
-            self.bearers.remove(token.digest.as_str());
-        }
-    }
-
-    fn take(&mut self, event: &Event) {
-        match event {
-            Event::Put(entry) => self.put(entry),
-            Event::Delete { key } => self.delete(key),
-        }
-    }
-
-    fn put(&mut self, entry: &Entry) {
-        if let Some(name) = provider_group::name(&entry.key) {
-            match decode::<ProviderGroupRecord>(entry) {
-                Ok(mapped) => Arc::make_mut(&mut self.policy).put_provider_group(name, mapped.groups),
-                Err(error) => {
-                    tracing::error!(%error, "what cannot be read is worth nothing");
-                    self.delete(&entry.key);
-                }
-            }
-            return;
-        }
-        let taken = match keys::declared_record(&entry.key) {
-            Some(key) => decode(entry).map(|declared: Declared| match (key, declared.record) {
-                (RecordKey::AuthGroup(name), Record::AuthGroup(group)) => {
-                    Arc::make_mut(&mut self.policy).put(name, group.permissions);
-                }
-                (RecordKey::ClusterLink(name), Record::ClusterLink(link)) => {
-                    self.link_groups.insert(name, link.auth_groups.into());
-                }
-                _ => {}
-            }),
-            None => decode(entry).map(|identity: IdentityRecord| {
-                if let Ok(id) = IdentityId::from_key_part(keys::last_part(&entry.key)) {
-                    self.forget_bearer(&id);
-                    if let IdentityKind::Bearer { token: Some(token) } = &identity.kind {
-                        self.bearers.insert(token.digest.as_str().to_owned(), id.clone());
-                    }
-                    self.identities.insert(id, Arc::new(identity));
-                }
-            }),
-        };
-        if let Err(error) = taken {
-            tracing::error!(%error, "what cannot be read gives no right");
-            self.delete(&entry.key);
-        }
-    }
-
-    fn delete(&mut self, key: &str) {
-        if let Some(name) = provider_group::name(key) {
-            Arc::make_mut(&mut self.policy).remove_provider_group(&name);
-            return;
-        }
-        match keys::declared_record(key) {
-            Some(RecordKey::AuthGroup(name)) => {
-                Arc::make_mut(&mut self.policy).remove(&name);
-            }
-            Some(RecordKey::ClusterLink(name)) => {
-                self.link_groups.remove(&name);
-            }
-            Some(_) => {}
-            None => {
-                if let Ok(id) = IdentityId::from_key_part(keys::last_part(key)) {
-                    self.forget_bearer(&id);
-                    self.identities.remove(&id);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use schema::record::{Record, RecordKey};
     use time::{Duration as Days, OffsetDateTime};
 
     use super::*;
     use crate::store::sqlite::SqliteStore;
-    use crate::store::value::encode;
+    use crate::store::value::{Declared, encode};
     use crate::store::{Op, Txn};
     use crate::trust::Caller;
     use crate::trust::certificate::KeyPair;

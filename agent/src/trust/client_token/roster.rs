@@ -180,10 +180,19 @@ impl Clients {
         let forgotten = forget::permissions_on(&*self.store, &gone, |_| false).await?;
         txn.guards.extend(forgotten.guards);
         txn.ops.extend(forgotten.ops);
+        // Whoever logs in again begins anew.
+        let sessions = match id {
+            IdentityId::Email(email) => self.identities.sessions(|sessions| sessions.of(email)),
+            IdentityId::Certificate(_) | IdentityId::Token(_) => Vec::new(),
+        };
+        txn.ops.extend(sessions.iter().map(|session| Op::Delete { key: keys::oidc_session(session) }));
         let writes = Writes::of(&txn);
         match self.store.commit(txn).await {
             Ok(revision) => {
                 self.identities.seen(revision).await;
+                if !sessions.is_empty() {
+                    self.identities.sessions_seen(revision).await;
+                }
                 self.tell(by.caller(), Change::Deleted, &held.record, Told { id, writes, revision, now });
             }
             Err(CommitError::Conflict(_)) => return Err(ClientError::Moved),

@@ -1,0 +1,3 @@
+//! Logins that an identity provider vouches for (OpenID Connect).
+
+pub mod session;
