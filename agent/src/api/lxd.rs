@@ -15,6 +15,7 @@ mod events;
 mod metrics;
 pub mod operation;
 mod project;
+mod recursion;
 mod server;
 mod volume;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schema::kind::Kind;
-use schema::kind::auth_group::AuthGroup;
+use schema::kind::auth_group::Fate;
 use schema::name::LinkName;
 use schema::record::{LiveRecord, Record, RecordKey};
 
@@ -122,24 +122,21 @@ fn moved_permissions(
 ) -> Result<Vec<Write>, ApplyError> {
     let mut writes = Vec::new();
     for (key, live) in groups {
-        let Record::AuthGroup(AuthGroup { mut permissions, description }) = live.record else { continue };
-        let mut moved = false;
-        for permission in &mut permissions {
-            if permission.entity_type == "cluster_link" && permission.entity.as_deref() == Some(from.as_str())
-            {
-                permission.entity = Some(to.to_string());
-                moved = true;
+        let Record::AuthGroup(mut group) = live.record else { continue };
+        let moved = group.rewrite(|permission| match &mut permission.entity {
+            Some(entity) if permission.entity_type == "cluster_link" && *entity == from.as_str() => {
+                *entity = to.to_string();
+                Fate::Moves
             }
-        }
+            _ => Fate::Stays,
+        });
         if !moved {
             continue;
         }
         if live.owner.is_some() {
             return Err(ApplyError::LinkInUse { link: from.clone(), by: key.address() });
         }
-        permissions.sort();
-        permissions.dedup();
-        let record = Record::AuthGroup(AuthGroup { permissions, description });
+        let record = Record::AuthGroup(group);
         writes.push(Write {
             key,
             base: Revision(live.modify_revision),

@@ -1,5 +1,6 @@
 //! What refers to a project by its name, rewritten in the commit that renames or deletes it.
 
+use schema::kind::auth_group::Fate;
 use schema::name::ProjectName;
 use schema::record::Record;
 
@@ -45,8 +46,7 @@ fn put(txn: &mut Txn, entry: Entry, value: Vec<u8>) {
 fn of_group(mut declared: Declared, from: &ProjectName, to: Option<&ProjectName>) -> Option<Declared> {
     // What a manifest says is its files' to change.
     let (None, Record::AuthGroup(group)) = (&declared.owner, &mut declared.record) else { return None };
-    let mut found = false;
-    group.permissions.retain_mut(|permission| {
+    let found = group.rewrite(|permission| {
         let mut refers = false;
         if permission.project.as_deref() == Some(from.as_str()) {
             refers = true;
@@ -56,8 +56,11 @@ fn of_group(mut declared: Declared, from: &ProjectName, to: Option<&ProjectName>
             refers = true;
             permission.entity = to.map(ToString::to_string);
         }
-        found |= refers;
-        !refers || to.is_some()
+        match (refers, to) {
+            (false, _) => Fate::Stays,
+            (true, Some(_)) => Fate::Moves,
+            (true, None) => Fate::Goes,
+        }
     });
     found.then_some(declared)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use schema::kind::auth_group::AuthGroup;
+use schema::kind::auth_group::{AuthGroup, Fate};
 use schema::name::GroupName;
 use schema::record::{Record, RecordKey};
 use serde_json::Value;
@@ -62,24 +62,24 @@ pub async fn permissions_moved(
     for entry in store.range(GROUPS).await?.entries {
         let declared: Declared = decode(&entry)?;
         let Declared { owner: None, record: Record::AuthGroup(mut group) } = declared else { continue };
-        let mut moved = false;
-        for permission in &mut group.permissions {
+        let moved = group.rewrite(|permission| {
             let is_meant = match Entity::meant_by(permission) {
                 Some(Entity::Identity(id)) => id == *from,
                 Some(Entity::Certificate(fingerprint)) => from.fingerprint() == Some(fingerprint),
                 _ => false,
             };
-            if is_meant && let Some(entity) = &mut permission.entity {
-                *entity = match entity.split_once('/') {
-                    Some((method, _)) => format!("{method}/{to}"),
-                    None => to.to_string(),
-                };
-                moved = true;
+            match &mut permission.entity {
+                Some(entity) if is_meant => {
+                    *entity = match entity.split_once('/') {
+                        Some((method, _)) => format!("{method}/{to}"),
+                        None => to.to_string(),
+                    };
+                    Fate::Moves
+                }
+                _ => Fate::Stays,
             }
-        }
+        });
         if moved {
-            group.permissions.sort();
-            group.permissions.dedup();
             let changed = Declared { owner: None, record: Record::AuthGroup(group) };
             replace(&mut txn, &entry, encode(&changed));
         }
@@ -90,9 +90,10 @@ pub async fn permissions_moved(
 /// Takes the permissions on `gone` out of a group. False if it has none.
 #[allow(clippy::implicit_hasher, reason = "callers have no hasher of their own")]
 pub fn without(group: &mut AuthGroup, gone: &HashSet<Entity>) -> bool {
-    let before = group.permissions.len();
-    group.permissions.retain(|permission| Entity::meant_by(permission).is_none_or(|on| !gone.contains(&on)));
-    group.permissions.len() != before
+    group.rewrite(|permission| match Entity::meant_by(permission) {
+        Some(on) if gone.contains(&on) => Fate::Goes,
+        _ => Fate::Stays,
+    })
 }
 
 /// What becomes of groups: the name that each is given, or nothing.

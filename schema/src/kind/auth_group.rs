@@ -25,6 +25,33 @@ pub struct AuthGroup {
     pub permissions: Vec<Permission>,
 }
 
+/// What becomes of a permission when what it names is renamed or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is about something else.
+    Stays,
+    /// It was rewritten.
+    Moves,
+    Goes,
+}
+
+impl AuthGroup {
+    /// Has `judge` look at each permission, and rewrite it where that is its fate. True if any has changed.
+    pub fn rewrite(&mut self, mut judge: impl FnMut(&mut Permission) -> Fate) -> bool {
+        let mut changed = false;
+        self.permissions.retain_mut(|permission| {
+            let fate = judge(permission);
+            changed |= fate != Fate::Stays;
+            fate != Fate::Goes
+        });
+        if changed {
+            self.permissions.sort();
+            self.permissions.dedup();
+        }
+        changed
+    }
+}
+
 /// One right: an entitlement on an entity (LXD: permission). Types and entitlements are LXD's table, checked on decode.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Permission {

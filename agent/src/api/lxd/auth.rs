@@ -1,9 +1,12 @@
 //! `/1.0/auth`: groups, permissions, and what an identity provider's groups are worth.
 
 use axum::Router;
+use http::StatusCode;
+use schema::name::GroupName;
 use serde::Deserialize;
 
 use super::answer::LxdError;
+use super::recursion::Recursion;
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity};
 use crate::trust::{Access, Caller, Who};
@@ -14,8 +17,6 @@ mod identity;
 mod permission;
 mod proposed;
 mod provider_group;
-
-pub use identity::groups as identity_groups;
 
 pub fn router() -> Router<ApiState> {
     Router::new()
@@ -29,16 +30,43 @@ pub fn router() -> Router<ApiState> {
 #[derive(Debug, Default, Deserialize)]
 pub struct Asked {
     #[serde(default)]
-    recursion: u8,
+    recursion: Recursion,
     /// Entitlements of which the caller wants to know whether it has them (LXD: access entitlements).
     #[serde(default, rename = "with-access-entitlements")]
     with_access_entitlements: Option<String>,
 }
 
+/// Groups by the names that a body gives, if there are such.
+pub fn existing_groups(state: &ApiState, names: &[String]) -> Result<Vec<GroupName>, LxdError> {
+    let policy = state.identities.policy();
+    groups_named(names, |group| policy.contains(group))
+}
+
+/// Groups by the names that a body gives, sorted, if each of them is one of those that `are_there`.
+pub fn groups_named(
+    names: &[String],
+    are_there: impl Fn(&GroupName) -> bool,
+) -> Result<Vec<GroupName>, LxdError> {
+    let (mut known, mut missing) = (Vec::new(), Vec::new());
+    for name in names {
+        match name.parse::<GroupName>() {
+            Ok(group) if are_there(&group) => known.push(group),
+            _ => missing.push(schema::diagnostic::secret::quoted(name)),
+        }
+    }
+    if !missing.is_empty() {
+        let message = format!("One or more groups were not found: {}", missing.join(", "));
+        return Err(LxdError::new(StatusCode::NOT_FOUND, message));
+    }
+    known.sort_unstable();
+    known.dedup();
+    Ok(known)
+}
+
 impl Asked {
     /// Whether whole entries are wanted instead of their places.
     pub fn whole(&self) -> bool {
-        self.recursion > 0
+        self.recursion.whole()
     }
 
     /// Which entitlements on a `entity_type` are asked about, if any are. Who holds every right is refused, as LXD does.

@@ -1,7 +1,6 @@
 //! `/1.0/certificates`: LXD's trust store, whose entries may do everything, or what is in some projects, or read
 //! metrics; and the tokens by which others come into it. Identities with groups are elsewhere.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -19,6 +18,7 @@ use schema::name::ProjectName;
 use super::answer::{LxdError, created, empty, operation, sync};
 use super::body::decode;
 use super::etag;
+use super::recursion::Depth;
 use crate::api::ApiState;
 use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity, Permit, require_trust};
@@ -219,7 +219,7 @@ async fn permit_access(
 async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Query(query): Query<HashMap<String, String>>,
+    Query(Depth { recursion }): Query<Depth>,
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     let mut seen = Vec::new();
@@ -229,7 +229,7 @@ async fn list(
     seen.retain(|(fingerprint, _)| {
         state.permit(&caller, Entitlement::CanView, Entity::Certificate(*fingerprint)).is_ok()
     });
-    if query.get("recursion").is_some_and(|recursion| recursion != "0") {
+    if recursion.whole() {
         return Ok(sync(seen.iter().map(|(fp, identity)| shown(*fp, identity)).collect::<Vec<_>>()));
     }
     Ok(sync(seen.iter().map(|(fingerprint, _)| location(*fingerprint)).collect::<Vec<_>>()))

@@ -1,7 +1,5 @@
 //! `/1.0/cluster/links`: links by hand, in LXD's shapes, and the call by which a peer redeems a token.
 
-use std::collections::HashMap;
-
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -13,6 +11,7 @@ use schema::plan::Data;
 use schema::record::RecordKey;
 
 use super::answer::{LxdError, created, empty, sync};
+use super::recursion::Depth;
 use super::{body, etag};
 use crate::api::ApiState;
 use crate::api::control::link::status;
@@ -59,14 +58,14 @@ impl From<PeeringError> for LxdError {
 async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Query(query): Query<HashMap<String, String>>,
+    Query(Depth { recursion }): Query<Depth>,
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     let mut reports = state.peering.reports().await?;
     reports.retain(|report| {
         state.permit(&caller, Entitlement::CanView, Entity::ClusterLink(report.name.clone())).is_ok()
     });
-    if query.get("recursion").is_some_and(|recursion| recursion != "0") {
+    if recursion.whole() {
         let mut links = Vec::with_capacity(reports.len());
         for report in &reports {
             links.push(shown(&state, &caller, report).await?);

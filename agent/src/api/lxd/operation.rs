@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{self, LxdError};
+use super::recursion::Recursion;
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::operation::{Class, Operation, Status};
@@ -40,7 +41,7 @@ pub fn router() -> Router<ApiState> {
 #[serde(rename_all = "kebab-case")]
 struct Asked {
     #[serde(default)]
-    recursion: u8,
+    recursion: Recursion,
     #[serde(default)]
     project: String,
     #[serde(default)]
@@ -68,7 +69,7 @@ async fn list(
     }
     let mut by_status = BTreeMap::<String, Vec<Value>>::new();
     for operation in seen {
-        let shown = match asked.recursion {
+        let shown = match asked.recursion.0 {
             0 => json!(url(operation.id)),
             1 => json!(operation),
             _ => {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::answer::{LxdError, created, empty, operation as begun, sync};
 use super::operation::body as operation_body;
+use super::recursion::Depth;
 use super::{body, etag};
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity, require_trust};
@@ -80,21 +81,15 @@ impl Given {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct Recursion {
-    #[serde(default)]
-    recursion: u8,
-}
-
 async fn list(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Query(Recursion { recursion }): Query<Recursion>,
+    Query(Depth { recursion }): Query<Depth>,
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     let mut all = state.projects.all();
     all.retain(|name, _| state.permit(&caller, Entitlement::CanView, Entity::Project(name.clone())).is_ok());
-    if recursion == 0 {
+    if !recursion.whole() {
         return Ok(sync(all.keys().map(url).collect::<Vec<_>>()));
     }
     let mut shown = Vec::new();

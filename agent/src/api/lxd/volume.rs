@@ -15,6 +15,7 @@ use schema::record::{Record, RecordKey};
 use serde::Deserialize;
 
 use super::answer::{self, LxdError};
+use super::recursion::Recursion;
 use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
@@ -45,7 +46,7 @@ pub fn router() -> Router<ApiState> {
 #[derive(Debug, Deserialize)]
 struct Asked {
     #[serde(default)]
-    recursion: u8,
+    recursion: Recursion,
     #[serde(default)]
     project: String,
 }
@@ -69,7 +70,7 @@ async fn pools(
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     let pools = state.pools.list()?;
-    if asked.recursion == 0 {
+    if !asked.recursion.whole() {
         return Ok(answer::sync(pools.iter().map(pool_url).collect::<Vec<_>>()));
     }
     let volumes = volume::all(&state.store).await?;
@@ -114,7 +115,7 @@ async fn volumes(
     }
     let mut seen = volume::all(&state.store).await?;
     seen.retain(|(in_pool, name, _)| *in_pool == pool && sees(&state, &caller, &pool, name));
-    if asked.recursion == 0 {
+    if !asked.recursion.whole() {
         return Ok(answer::sync(seen.iter().map(|(pool, name, _)| url(pool, name)).collect::<Vec<_>>()));
     }
     Ok(answer::sync(seen.into_iter().map(|(pool, name, is)| body(pool, name, is)).collect::<Vec<_>>()))

@@ -7,7 +7,6 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::StatusCode;
-use schema::name::GroupName;
 
 use super::Asked;
 use crate::api::ApiState;
@@ -137,25 +136,6 @@ async fn find(state: &ApiState, caller: &Caller, method: &str, name: &str) -> Re
         1 => found.pop().ok_or_else(|| LxdError::plain(StatusCode::NOT_FOUND)),
         _ => Err(LxdError::bad_request("More than one identity has this name; give its identifier")),
     }
-}
-
-/// Groups by the names that a body gives, if there are such.
-pub fn groups(state: &ApiState, names: &[String]) -> Result<Vec<GroupName>, LxdError> {
-    let policy = state.identities.policy();
-    let (mut known, mut missing) = (Vec::new(), Vec::new());
-    for name in names {
-        match name.parse::<GroupName>() {
-            Ok(group) if policy.contains(&group) => known.push(group),
-            _ => missing.push(schema::diagnostic::secret::quoted(name)),
-        }
-    }
-    if missing.is_empty() {
-        known.sort_unstable();
-        known.dedup();
-        return Ok(known);
-    }
-    let message = format!("One or more groups were not found: {}", missing.join(", "));
-    Err(LxdError::new(StatusCode::NOT_FOUND, message))
 }
 
 /// Whether there is an identity in waiting with this identifier.

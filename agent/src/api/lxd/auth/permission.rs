@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::existing::every;
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, sync};
+use crate::api::lxd::recursion::Recursion;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::trust::Caller;
 use crate::wire::lxd::auth::{Permission, PermissionInfo};
@@ -25,7 +26,7 @@ pub fn router() -> Router<ApiState> {
 #[derive(Debug, Deserialize)]
 struct Wanted {
     #[serde(default)]
-    recursion: u8,
+    recursion: Recursion,
     #[serde(default, rename = "entity-type")]
     entity_type: String,
     #[serde(default)]
@@ -51,7 +52,7 @@ async fn list(
         (kind.is_empty() || named.entity_type == kind) && project.is_none_or(|project| is_of(named, project))
     });
     entities.sort();
-    if wanted.recursion == 0 {
+    if !wanted.recursion.whole() {
         return Ok(sync(possible(&entities).collect::<Vec<_>>()));
     }
     let policy = state.identities.policy();

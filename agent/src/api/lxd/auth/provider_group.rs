@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use schema::name::GroupName;
 use serde_json::json;
 
-use super::{Asked, held};
+use super::{Asked, groups_named, held};
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, created, empty, sync};
 use crate::api::lxd::{body, etag};
@@ -186,21 +186,9 @@ fn mappings(state: &ApiState) -> ProviderGroups {
 /// The groups of a body. To map a group is to give it to others, so whoever adds one must have it to give.
 fn given(state: &ApiState, caller: &Caller, groups: &[String], had: &Groups) -> Result<Groups, LxdError> {
     let policy = state.identities.policy();
-    let parsed: Vec<Option<GroupName>> = groups.iter().map(|name| name.parse().ok()).collect();
-    let missing: Vec<String> = groups
-        .iter()
-        .zip(&parsed)
-        .filter(|(_, parsed)| {
-            !parsed.as_ref().is_some_and(|name| policy.contains(name) || had.contains(name))
-        })
-        .map(|(name, _)| format!("{:?}", schema::diagnostic::secret::without_tokens(name)))
-        .collect();
-    if !missing.is_empty() {
-        let message = format!("One or more groups were not found: {}", missing.join(", "));
-        return Err(LxdError::new(StatusCode::NOT_FOUND, message));
-    }
     // One that has gone since it was mapped is not carried on.
-    let groups: Groups = parsed.into_iter().flatten().filter(|name| policy.contains(name)).collect();
+    let named = groups_named(groups, |group| policy.contains(group) || had.contains(group))?;
+    let groups: Groups = named.into_iter().filter(|group| policy.contains(group)).collect();
     let added: Vec<GroupName> = groups.iter().filter(|name| !had.contains(name)).cloned().collect();
     state.permit_groups(caller, &added)?;
     Ok(groups)

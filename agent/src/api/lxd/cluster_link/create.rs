@@ -67,7 +67,7 @@ pub async fn create(
         }
         Wish::PendingCaller(link) => {
             let permit = permit_exchange(&state, &caller)?;
-            let auth_groups = auth::identity_groups(&state, &post.auth_groups)?;
+            let auth_groups = auth::existing_groups(&state, &post.auth_groups)?;
             state.permit_groups(&caller, &auth_groups)?;
             created_config(&post.config)?;
             pending_caller(&state, &permit, &link, auth_groups).await

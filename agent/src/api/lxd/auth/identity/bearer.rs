@@ -6,10 +6,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use jiff::Timestamp;
 
+use super::find;
 use super::known::Known;
-use super::{find, groups};
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, created, empty, sync};
+use crate::api::lxd::auth::existing_groups;
 use crate::api::lxd::body::decode;
 use crate::authorize::{Entitlement, Entity, Permit};
 use crate::settings::expiry;
@@ -37,7 +38,7 @@ pub async fn create(
     if body.name.is_empty() {
         return Err(LxdError::bad_request("Identity name must be provided"));
     }
-    let groups = groups(&state, &body.groups)?;
+    let groups = existing_groups(&state, &body.groups)?;
     state.permit_groups(&caller, &groups)?;
     let id = state.clients.add_bearer(&permit, &body.name, groups, Timestamp::now()).await?;
     Ok(created(&format!("/1.0/auth/identities/bearer/{id}"), serde_json::Map::new()))

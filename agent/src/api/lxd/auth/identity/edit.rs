@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use schema::name::{GroupName, LinkName};
 use schema::record::{Record, RecordKey};
 
+use super::find;
 use super::known::Known;
-use super::{find, groups};
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, empty};
+use crate::api::lxd::auth::existing_groups;
 use crate::api::lxd::body::decode;
 use crate::api::lxd::certificates::decoded;
 use crate::api::lxd::etag;
@@ -129,7 +130,7 @@ fn regrouped(
             .permit(caller, Entitlement::CanView, Entity::AuthGroup(group.clone()))
             .map_err(|_| LxdError::plain(StatusCode::FORBIDDEN))?;
     }
-    let wanted = groups(state, names)?;
+    let wanted = existing_groups(state, names)?;
     let new: Vec<GroupName> = wanted.iter().filter(|group| !current.contains(group)).cloned().collect();
     state.permit_groups(caller, &new)?;
     Ok(wanted)

@@ -9,9 +9,9 @@ use axum::response::Response;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use super::groups;
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, created};
+use crate::api::lxd::auth::existing_groups;
 use crate::api::lxd::body::decode;
 use crate::api::lxd::certificates::decoded;
 use crate::api::request::Connection;
@@ -40,7 +40,7 @@ pub async fn create(
     if body.token && !body.certificate.is_empty() {
         return Err(LxdError::bad_request("Cannot use certificate if token is requested"));
     }
-    let groups = groups(&state, &body.groups)?;
+    let groups = existing_groups(&state, &body.groups)?;
     state.permit_groups(&caller, &groups)?;
     let (now, access) = (Timestamp::now(), Access::Groups(groups.into()));
     if body.token {
