@@ -27,7 +27,7 @@ use crate::settings::{Addresses, Settings};
 use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
-use crate::trust::acme::challenge::Challenges;
+use crate::trust::acme::Acme;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
@@ -61,8 +61,8 @@ pub struct ApiParts {
     pub identity: Arc<ClusterIdentity>,
     /// What clients are shown: another certificate than the cluster's, where there is one.
     pub server: Arc<ServerIdentity>,
-    /// Proofs for an ACME server.
-    pub challenges: Arc<Challenges>,
+    /// Certificates for clients to see, and proofs for the server that issues them.
+    pub acme: Arc<Acme>,
     /// Where this agent is reached, `host:port`, as tokens tell it.
     pub addresses: Arc<Addresses>,
     pub settings: Arc<Settings>,

@@ -10,6 +10,7 @@ pub mod options;
 mod place;
 mod router;
 mod signals;
+mod wish;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let socket = socket::bind(&place.socket())?;
 
     let reached = Addresses::new(addresses.clone());
+    let wish = wish::follow(&settings, &tasks);
     let ground = Ground {
         store,
         identity: identity.clone(),
@@ -94,7 +96,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     };
     let state = build(&place, ground, options.watch.clone()).await?;
     let (peering, mesh) = (state.peering.clone(), state.mesh.clone());
-    let clients = state.clients.clone();
+    let (clients, acme) = (state.clients.clone(), state.acme.clone());
     let api = Api::new(state);
     let router: Arc<dyn Router> =
         Arc::new(Streams { peering: peering.clone(), mesh: mesh.clone(), api: api.clone() });
@@ -104,6 +106,8 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     api.serve_network(listener, router).await?;
     api.serve_socket(socket)?;
     tasks.spawn("expiry", expiry(clients, tasks.ending()));
+    // Its server looks for the proof behind those doors.
+    tasks.spawn("acme", acme.run(wish));
     tracing::info!(
         name = %name,
         fingerprint = %identity.fingerprint(),

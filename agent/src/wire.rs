@@ -5,6 +5,7 @@ pub fn printable(words: &str) -> String {
     words.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
+pub mod acme;
 pub mod cluster_link;
 pub mod control;
 pub mod link;

@@ -105,8 +105,8 @@ impl Served {
         let state = ApiState::from(ApiParts {
             name,
             identity,
+            acme: Acme::scratch(server.clone()),
             server,
-            challenges: Arc::default(),
             addresses: addresses.clone(),
             settings,
             failures: Failures::new(audit.clone()),

@@ -52,6 +52,8 @@ pub enum Action {
     ClusterLinkRepinned,
     /// This cluster shows another certificate from now on.
     ClusterCertificateRotated,
+    /// Clients are shown another certificate from now on.
+    ServerCertificateReplaced,
     ProjectCreated,
     ProjectUpdated,
     ProjectRenamed,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{CliError, Context, ExitCode, Format};
 use crate::client::{Client, ClientError, NO_BODY};
 use crate::daemon::options::duration;
+use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate};
 use crate::wire::control::{WatchState, WatchStatus};
 use crate::wire::status::Status;
 
@@ -86,6 +87,9 @@ fn text(status: &Status) -> String {
     if let Some(shown) = &status.server_fingerprint {
         line("To clients:", shown);
     }
+    if let Some(certificate) = &status.server_certificate {
+        line("", &about(certificate));
+    }
     match &status.addresses[..] {
         [] => line("Addresses:", "none: reached by its socket only"),
         addresses => line("Addresses:", &addresses.join(", ")),
@@ -102,6 +106,12 @@ fn text(status: &Status) -> String {
         line(key, &format!("{} {}{reason}", link.name, link.state.as_str()));
         key = "";
     }
+    if let Some(acme) = &status.acme {
+        line("ACME:", &renewed(acme));
+        if let Some(error) = acme.last_error.as_ref().filter(|_| acme.state != AcmeState::Off) {
+            line("", &format!("at {:.0}: {}", error.at, error.message));
+        }
+    }
     if let Some(watch) = &status.watch {
         line("Watching:", &watched(watch));
         for fault in &watch.faults {
@@ -110,6 +120,34 @@ fn text(status: &Status) -> String {
         }
     }
     text
+}
+
+fn about(certificate: &ServerCertificate) -> String {
+    let names =
+        if certificate.names.is_empty() { "no name".to_owned() } else { certificate.names.join(", ") };
+    let origin = match certificate.origin {
+        Origin::Acme => "from the ACME server",
+        Origin::Folder => "put into the data folder",
+        Origin::Given => "given at the start",
+    };
+    format!("for {names}, until {:.0}, {origin}", certificate.valid_until)
+}
+
+fn renewed(acme: &AcmeStatus) -> String {
+    let note = acme.note.as_deref().unwrap_or_default();
+    let next = acme.next_attempt.map(|at| format!("{at:.0}")).unwrap_or_default();
+    match acme.state {
+        AcmeState::Off => format!("off: {note}"),
+        AcmeState::Incomplete => format!("not asked: {note}"),
+        AcmeState::Blocked => format!("not asked: {note}"),
+        AcmeState::Waiting => format!("asked for the next certificate at {next}"),
+        AcmeState::Asking => format!("asked now: {note}"),
+        AcmeState::Failing => {
+            let failures = acme.failures;
+            let times = if failures == 1 { "once".to_owned() } else { format!("{failures} times") };
+            format!("failed {times}, asked again at {next}; what is shown stays")
+        }
+    }
 }
 
 fn watched(watch: &WatchStatus) -> String {
@@ -144,6 +182,8 @@ mod tests {
             version: "0.1.0".to_owned(),
             fingerprint: "ab".repeat(32),
             server_fingerprint: None,
+            server_certificate: None,
+            acme: None,
             addresses: vec!["10.0.0.1:8443".to_owned(), "[2001:db8::1]:8443".to_owned()],
             epoch: "e".to_owned(),
             revision: 9,

@@ -25,7 +25,7 @@ use crate::settings::{Addresses, Settings};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
-use crate::trust::acme::challenge::Challenges;
+use crate::trust::acme::{Acme, AcmeParts};
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
@@ -101,13 +101,19 @@ pub(super) async fn build(
         })
     });
     let clients = Arc::new(Clients::new(store.clone(), identities.clone(), server.clone(), audit.clone()));
+    let acme = Acme::new(AcmeParts {
+        dir: place.path().to_owned(),
+        server: server.clone(),
+        audit: audit.clone(),
+        tasks: tasks.clone(),
+    });
     Ok(ApiState::from(ApiParts {
         failures: Failures::new(audit.clone()),
         clients,
         name,
         identity,
         server,
-        challenges: Arc::new(Challenges::default()),
+        acme,
         addresses,
         settings,
         projects: Projects::start(store.clone(), audit.clone(), &tasks).await?,

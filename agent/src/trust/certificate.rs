@@ -154,6 +154,20 @@ impl KeyPair {
         Ok(Self::new(certificate.der().clone(), key))
     }
 
+    /// A pair of what was issued for `key`, leaf first.
+    pub fn of_chain(
+        mut chain: Vec<CertificateDer<'static>>,
+        key: &rcgen::KeyPair,
+    ) -> Result<Self, CertificateError> {
+        if chain.is_empty() {
+            return Err(rcgen::Error::CouldNotParseCertificate.into());
+        }
+        let certificate = chain.remove(0);
+        let key =
+            PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+        Ok(Self { chain, ..Self::new(certificate, key) })
+    }
+
     fn new(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {
         let fingerprint = fingerprint(&certificate);
         let pem = armour("CERTIFICATE", &certificate);

@@ -16,7 +16,7 @@ use super::certificate::{CertificateError, KeyPair, next};
 use super::cluster_identity::ClusterIdentity;
 
 /// What the files of the pair in the data folder are called, but for their endings.
-const STEM: &str = "server";
+pub const STEM: &str = "server";
 
 /// The pair that clients are shown.
 pub struct ServerIdentity {
@@ -62,8 +62,8 @@ pub enum InstallError {
 }
 
 impl Own {
-    fn of(pair: KeyPair) -> Result<Self, CertificateError> {
-        Ok(Self { certified: Arc::new(pair.certified()?), pair: Arc::new(pair) })
+    fn of(pair: Arc<KeyPair>) -> Result<Self, CertificateError> {
+        Ok(Self { certified: Arc::new(pair.certified()?), pair })
     }
 }
 
@@ -80,7 +80,7 @@ impl ServerIdentity {
             Some(files) => Some(KeyPair::load(&files.certificate, &files.key)?),
             None => next::current(dir, STEM)?,
         };
-        let own = watch::Sender::new(own.map(Own::of).transpose()?);
+        let own = watch::Sender::new(own.map(Arc::new).map(Own::of).transpose()?);
         Ok(Arc::new(Self { cluster, own, dir: Some(dir.to_owned()), given: given.is_some() }))
     }
 
@@ -124,12 +124,12 @@ impl ServerIdentity {
 
     /// Writes `pair` to `server.crt` and `server.key`, and shows it from then on. If that fails, what was shown is
     /// still shown, and is found again at the next start.
-    pub fn install(&self, pair: KeyPair) -> Result<(), InstallError> {
+    pub fn install(&self, pair: impl Into<Arc<KeyPair>>) -> Result<(), InstallError> {
         if self.given {
             return Err(InstallError::Given);
         }
         let dir = self.dir.as_deref().ok_or(CertificateError::InMemory)?;
-        let own = Own::of(pair)?;
+        let own = Own::of(pair.into())?;
         next::put(dir, STEM, &own.pair)?;
         next::install(dir, STEM)?;
         self.own.send_replace(Some(own));

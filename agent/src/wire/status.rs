@@ -4,6 +4,7 @@ use schema::name::{ClusterName, LinkName};
 use schema::plan::LinkState;
 use serde::{Deserialize, Serialize};
 
+use super::acme::{AcmeStatus, ServerCertificate};
 use super::control::WatchStatus;
 use super::service::MeshStatus;
 
@@ -17,6 +18,8 @@ pub struct Status {
     /// SHA-256 of the certificate that clients are shown, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<ServerCertificate>,
     /// Where it is reached, `host:port`.
     pub addresses: Vec<String>,
     /// Names the store; revisions of two epochs cannot be compared.
@@ -27,6 +30,9 @@ pub struct Status {
     /// Upstreams' ports and what passed between services.
     #[serde(default)]
     pub mesh: MeshStatus,
+    /// How that certificate is had from an ACME server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeStatus>,
     /// The folder that `--watch` keeps applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<WatchStatus>,

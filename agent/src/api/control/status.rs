@@ -34,13 +34,14 @@ async fn show(
         let here = if row.destination_peer.is_some() { &row.source } else { &row.destination };
         sees(Entity::Service(here.clone()))
     });
-    // What the folder's faults quote is for who may see what it declares.
+    // What the folder's faults quote is for who may see what it declares, as is what an ACME server says.
     let watched = state.permit_reading(&caller).is_ok();
     Ok(Json(Status {
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: state.identity.fingerprint().to_string(),
         server_fingerprint: state.server.own().map(|pair| pair.fingerprint.to_string()),
+        server_certificate: state.acme.certificate(),
         addresses: state.addresses.current().to_vec(),
         epoch: state.store.epoch().to_owned(),
         revision: revision.0,
@@ -48,6 +49,7 @@ async fn show(
             .map(|(name, link)| LinkSummary { name, state: link.state, reason: link.reason })
             .collect(),
         mesh,
+        acme: if watched { state.acme.status() } else { None },
         watch: if watched { state.reconcile.as_ref().map(|folder| folder.status()) } else { None },
     }))
 }

@@ -27,7 +27,7 @@ impl Configs {
             clients: server_config(server.clone(), &ALPN_API, Requested)?,
             cluster: server_config(cluster.clone(), &[ALPN_CLUSTER], Requested)?,
             links: server_config(cluster.clone(), &[ALPN_LINK], Required)?,
-            acme: server_config(state.challenges.clone(), &[ALPN_ACME], Unasked)?,
+            acme: server_config(state.acme.challenges(), &[ALPN_ACME], Unasked)?,
         })
     }
 

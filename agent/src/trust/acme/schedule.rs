@@ -1,0 +1,264 @@
+//! When a certificate is asked for: pure, with time and chance as arguments.
+//!
+//! A certificate is renewed at two thirds of its life, or a little before, so that agents that were set up together do
+//! not ask together. What failed is tried again after a pause that doubles, longer where the authority itself has said
+//! no, for such answers are counted there; never before the authority has said, and never more often in an hour than
+//! any public authority bears with. An authority whose certificates live for less than a day is asked as often as
+//! those need it.
+
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// What a renewal may come early by, of the certificate's life: one part in this many.
+const EARLY: i32 = 20;
+/// After this long what is not renewed is not looked at again any sooner, however short its life.
+const SHORTEST: SignedDuration = SignedDuration::from_secs(1);
+/// The window in which attempts are counted, and how many there may be in it.
+const WINDOW: SignedDuration = SignedDuration::from_hours(1);
+const MOST: usize = 20;
+/// Certificates that live for less are renewed too often to be counted so.
+const SHORT_LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// The furthest that an authority can put us off.
+const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// A certificate's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+impl Life {
+    fn length(self) -> SignedDuration {
+        self.until.duration_since(self.from).max(SignedDuration::ZERO)
+    }
+
+    /// Two thirds of it, less what `chance` of 256 takes off.
+    pub fn renewal(self, chance: u8) -> Timestamp {
+        let early = self.length() / EARLY / 256 * i32::from(chance);
+        later(self.from, self.length() / 3 * 2 - early)
+    }
+}
+
+/// Why there is no new certificate, as far as the next attempt depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setback {
+    /// Nobody has looked at the order: no connection, a server that is down, a disk that is full here.
+    Passing,
+    /// The authority has looked, and said no.
+    Refused,
+    /// The authority has said from when on it may be asked.
+    PutOff(Timestamp),
+}
+
+impl Setback {
+    /// The first pause and the longest.
+    fn pauses(self) -> (SignedDuration, SignedDuration) {
+        match self {
+            Setback::Passing => (SignedDuration::from_secs(10), SignedDuration::from_hours(1)),
+            Setback::Refused | Setback::PutOff(_) => {
+                (SignedDuration::from_mins(5), SignedDuration::from_hours(12))
+            }
+        }
+    }
+}
+
+/// When to ask next, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Of the certificate that is there.
+    life: Option<Life>,
+    due: Timestamp,
+    /// Attempts that came to nothing since the last that did not.
+    failures: u32,
+    /// When attempts began that are counted.
+    recent: VecDeque<Timestamp>,
+    /// The authority's word.
+    put_off: Option<Timestamp>,
+}
+
+impl Schedule {
+    /// With the certificate that there is, if there is one: none is asked for at once.
+    pub fn new(life: Option<Life>, now: Timestamp, chance: u8) -> Self {
+        let due = life.map_or(now, |life| life.renewal(chance));
+        Self { life, due, failures: 0, recent: VecDeque::new(), put_off: None }
+    }
+
+    /// When the next attempt begins.
+    pub fn due(&self) -> Timestamp {
+        self.due
+    }
+
+    /// How many attempts have failed in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// An attempt begins.
+    #[must_use]
+    pub fn begun(mut self, now: Timestamp) -> Self {
+        self.recent.push_back(now);
+        while self.recent.len() > MOST {
+            self.recent.pop_front();
+        }
+        self
+    }
+
+    /// It has brought a certificate.
+    #[must_use]
+    pub fn issued(self, life: Life, now: Timestamp, chance: u8) -> Self {
+        let due = life.renewal(chance).max(later(now, SHORTEST));
+        let issued = Self { life: Some(life), due, failures: 0, put_off: None, ..self };
+        issued.within_limits(now)
+    }
+
+    /// It has come to nothing.
+    #[must_use]
+    pub fn failed(self, setback: Setback, now: Timestamp, chance: u8) -> Self {
+        let failures = self.failures.saturating_add(1);
+        let (mut first, mut longest) = setback.pauses();
+        if let Some(life) = self.life {
+            // What lives for minutes cannot wait for hours.
+            first = first.min(life.length() / 20).max(SHORTEST);
+            longest = longest.min(life.length() / 6).max(SHORTEST);
+        }
+        let doubled = first.checked_mul(1 << (failures - 1).min(16)).unwrap_or(longest).min(longest);
+        // Between three quarters of it and the whole.
+        let pause = (doubled - doubled / 1024 * i32::from(chance)).max(SHORTEST);
+        let put_off = match setback {
+            Setback::PutOff(until) => Some(until.min(later(now, LONGEST))),
+            Setback::Passing | Setback::Refused => None,
+        };
+        let due = later(now, pause).max(put_off.unwrap_or(now));
+        Self { due, failures, put_off, ..self }.within_limits(now)
+    }
+
+    /// Something else is wanted, so there is no reason to wait but the limits, and the authority's word if it is still
+    /// the same authority.
+    #[must_use]
+    pub fn changed(self, life: Option<Life>, same_authority: bool, now: Timestamp, chance: u8) -> Self {
+        let put_off = self.put_off.filter(|_| same_authority);
+        let due = life.map_or(now, |life| life.renewal(chance)).max(put_off.unwrap_or(Timestamp::MIN));
+        Self { life, due, failures: 0, put_off, ..self }.within_limits(now)
+    }
+
+    fn within_limits(mut self, now: Timestamp) -> Self {
+        let short = self.life.is_some_and(|life| life.length() < SHORT_LIFE);
+        let oldest = self.recent.front().copied().filter(|_| !short && self.recent.len() >= MOST);
+        if let Some(oldest) = oldest {
+            // A clock that was set back must not make it wait for longer than the window.
+            let room = later(oldest, WINDOW).min(later(now, WINDOW));
+            self.due = self.due.max(room);
+        }
+        self
+    }
+}
+
+/// `at` plus `by`, and the end of time where there is no such time.
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn life(from: i64, until: i64) -> Life {
+        Life { from: at(from), until: at(until) }
+    }
+
+    /// Seconds from one pause to the next while nothing but `setback` happens.
+    fn pauses(mut schedule: Schedule, setback: Setback, count: usize) -> Vec<i64> {
+        let mut now = schedule.due();
+        let pause = |_| {
+            schedule = schedule.clone().begun(now).failed(setback, now, 0);
+            let pause = schedule.due().duration_since(now).as_secs();
+            now = schedule.due();
+            pause
+        };
+        (0..count).map(pause).collect()
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_at_two_thirds_or_a_little_before() {
+        let ninety = life(0, 90 * DAY);
+        assert_eq!(ninety.renewal(0), at(60 * DAY));
+        let early = ninety.renewal(255);
+        assert!(early < at(56 * DAY) && early > at(55 * DAY), "{early}");
+        assert_eq!(Schedule::new(Some(ninety), at(DAY), 0).due(), at(60 * DAY));
+        assert_eq!(Schedule::new(None, at(DAY), 0).due(), at(DAY));
+        // One that ran out while the agent was not running.
+        assert!(Schedule::new(Some(ninety), at(100 * DAY), 0).due() < at(100 * DAY));
+        let schedule = Schedule::new(None, at(0), 0).begun(at(0)).issued(ninety, at(5), 0);
+        assert_eq!((schedule.due(), schedule.failures()), (at(60 * DAY), 0));
+    }
+
+    #[test]
+    fn pauses_double_and_are_longer_where_the_authority_said_no() {
+        let none = Schedule::new(None, at(0), 0);
+        assert_eq!(pauses(none.clone(), Setback::Passing, 11)[..5], [10, 20, 40, 80, 160]);
+        assert_eq!(pauses(none.clone(), Setback::Passing, 11)[9..], [3600, 3600]);
+        let refused = pauses(none.clone(), Setback::Refused, 10);
+        assert_eq!((refused[0], refused[1], refused[9]), (300, 600, 12 * 3600));
+        let first_hour = refused.iter().scan(0, |sum, pause| {
+            *sum += pause;
+            Some(*sum)
+        });
+        assert!(first_hour.filter(|sum| *sum <= 3600).count() < 5, "five an hour are too many");
+        // Chance shortens a pause, never by more than a quarter.
+        let lucky = none.failed(Setback::Refused, at(0), 255).due();
+        assert!(lucky < at(300) && lucky >= at(225), "{lucky}");
+    }
+
+    #[test]
+    fn what_lives_for_seconds_is_tried_again_within_seconds() {
+        let short = Schedule::new(Some(life(0, 12)), at(0), 0);
+        assert_eq!(short.due(), at(8));
+        assert_eq!(pauses(short, Setback::Refused, 4), [1, 2, 2, 2]);
+        // However short, it is no loop.
+        let shortest = Schedule::new(None, at(0), 0).issued(life(0, 1), at(0), 255);
+        assert!(shortest.due() >= at(1));
+        let over = Schedule::new(None, at(0), 0).issued(life(10, 0), at(10), 255);
+        assert!(over.due() >= at(11));
+    }
+
+    #[test]
+    fn an_authority_that_says_when_is_not_asked_before() {
+        let schedule = Schedule::new(None, at(0), 0).begun(at(0));
+        let put_off = schedule.failed(Setback::PutOff(at(7200)), at(0), 255);
+        assert_eq!(put_off.due(), at(7200));
+        // Not even when the settings change, unless they name another one.
+        assert_eq!(put_off.clone().changed(None, true, at(60), 0).due(), at(7200));
+        assert_eq!(put_off.changed(None, false, at(60), 0).due(), at(60));
+        let absurd = Schedule::new(None, at(0), 0).failed(Setback::PutOff(Timestamp::MAX), at(0), 0);
+        assert_eq!(absurd.due(), at(7 * DAY));
+        let past = Schedule::new(None, at(0), 0).failed(Setback::PutOff(at(-9)), at(0), 0);
+        assert_eq!(past.due(), at(300));
+    }
+
+    #[test]
+    fn changes_act_at_once_until_there_were_too_many() {
+        let mut schedule = Schedule::new(None, at(0), 0);
+        for second in 0..20 {
+            assert_eq!(schedule.due(), at(second));
+            schedule = schedule.begun(at(second)).failed(Setback::Refused, at(second), 0);
+            schedule = schedule.changed(None, true, at(second + 1), 0);
+        }
+        assert_eq!(schedule.due(), at(3600), "an hour after the first of them");
+        // A clock that was set back holds it up for an hour at most.
+        assert_eq!(schedule.clone().changed(None, true, at(-DAY), 0).due(), at(3600 - DAY));
+        let short = schedule.changed(Some(life(0, 60)), true, at(50), 0);
+        assert_eq!(
+            short.due(),
+            at(40),
+            "an authority whose certificates live for a minute knows what it does"
+        );
+    }
+}
