@@ -68,6 +68,25 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
+/// What was done to declared records, where it was the same to all of them: the log says of each whether it was there
+/// before and is there after.
+fn done(record: &Value) -> Option<&'static str> {
+    if record.pointer("/action")? != "edited" {
+        return None;
+    }
+    let changed = record.pointer("/changed")?.as_array()?;
+    let of_each = changed.iter().filter(|change| {
+        change.get("key").and_then(Value::as_str).is_some_and(|key| key.starts_with("/declared/"))
+    });
+    let mut words = of_each.map(|change| match (change.get("before"), change.get("after")) {
+        (Some(before), _) if *before == 0 => "created",
+        (_, Some(after)) if *after == 0 => "deleted",
+        _ => "edited",
+    });
+    let first = words.next()?;
+    words.all(|word| word == first).then_some(first)
+}
+
 /// A record as one row: of many things that were changed, the first few.
 fn cells(record: &Value) -> [String; 6] {
     const SHOWN: usize = 5;
@@ -90,8 +109,32 @@ fn cells(record: &Value) -> [String; 6] {
         said("/time").parse::<Timestamp>().map_or_else(|_| said("/time"), |time| format!("{time:.0}")),
         said("/who/name"),
         said("/who/address"),
-        said("/action"),
+        done(record).map_or_else(|| said("/action"), str::to_owned),
         what.join("\n"),
         record.pointer("/revision").and_then(Value::as_u64).map(|r| r.to_string()).unwrap_or_default(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_became_of_declared_records_is_told_apart() {
+        let row = |changes: &[(Option<u64>, u64)]| {
+            let changed = changes.iter().map(|(before, after)| {
+                json!({ "key": "/declared/auth_group/ops", "before": before, "after": after })
+            });
+            let beside = json!({ "key": "/link/west", "before": 3, "after": 4 });
+            let changed: Vec<Value> = changed.chain([beside]).collect();
+            cells(&json!({ "action": "edited", "changed": changed }))[3].clone()
+        };
+        assert_eq!(row(&[(Some(0), 4), (Some(0), 4)]), "created");
+        assert_eq!(row(&[(Some(3), 0), (None, 0)]), "deleted");
+        assert_eq!(row(&[(Some(3), 4), (None, 4)]), "edited");
+        assert_eq!(row(&[(Some(3), 4), (Some(3), 0)]), "edited", "some of each");
+        assert_eq!(cells(&json!({ "action": "login" }))[3], "login");
+    }
 }

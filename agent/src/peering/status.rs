@@ -89,7 +89,11 @@ pub fn state(half: &Half, connection: &Connection, now: Timestamp) -> (LinkState
             Some(connection.reason().unwrap_or("no token has been exchanged yet").to_owned()),
         ),
         Half::Pending(Pending { token: Some(token) }) if token.expires_at <= now => {
-            (LinkState::Pending, Some(format!("the token expired at {}; mint another", token.expires_at)))
+            let why = format!(
+                "the token expired at {}; apply its declaration again, or delete the link and create it anew",
+                token.expires_at
+            );
+            (LinkState::Pending, Some(why))
         }
         Half::Pending(Pending { token: Some(_) }) => {
             (LinkState::Pending, Some("the token has not been redeemed yet".to_owned()))

@@ -1,8 +1,9 @@
 //! The permissions that a body proposes for a group: each is checked as LXD checks it, then stands as records hold it.
 
+use schema::diagnostic::nearest::nearest;
 use schema::diagnostic::secret::without_tokens;
 use schema::kind::auth_group::Permission as Granted;
-use schema::kind::auth_group::entitlements::{DERIVED, NOT_HERE, entity_type};
+use schema::kind::auth_group::entitlements::{DERIVED, ENTITY_TYPES, NOT_HERE, entity_type};
 use schema::name::GroupName;
 
 use super::existing::exists;
@@ -93,7 +94,8 @@ fn read(permission: &Permission) -> Result<Granted, LxdError> {
             } else if NOT_HERE.contains(&kind.as_str()) {
                 format!("There are no entities of type {kind:?} here")
             } else {
-                format!("Unknown entity type {:?}", without_tokens(kind))
+                let near = meant(kind, ENTITY_TYPES.iter().map(|known| known.name));
+                format!("Unknown entity type {:?}{near}", without_tokens(kind))
             },
         ));
     };
@@ -104,10 +106,17 @@ fn read(permission: &Permission) -> Result<Granted, LxdError> {
         return Err(wrong("parse permission", why));
     }
     if known.entitlement(entitlement).is_none() {
-        let why = format!("Entitlement {:?} not valid for entity type {kind:?}", without_tokens(entitlement));
+        let near = meant(entitlement, known.words());
+        let given = without_tokens(entitlement);
+        let why = format!("Entitlement {given:?} not valid for entity type {kind:?}{near}");
         return Err(wrong("validate group permission", why));
     }
     Ok(named.permission(entitlement))
+}
+
+/// After LXD's words, what was likely meant.
+fn meant<'c>(given: &str, known: impl IntoIterator<Item = &'c str>) -> String {
+    nearest(given, known).map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
 }
 
 /// Whether a group with `granted` can view the project that the permission's entity is in.
@@ -146,6 +155,20 @@ mod tests {
                 "can_view",
                 invalid,
                 "No entitlements can be granted against entities of type \"container\"",
+            ),
+            (
+                "projct",
+                "/1.0/projects/default",
+                "can_view",
+                invalid,
+                "Unknown entity type \"projct\", did you mean \"project\"?",
+            ),
+            (
+                "project",
+                "/1.0/projects/default",
+                "can_viw",
+                invalid,
+                "Entitlement \"can_viw\" not valid for entity type \"project\", did you mean \"can_view\"?",
             ),
             ("image", "/1.0/images/x", "can_view", invalid, "There are no entities of type \"image\" here"),
             (
