@@ -10,14 +10,17 @@ use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde_json::json;
 
+use super::auth::{named, remote};
 use super::context::name;
 use super::{CliError, Context, ExitCode, Format, Table, edit};
-use crate::client::{ClientError, expires_in};
+use crate::client::{Client, ClientError, expires_in};
 use crate::daemon::options::duration;
 use crate::trust::certificate::{from_pem, to_pem};
 use crate::wire::lxd::certificate::{Certificate, CertificatePatch, CertificatesPost};
 use crate::wire::lxd::identity::TlsIdentityPost;
 
+/// What the operands name.
+const CLIENT: &str = "client";
 /// How much of a fingerprint lists show.
 const SHORT: usize = 12;
 /// Largest certificate file that is read.
@@ -34,7 +37,8 @@ enum Command {
     /// Make a one-time token by which a client becomes trusted, or trust a certificate.
     Add {
         /// A certificate in PEM to trust; without one, a token is made.
-        certificate: Option<PathBuf>,
+        #[arg(value_name = "[REMOTE:] [FILE]", num_args = 0..=2)]
+        words: Vec<String>,
         /// Limit the client to these projects.
         #[arg(long, value_delimiter = ',', value_name = "PROJECT", conflicts_with = "auth_group")]
         projects: Vec<String>,
@@ -56,23 +60,41 @@ enum Command {
     },
     /// List the clients that are trusted.
     #[command(alias = "ls")]
-    List,
+    List {
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
+        remote: Option<String>,
+    },
     /// Show an entry, by its fingerprint or the beginning of it.
-    Show { fingerprint: String },
+    Show {
+        #[arg(value_name = "[REMOTE:]FINGERPRINT")]
+        fingerprint: String,
+    },
     /// Change an entry as YAML: from standard input, or in an editor.
-    Edit { fingerprint: String },
+    Edit {
+        #[arg(value_name = "[REMOTE:]FINGERPRINT")]
+        fingerprint: String,
+    },
     /// Stop trusting a client, by its fingerprint or the beginning of it.
     #[command(alias = "rm")]
-    Remove { fingerprint: String },
+    Remove {
+        #[arg(value_name = "[REMOTE:]FINGERPRINT")]
+        fingerprint: String,
+    },
     /// List the tokens that can still be redeemed.
-    ListTokens,
+    ListTokens {
+        #[arg(id = "asked_remote", value_name = "REMOTE:")]
+        remote: Option<String>,
+    },
     /// Take back the tokens for a client, by its name.
-    RevokeToken { name: String },
+    RevokeToken {
+        #[arg(value_name = "[REMOTE:]NAME")]
+        name: String,
+    },
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
-        Command::Add { certificate, projects, restricted, kind, name, expires, auth_group } => {
+        Command::Add { words, projects, restricted, kind, name, expires, auth_group } => {
             let restricted = restricted || !projects.is_empty();
             let body = CertificatesPost {
                 kind,
@@ -81,13 +103,15 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
                 expires_in: expires_in(expires),
                 ..CertificatesPost::default()
             };
+            let (client, certificate) = asked(context, words).await?;
             match certificate {
-                Some(path) => add_file(context, &path, name, body, auth_group).await,
-                None => add(context, name, body, &auth_group).await,
+                Some(path) => add_file(&client, &path, name, body, auth_group).await,
+                None => add(context, &client, name, body, &auth_group).await,
             }
         }
         Command::Show { fingerprint } => {
-            let shown = context.client(None).await?.certificate(&fingerprint).await.map_err(missing)?;
+            let (client, fingerprint) = named(context, &fingerprint, CLIENT).await?;
+            let shown = client.certificate(&fingerprint).await.map_err(missing)?;
             match context.output.format() {
                 Format::Json => context.output.json(&shown),
                 Format::Text => context.output.yaml(&shown),
@@ -95,21 +119,40 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             Ok(ExitCode::Done)
         }
         Command::Edit { fingerprint } => {
-            let client = context.client(None).await?;
+            let (client, fingerprint) = named(context, &fingerprint, CLIENT).await?;
             let current = client.certificate(&fingerprint).await.map_err(missing)?;
             let written: CertificatePatch = edit::changed(context, &current, EXPLAINED)?;
             client.edit_certificate(&current.fingerprint, &written).await?;
             Ok(ExitCode::Done)
         }
-        Command::List => list(context).await,
+        Command::List { remote: from } => list(context, &remote(context, from.as_deref()).await?).await,
         Command::Remove { fingerprint } => remove(context, &fingerprint).await,
-        Command::ListTokens => list_tokens(context).await,
+        Command::ListTokens { remote: from } => {
+            list_tokens(context, &remote(context, from.as_deref()).await?).await
+        }
         Command::RevokeToken { name } => revoke_token(context, &name).await,
     }
 }
 
+/// What `[REMOTE:] [FILE]` means: the agent, and the file if there is one.
+async fn asked(context: &Context, words: Vec<String>) -> Result<(Client, Option<PathBuf>), CliError> {
+    let mut words = words.into_iter();
+    let (from, file) = match (words.next(), words.next()) {
+        (Some(from), file) if from.ends_with(':') => (Some(from), file),
+        (file, None) => (None, file),
+        (Some(_), Some(_)) => {
+            return Err(CliError::usage("two certificates were given: one at a time").hint(
+                "The first of two words is a remote, with its colon: `comity trust add REMOTE: FILE`.",
+            ));
+        }
+        (None, Some(_)) => (None, None),
+    };
+    Ok((remote(context, from.as_deref()).await?, file.map(PathBuf::from)))
+}
+
 async fn add(
     context: &Context,
+    client: &Client,
     given: Option<String>,
     body: CertificatesPost,
     groups: &[String],
@@ -131,7 +174,6 @@ async fn add(
         .iter()
         .map(|group| name::<schema::name::GroupName>("--auth-group", group).map(String::from))
         .collect::<Result<Vec<_>, _>>()?;
-    let client = context.client(None).await?;
     let minted = if groups.is_empty() {
         client.mint_certificate(&CertificatesPost { name: called.clone(), token: true, ..body }).await?
     } else {
@@ -157,7 +199,7 @@ async fn add(
 
 /// Trusts the certificate in a file, under the file's name unless another is given.
 async fn add_file(
-    context: &Context,
+    client: &Client,
     path: &Path,
     given: Option<String>,
     body: CertificatesPost,
@@ -166,7 +208,6 @@ async fn add_file(
     let der = certificate_file(path, MAX_FILE)?;
     let file = || path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = given.unwrap_or_else(file);
-    let client = context.client(None).await?;
     if groups.is_empty() {
         use base64::Engine as _;
         let certificate = base64::engine::general_purpose::STANDARD.encode(&der);
@@ -220,9 +261,8 @@ struct Listed {
     expiry_date: Option<Timestamp>,
 }
 
-async fn list(context: &Context) -> Result<ExitCode, CliError> {
-    let listed: Vec<Listed> =
-        context.client(None).await?.trusted().await?.into_iter().map(Listed::from).collect();
+async fn list(context: &Context, client: &Client) -> Result<ExitCode, CliError> {
+    let listed: Vec<Listed> = client.trusted().await?.into_iter().map(Listed::from).collect();
     match context.output.format() {
         Format::Json => context.output.json(&listed),
         Format::Text => context.output.table(&table(&listed)),
@@ -271,12 +311,13 @@ fn date(at: Option<Timestamp>) -> String {
 }
 
 async fn remove(context: &Context, fingerprint: &str) -> Result<ExitCode, CliError> {
-    context.client(None).await?.distrust(fingerprint).await.map_err(missing)?;
+    let (client, fingerprint) = named(context, fingerprint, CLIENT).await?;
+    client.distrust(&fingerprint).await.map_err(missing)?;
     Ok(ExitCode::Done)
 }
 
-async fn list_tokens(context: &Context) -> Result<ExitCode, CliError> {
-    let tokens = context.client(None).await?.pending_tokens().await?;
+async fn list_tokens(context: &Context, client: &Client) -> Result<ExitCode, CliError> {
+    let tokens = client.pending_tokens().await?;
     match context.output.format() {
         Format::Json => context.output.json(&tokens),
         Format::Text => {
@@ -295,7 +336,8 @@ async fn list_tokens(context: &Context) -> Result<ExitCode, CliError> {
 }
 
 async fn revoke_token(context: &Context, called: &str) -> Result<ExitCode, CliError> {
-    context.client(None).await?.revoke_token(called).await.map_err(|error| match error {
+    let (client, called) = named(context, called, CLIENT).await?;
+    client.revoke_token(&called).await.map_err(|error| match error {
         ClientError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
             CliError::failed(format!("No certificate add token for member {called}"))
                 .code("not-found")

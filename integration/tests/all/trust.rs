@@ -102,6 +102,38 @@ fn a_client_token_works_once_and_for_its_own_cluster() {
 }
 
 #[test]
+fn the_trust_store_is_managed_over_a_remote_that_an_operand_names() {
+    let (east, west) = (Agent::start("east"), Agent::start("west"));
+    let operator = Operator::new();
+    operator.trusted_by(&east);
+    operator.trusted_by(&west);
+    let names = |operand: &str| {
+        let listed = operator.run(&["--format", "json", "trust", "list", operand]).success().json();
+        let listed = listed.as_array().expect("a list").iter().map(|row| row["name"].to_string());
+        listed.collect::<Vec<_>>().join(" ")
+    };
+    let certificate = integration::certificate::p256(operator.config_dir(), "laptop");
+    let file = operator.config_dir().join("laptop.crt");
+    let file = file.to_str().expect("temporary paths are UTF-8");
+    operator.run(&["trust", "add", "west:", file, "--name", "laptop"]).success();
+    assert_eq!(
+        (names("east:"), names("west:")),
+        ("\"operator\"".to_owned(), "\"laptop\" \"operator\"".to_owned())
+    );
+    let called = format!("west:{}", certificate.fingerprint);
+    operator.run(&["trust", "show", &called]).success();
+    operator.run(&["trust", "remove", &called]).success();
+    assert_eq!(names("west:"), "\"operator\"");
+    operator.run(&["trust", "add", "west:", "--name", "phone", "--quiet"]).success();
+    assert_eq!(
+        operator.run(&["--format", "json", "trust", "list-tokens", "east:"]).success().json(),
+        serde_json::json!([])
+    );
+    operator.run(&["trust", "revoke-token", "west:phone"]).success();
+    operator.run(&["trust", "add", file, file]).exits(64);
+}
+
+#[test]
 fn only_tls_1_3_is_spoken() {
     if std::env::var_os("COMITY_OWN_ONLY").is_some() {
         return;
