@@ -18,6 +18,7 @@ mod edit;
 mod explain;
 mod failure;
 mod link;
+mod login;
 mod monitor;
 mod operation;
 mod output;

@@ -4,7 +4,9 @@
 //! asked whether its connections still live. HTTP/1.1 is enough, and tells best why a call failed.
 
 pub mod link;
+pub mod login;
 pub mod verify;
+pub mod vouch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
+use schema::name::ProjectName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,9 +26,12 @@ use crate::tunnel::tls::Door;
 use crate::wire::control::ErrorBody;
 use crate::wire::lxd::{Envelope, EnvelopeKind};
 use crate::wire::printable;
+use credential::{Attempt, Reply};
+use login::Session;
 
 mod auth;
 mod control;
+mod credential;
 mod distrust;
 mod follow;
 mod identity;
@@ -62,6 +68,10 @@ const MAX_ERROR: usize = 256 * 1024;
 pub struct Client {
     target: Target,
     timeout: Duration,
+    /// Who calls, where a login says so.
+    session: Option<Arc<Session>>,
+    /// Where what belongs to a project is looked for; everywhere, if it is not said.
+    project: Option<ProjectName>,
 }
 
 #[derive(Clone)]
@@ -95,6 +105,9 @@ pub enum ClientError {
     Refused { agent: String, status: StatusCode, code: String, message: String, hint: Option<String> },
     #[error("{agent} answered with something else than expected: {reason}")]
     Unexpected { agent: String, reason: String },
+    /// `remote` is what the agent is called here.
+    #[error("{error}")]
+    Login { remote: String, error: login::LoginError },
 }
 
 impl ClientError {
@@ -110,7 +123,7 @@ impl ClientError {
 impl Client {
     /// Over an agent's unix socket, as the machine's administrator.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self { target: Target::Unix(path.into()), timeout: TIMEOUT }
+        Self { target: Target::Unix(path.into()), timeout: TIMEOUT, session: None, project: None }
     }
 
     /// Over TLS, to the first address that answers with the certificate that is pinned: the cluster's own, where the
@@ -122,10 +135,8 @@ impl Client {
         identity: Option<Arc<KeyPair>>,
     ) -> Self {
         let (name, door) = (name.to_owned(), Door::Cluster);
-        Self {
-            target: Target::Pinned { name, addresses, pin, door, identity, following: None },
-            timeout: TIMEOUT,
-        }
+        let target = Target::Pinned { name, addresses, pin, door, identity, following: None };
+        Self { target, timeout: TIMEOUT, session: None, project: None }
     }
 
     /// The same agent, of which the certificate for clients is pinned.
@@ -142,6 +153,21 @@ impl Client {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    /// The same agent, of which what belongs to a project is looked for in this one.
+    #[must_use]
+    pub fn in_project(mut self, project: Option<ProjectName>) -> Self {
+        self.project = project;
+        self
+    }
+
+    /// The part of a query that says which projects are meant.
+    fn which_projects(&self) -> String {
+        match &self.project {
+            Some(project) => format!("project={}", trust::segment(project.as_str())),
+            None => "all-projects=true".to_owned(),
+        }
     }
 
     /// As messages name the agent.
@@ -197,15 +223,33 @@ impl Client {
 
     /// A call whose bodies are streamed. A refusal is an error already. Only making the connection is limited in
     /// time, since nobody knows how long a body takes; a peer that vanishes is found by the connection's own probes.
-    pub async fn stream(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
-        let sender = self.connect();
-        let (sender, driver) = self.within(sender).await?;
-        let response = self.send(sender, driver, request).await?;
-        if response.status().is_success() {
-            Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
-        } else {
+    pub async fn stream(&self, mut request: Request<Body>) -> Result<Response<Body>, ClientError> {
+        // A body is sent once. Where there is none, the request can be made again.
+        let again = hyper::body::Body::is_end_stream(request.body())
+            .then(|| (request.method().clone(), request.uri().clone(), request.headers().clone()));
+        let mut attempt = Attempt::First;
+        loop {
+            let used = self.introduce(request.headers_mut()).await?;
+            let response = match self.within(self.attempt(request, &used)).await? {
+                Reply::Answered(response) => response,
+                Reply::Challenged(headers, refusal) => {
+                    self.renew(attempt, &used, &headers, refusal).await?;
+                    let Some((method, uri, headers)) = again.clone() else {
+                        return Err(self.login(login::LoginError::Renewed { agent: self.agent() }));
+                    };
+                    request = Request::new(Full::default().map_err(|never| match never {}).boxed_unsync());
+                    *request.method_mut() = method;
+                    *request.uri_mut() = uri;
+                    *request.headers_mut() = headers;
+                    attempt = Attempt::Second;
+                    continue;
+                }
+            };
+            if response.status().is_success() {
+                return Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()));
+            }
             let refusal = async { Ok(self.told_apart(self.refusal(response).await).await) };
-            Err(self.within(refusal).await?)
+            return Err(self.within(refusal).await?);
         }
     }
 
@@ -232,21 +276,32 @@ impl Client {
                 .into()
             }
         };
-        let content = Full::new(content).map_err(|never| match never {}).boxed_unsync();
-        let request = request.body(content).map_err(|error| self.unexpected(&error))?;
-        self.within(async {
-            let (sender, driver) = self.connect().await?;
-            let response = self.send(sender, driver, request).await?;
-            if !response.status().is_success() {
-                let refusal = self.refusal(response).await;
-                return Err(self.told_apart(refusal).await);
+        let (head, ()) = request.body(()).map_err(|error| self.unexpected(&error))?.into_parts();
+        let mut attempt = Attempt::First;
+        loop {
+            let content = Full::new(content.clone()).map_err(|never| match never {}).boxed_unsync();
+            let mut request = Request::from_parts(head.clone(), content);
+            let used = self.introduce(request.headers_mut()).await?;
+            let answered = self.within(async {
+                let response = match self.attempt(request, &used).await? {
+                    Reply::Answered(response) => response,
+                    Reply::Challenged(headers, refusal) => return Ok(Err((headers, refusal))),
+                };
+                if !response.status().is_success() {
+                    let refusal = self.refusal(response).await;
+                    return Err(self.told_apart(refusal).await);
+                }
+                let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+                let tag = tag.unwrap_or_default().to_owned();
+                let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+                Ok(Ok((body.map_err(|error| self.broken(&*error))?.to_bytes(), tag)))
+            });
+            match answered.await? {
+                Ok(answer) => return Ok(answer),
+                Err((headers, refusal)) => self.renew(attempt, &used, &headers, refusal).await?,
             }
-            let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
-            let tag = tag.unwrap_or_default().to_owned();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok((body.map_err(|error| self.broken(&*error))?.to_bytes(), tag))
-        })
-        .await
+            attempt = Attempt::Second;
+        }
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {

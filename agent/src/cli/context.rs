@@ -4,13 +4,16 @@
 //! `COMITY_SOCKET` names, or else the one of an agent installed on this machine.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http::Method;
 use schema::name::RemoteName;
 
 use super::failure::CliError;
+use super::login;
 use super::output::{self, Encoding, Output};
-use super::remotes::{Folder, LOCAL, Remotes};
+use super::remotes::{AuthType, Folder, LOCAL, LoginFiles, Remotes};
+use crate::client::login::Session;
 use crate::client::{Client, NO_BODY};
 use crate::trust::certificate::fingerprint;
 use crate::wire::status::Status;
@@ -90,8 +93,16 @@ impl Context {
         })?;
         let pin = fingerprint(&self.folder.certificate(name)?);
         let (folder, called, quiet) = (self.folder.clone(), name.clone(), self.output.quiet());
-        let client =
-            Client::pinned(name.as_str(), remote.addresses.clone(), pin, Some(self.folder.client()?));
+        let identity = match remote.auth_type {
+            AuthType::Tls => Some(self.folder.client()?),
+            AuthType::Oidc | AuthType::None => None,
+        };
+        let mut client = Client::pinned(name.as_str(), remote.addresses.clone(), pin, identity)
+            .in_project(remote.project.clone());
+        if remote.auth_type == AuthType::Oidc {
+            let files = Arc::new(LoginFiles::new(&self.folder, name));
+            client = client.logged_in(Arc::new(Session::new(name.as_str(), files, login::onlooker())));
+        }
         Ok(client.following(move |moved| {
             let pinned = match folder.repin(&called, moved) {
                 Ok(()) => "the new one is pinned now".to_owned(),

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use schema::name::RemoteName;
+use schema::name::{ProjectName, RemoteName};
 use serde::{Deserialize, Serialize};
 
 pub mod folder;
+mod login_files;
 
 pub use folder::{Folder, FolderError};
+pub use login_files::LoginFiles;
 
 /// The remote that is always there.
 pub const LOCAL: &str = "local";
@@ -30,11 +32,45 @@ pub struct Remotes {
 }
 
 /// A cluster reached over the network. Its certificate is in `servercerts/NAME.crt`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Remote {
     /// `host:port`; raced when it is called.
     pub addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub auth_type: AuthType,
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub protocol: Protocol,
+    /// Where what belongs to a project is looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
+}
+
+/// How this command line is known there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthType {
+    /// By its certificate.
+    #[default]
+    Tls,
+    /// By a login: `oidctokens/NAME.json`, `jars/NAME`.
+    Oidc,
+    /// Not at all: only what anybody may do is asked of it (LXD: a public remote).
+    None,
+}
+
+/// What answers there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Comity,
+    /// A stock LXD: what goes beyond its API does not work with it.
+    Lxd,
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Why the list of remotes cannot be changed so.
@@ -59,10 +95,33 @@ pub struct Listed {
     pub url: String,
     pub protocol: &'static str,
     pub auth_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
     pub public: bool,
     #[serde(rename = "static")]
     pub fixed: bool,
     pub current: bool,
+}
+
+impl AuthType {
+    /// As lists show it.
+    pub fn word(self) -> &'static str {
+        match self {
+            AuthType::Tls => "tls",
+            AuthType::Oidc => "oidc",
+            AuthType::None => "none",
+        }
+    }
+}
+
+impl Protocol {
+    /// As lists show it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Comity => "comity",
+            Protocol::Lxd => "lxd",
+        }
+    }
 }
 
 impl Remote {
@@ -127,8 +186,10 @@ impl Remotes {
     /// Says where a remote is reached from now on. Its certificate stays the one that it must show.
     pub fn set_addresses(&mut self, name: &RemoteName, addresses: Vec<String>) -> Result<(), RemotesError> {
         changeable(name)?;
-        self.get(name)?;
-        self.remotes.insert(name.clone(), Remote { addresses });
+        match self.remotes.get_mut(name) {
+            Some(remote) => remote.addresses = addresses,
+            None => return Err(RemotesError::Unknown(name.clone())),
+        }
         Ok(())
     }
 
@@ -160,8 +221,9 @@ impl Remotes {
         let local = Listed {
             name: LOCAL.to_owned(),
             url: local_url.to_owned(),
-            protocol: "comity",
+            protocol: Protocol::Comity.word(),
             auth_type: "file access",
+            project: None,
             public: false,
             fixed: true,
             current: current == LOCAL,
@@ -169,9 +231,10 @@ impl Remotes {
         let known = self.remotes.iter().map(|(name, remote)| Listed {
             name: name.to_string(),
             url: remote.url(),
-            protocol: "comity",
-            auth_type: "tls",
-            public: false,
+            protocol: remote.protocol.word(),
+            auth_type: remote.auth_type.word(),
+            project: remote.project.clone(),
+            public: remote.auth_type == AuthType::None,
             fixed: false,
             current: name.as_str() == current,
         });
@@ -196,7 +259,7 @@ mod tests {
     }
 
     fn remote(address: &str) -> Remote {
-        Remote { addresses: vec![address.to_owned()] }
+        Remote { addresses: vec![address.to_owned()], ..Remote::default() }
     }
 
     #[test]
@@ -240,5 +303,11 @@ mod tests {
         );
         assert_eq!(toml::from_str::<Remotes>(&text).unwrap(), remotes);
         assert!(toml::from_str::<Remotes>("[remotes.east]\naddress = \"x\"").is_err());
+        let text = "[remotes.east]\naddresses = [\"a:1\"]\nauth_type = \"oidc\"\nprotocol = \"lxd\"\nproject = \"p\"\n";
+        let mut remotes: Remotes = toml::from_str(text).unwrap();
+        remotes.set_addresses(&name("east"), vec!["b:1".to_owned()]).unwrap();
+        assert_eq!(toml::to_string(&remotes).unwrap(), text.replace("a:1", "b:1"));
+        let listed = &remotes.list(SOCKET)[0];
+        assert_eq!((listed.protocol, listed.auth_type, listed.public), ("lxd", "oidc", false));
     }
 }

@@ -71,7 +71,10 @@ fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Broken { .. } => true,
         ClientError::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
-        ClientError::Mismatch { .. } | ClientError::OldTls { .. } | ClientError::Unexpected { .. } => false,
+        ClientError::Mismatch { .. }
+        | ClientError::OldTls { .. }
+        | ClientError::Unexpected { .. }
+        | ClientError::Login { .. } => false,
     }
 }
 

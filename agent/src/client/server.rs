@@ -68,8 +68,8 @@ impl Client {
 
     /// Every operation that the caller may see.
     pub async fn operations(&self) -> Result<Vec<OperationBody>, ClientError> {
-        let path = "/1.0/operations?recursion=1&all-projects=true";
-        let by_status: BTreeMap<String, Vec<OperationBody>> = self.lxd(Method::GET, path, NO_BODY).await?;
+        let path = format!("/1.0/operations?recursion=1&{}", self.which_projects());
+        let by_status: BTreeMap<String, Vec<OperationBody>> = self.lxd(Method::GET, &path, NO_BODY).await?;
         let mut all: Vec<_> = by_status.into_values().flatten().collect();
         all.sort_by_key(|operation| operation.created_at);
         Ok(all)
@@ -112,11 +112,11 @@ impl Client {
         self.lxd::<Value>(Method::DELETE, &format!("/1.0/projects/{name}"), NO_BODY).await.map(drop)
     }
 
-    /// Listens to events of these kinds (all, if there are none) in all projects.
+    /// Listens to events of these kinds (all, if there are none).
     pub async fn events(&self, kinds: &[String]) -> Result<Events, ClientError> {
         let path = match kinds {
-            [] => "/1.0/events?all-projects=true".to_owned(),
-            kinds => format!("/1.0/events?all-projects=true&type={}", kinds.join(",")),
+            [] => format!("/1.0/events?{}", self.which_projects()),
+            kinds => format!("/1.0/events?{}&type={}", self.which_projects(), kinds.join(",")),
         };
         let key = generate_key();
         let headers = [("sec-websocket-version", "13"), ("sec-websocket-key", key.as_str())];

@@ -29,6 +29,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub struct FirstContact {
     pub fingerprint: Fingerprint,
     pub certificate: CertificateDer<'static>,
+    /// What was shown along with it, to lead to whoever signed it.
+    pub intermediates: Vec<CertificateDer<'static>>,
 }
 
 /// Asks `address` for the certificate that it shows at `door` and hangs up: nothing is told to whoever answers.
@@ -42,10 +44,14 @@ pub async fn first_contact(address: &str, door: Door) -> Result<FirstContact, Cl
     })
     .await
     .map_err(|error| dial_error(agent.clone(), &error))?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-    let certificate =
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first);
+    let (certificate, intermediates) =
         shown.ok_or_else(|| ClientError::Broken { agent, reason: "it showed no certificate".to_owned() })?;
-    Ok(FirstContact { fingerprint: fingerprint(&certificate), certificate })
+    Ok(FirstContact {
+        fingerprint: fingerprint(certificate),
+        certificate: certificate.clone(),
+        intermediates: intermediates.to_vec(),
+    })
 }
 
 impl Client {

@@ -4,6 +4,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
+use super::credential::{Attempt, Reply};
 use super::{Client, ClientError};
 use crate::wire::token::Secret;
 
@@ -44,22 +45,34 @@ impl Client {
     }
 
     async fn take_over(&self, request: http::request::Builder) -> Result<Upgraded, ClientError> {
-        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        let request = request.body(body).map_err(|e| self.unexpected(&e))?;
-        self.within(async {
-            let (sender, driver) = self.connect().await?;
-            let response = self.send(sender, driver, request).await?;
-            match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => {
-                    hyper::upgrade::on(response).await.map(TokioIo::new).map_err(|e| self.broken(&e))
+        let (head, ()) = request.body(()).map_err(|e| self.unexpected(&e))?.into_parts();
+        let mut attempt = Attempt::First;
+        loop {
+            let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            let mut request = Request::from_parts(head.clone(), body);
+            let used = self.introduce(request.headers_mut()).await?;
+            let answered = self.within(async {
+                let response = match self.attempt(request, &used).await? {
+                    Reply::Answered(response) => response,
+                    Reply::Challenged(headers, refusal) => return Ok(Err((headers, refusal))),
+                };
+                match response.status() {
+                    StatusCode::SWITCHING_PROTOCOLS => {
+                        let upgraded = hyper::upgrade::on(response).await.map(TokioIo::new);
+                        upgraded.map(Ok).map_err(|e| self.broken(&e))
+                    }
+                    status if status.is_success() => {
+                        Err(self.unexpected(&"it does not change the protocol when asked to"))
+                    }
+                    _ => Err(self.refusal(response).await),
                 }
-                status if status.is_success() => {
-                    Err(self.unexpected(&"it does not change the protocol when asked to"))
-                }
-                _ => Err(self.refusal(response).await),
+            });
+            match answered.await? {
+                Ok(upgraded) => return Ok(upgraded),
+                Err((headers, refusal)) => self.renew(attempt, &used, &headers, refusal).await?,
             }
-        })
-        .await
+            attempt = Attempt::Second;
+        }
     }
 }
 

@@ -341,7 +341,8 @@ fn judge(link: &LinkName, redeeming: &Redeeming, address: &str, error: ClientErr
                 ExchangeFailure::Unclear(refused)
             }
         }
-        ClientError::Mismatch { .. } | ClientError::Unexpected { .. } => {
+        // Agents do not log in to each other.
+        ClientError::Mismatch { .. } | ClientError::Unexpected { .. } | ClientError::Login { .. } => {
             ExchangeFailure::Final(PeeringError::Unreachable { link, reason: error.to_string() })
         }
         ClientError::Unreachable { .. }

@@ -71,7 +71,7 @@ async fn run(
     output: &Output,
 ) -> Exchanged {
     let (end, result) = match exchange {
-        Exchange::Paired { mint, redeem } => (mint, paired(gathered, mint, redeem, output).await),
+        Exchange::Paired { mint, redeem } => (mint, Box::pin(paired(gathered, mint, redeem, output)).await),
         Exchange::Redeem { end, from } => (end, redeem_given(gathered, end, from, output).await),
         Exchange::Pin { end } => (end, pin(gathered, end, output).await),
         Exchange::Mint { end } => (end, mint_for_a_person(gathered, end, file, output).await),

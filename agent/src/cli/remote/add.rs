@@ -1,82 +1,94 @@
 //! `comity remote add`: makes a cluster known here, and this client known there.
 //!
-//! The certificate is settled before anything secret is sent: a token carries its fingerprint, and without a token
-//! the person at the terminal is asked. Nothing is written before the cluster trusts us, so a failure leaves no
-//! half of a remote behind.
+//! The certificate is settled before anything secret is sent: a token carries its fingerprint, an authority may vouch
+//! for it, or the person at the terminal is asked. Nothing is written before the cluster trusts us, so a failure leaves
+//! no half of a remote behind.
 
 use std::time::Duration;
 
-use schema::name::RemoteName;
+use rustls_pki_types::CertificateDer;
+use schema::name::{ProjectName, RemoteName};
 
 use super::super::context::name;
-use super::super::remotes::{DEFAULT_PORT, Remote};
+use super::super::remotes::{AuthType, Protocol, Remote};
 use super::super::{CliError, Context, ExitCode};
-use crate::client::{Client, ClientError, first_contact};
+use super::logged_in;
+use crate::client::login::Kept;
+use crate::client::{Client, ClientError, FirstContact, first_contact};
 use crate::trust::Fingerprint;
 use crate::trust::certificate::{fingerprint, from_pem, to_pem};
 use crate::tunnel::tls::Door;
+use crate::wire::lxd::server::ServerInfo;
 use crate::wire::token::{TYPE_CLUSTER_LINK, TokenError, TrustToken};
+
+mod asked;
+mod settle;
+
+pub use asked::Args;
+pub(super) use asked::address;
+use asked::{Asked, Wanted, Where, undecodable};
 
 /// For one call: addresses are raced within it.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to call it here.
-    name: String,
-    /// A trust token, or where it is reached: HOST or HOST:PORT.
-    token_or_address: String,
-    /// The trust token, where an address is given.
-    #[arg(long, visible_alias = "password")]
-    token: Option<String>,
-    /// Take the certificate that the address shows, without being asked.
-    #[arg(long)]
-    accept_certificate: bool,
-}
-
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
-    let called: RemoteName = name("NAME", &args.name)?;
-    context.folder.load()?.vacant(&called, &context.local_url()).map_err(|error| {
+    let asked = args.understood()?;
+    let called = &asked.called;
+    context.folder.load()?.vacant(called, &context.local_url()).map_err(|error| {
         CliError::failed(error).code("remotes").hint("Give another name, or remove that remote first.")
     })?;
-    let trust = match TrustToken::decode(&args.token_or_address) {
-        Ok(_) if args.token.is_some() => Err(CliError::usage("two trust tokens were given")),
-        Ok(_) if args.accept_certificate => Err(CliError::usage(
-            "The --accept-certificate flag is not supported when adding a remote using a trust token",
-        )),
-        Ok(token) => by_token(context, &called, &args.token_or_address, token, None).await,
-        Err(error) if !is_address(&args.token_or_address) => Err(undecodable(error)),
-        Err(_) => by_address(context, &called, args).await,
+    let trust = match &asked.at {
+        Where::Token { text, token, address } => {
+            by_token(context, &asked, text, token, address.clone()).await
+        }
+        Where::Address(address) => by_address(context, &asked, address).await,
     }?;
     if !context.output.quiet() {
         context.output.line(match trust {
             Trust::Fresh => format!("Client certificate now trusted by server: {called}"),
             Trust::Before => format!("Client certificate was trusted already by server: {called}"),
+            Trust::LoggedIn { user } => format!("Logged in to {called} as {user}"),
+            Trust::Public => format!("Public remote added: {called}"),
         });
     }
     Ok(ExitCode::Done)
 }
 
 /// How this client came to be trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Trust {
     Fresh,
     /// Without the token that was given, if one was.
     Before,
+    LoggedIn {
+        user: String,
+    },
+    /// Not at all.
+    Public,
+}
+
+/// What is to be written down once the cluster trusts us.
+struct Found<'a> {
+    addresses: Vec<String>,
+    auth_type: AuthType,
+    login: Option<Kept>,
+    /// What clients are shown there.
+    pin: Fingerprint,
+    shown: Option<&'a FirstContact>,
 }
 
 /// With a token, which says what certificate to expect. `at` goes before the addresses that it names.
 async fn by_token(
     context: &Context,
-    called: &RemoteName,
+    asked: &Asked,
     text: &str,
-    token: TrustToken,
+    token: &TrustToken,
     at: Option<String>,
 ) -> Result<Trust, CliError> {
-    for_a_client(&token)?;
+    for_a_client(token)?;
     let pin: Fingerprint = token.fingerprint.parse().map_err(|_| undecodable(TokenError::NoFingerprint))?;
-    let addresses = at.map_or(token.addresses, |address| vec![address]);
-    let mut client = client(context, called, &addresses, pin)?.following(|_| {});
+    let addresses = at.map_or_else(|| token.addresses.clone(), |address| vec![address]);
+    let mut client = client(context, &asked.called, &addresses, pin)?.following(|_| {});
     let mut redeemed = redeem(&client, text).await;
     if matches!(redeemed, Err(ClientError::Mismatch { .. })) {
         // Nothing was sent. It names the certificate that clients are shown, where that is not the cluster's.
@@ -103,7 +115,8 @@ async fn by_token(
     })?;
     // A token that was given out before the cluster renewed its certificate names the one before.
     let pin = client.pin().unwrap_or(pin);
-    keep(context, called, addresses, pin, &client).await?;
+    let found = Found { addresses, auth_type: AuthType::Tls, login: None, pin, shown: None };
+    keep(context, asked, found, &client).await?;
     Ok(trust)
 }
 
@@ -118,60 +131,79 @@ fn for_a_client(token: &TrustToken) -> Result<(), CliError> {
 }
 
 /// With an address, whose certificate has to be looked at first.
-async fn by_address(context: &Context, called: &RemoteName, args: Args) -> Result<Trust, CliError> {
-    let address = address(&args.token_or_address)?;
-    if let Some(text) = args.token {
-        let token = TrustToken::decode(&text).map_err(undecodable)?;
-        if args.accept_certificate {
-            return Err(CliError::usage(
-                "The --accept-certificate flag is not supported when adding a remote using a trust token",
-            ));
-        }
-        return by_token(context, called, &text, token, Some(address)).await;
+async fn by_address(context: &Context, asked: &Asked, address: &str) -> Result<Trust, CliError> {
+    let authorities = context.folder.authorities()?;
+    let shown = first_contact(address, Door::Clients).await?;
+    if !asked.accept_certificate {
+        settle::certificate(context, &authorities, &shown, address)?;
     }
-    let pin = first_contact(&address, Door::Clients).await?.fingerprint;
-    if !args.accept_certificate {
-        accept(context, pin)?;
-    }
-    let client = client(context, called, std::slice::from_ref(&address), pin)?.by_clients_door();
-    let trust = if trusts_us(&client).await? {
-        Trust::Before
-    } else {
-        let text = context.output.secret(&format!("Trust token for {called}: "))?;
-        let token = TrustToken::decode(&text).map_err(undecodable)?;
-        for_a_client(&token)?;
-        if token.fingerprint.parse() != Ok(pin) {
-            return Err(CliError::failed(format!(
-                "Certificate fingerprint mismatch between certificate token and server \"https://{address}\""
-            ))
-            .code("wrong-certificate")
-            .hint(
-                "The token was not sent. It is from another cluster, or something else answers in its place.",
-            ));
-        }
-        redeem(&client, &text).await?
+    let pin = shown.fingerprint;
+    let nobody = Client::pinned(asked.called.as_str(), vec![address.to_owned()], pin, None)
+        .with_timeout(PATIENCE)
+        .by_clients_door();
+    let found = |auth_type, login| Found {
+        addresses: vec![address.to_owned()],
+        auth_type,
+        login,
+        pin,
+        shown: Some(&shown),
     };
-    keep(context, called, vec![address], pin, &client).await?;
-    Ok(trust)
-}
-
-/// Asks whether the certificate is the right one: `y`, `n`, or its fingerprint typed in.
-fn accept(context: &Context, pin: Fingerprint) -> Result<(), CliError> {
-    let refused = || CliError::failed("Server certificate NACKed by user").code("certificate-refused");
-    context.output.note(format!("Certificate fingerprint: {pin}"));
-    let mut question = "ok (y/n/[fingerprint])? ";
-    loop {
-        match context.output.ask(question)?.to_lowercase().as_str() {
-            "y" | "yes" => return Ok(()),
-            "" | "n" | "no" => return Err(refused().hint("Compare it with the fingerprint that `comity status` shows there, or use a trust token, which carries it.")),
-            typed if typed.parse() == Ok(pin) => return Ok(()),
-            typed if typed.len() == 64 => {
-                return Err(CliError::failed("The provided fingerprint does not match the server certificate fingerprint")
-                    .code("certificate-refused"));
-            }
-            _ => question = "Please type 'y', 'n' or the fingerprint: ",
-        }
+    let server = nobody.server().await?;
+    if asked.wanted == Wanted::Public || server.public {
+        keep(context, asked, found(AuthType::None, None), &nobody).await?;
+        return Ok(Trust::Public);
     }
+    let offers = |method: &str| server.auth_methods.iter().any(|offered| offered == method);
+    let unsupported = |method: &str| {
+        CliError::failed(format!("Authentication type '{method}' not supported by server"))
+            .code("no-such-auth-type")
+            .hint(format!("The server offers: {}.", server.auth_methods.join(", ")))
+    };
+    if asked.wanted == Wanted::Tls && !offers("tls") && !server.auth_methods.is_empty() {
+        return Err(unsupported("tls"));
+    }
+    // A certificate that is trusted already goes before a login: nobody has to open a browser for it.
+    let known = match asked.wanted {
+        Wanted::Login => false,
+        Wanted::Either if offers("oidc") && !context.folder.has_client() => false,
+        _ => {
+            let client = client(context, &asked.called, &[address.to_owned()], pin)?.by_clients_door();
+            let trusted = client.server().await?.auth == "trusted";
+            if trusted {
+                keep(context, asked, found(AuthType::Tls, None), &client).await?;
+            }
+            trusted
+        }
+    };
+    if known {
+        return Ok(Trust::Before);
+    }
+    let logs_in = asked.wanted == Wanted::Login || (asked.wanted == Wanted::Either && offers("oidc"));
+    if logs_in {
+        if !offers("oidc") {
+            return Err(unsupported("oidc").hint("The provider may be away at the moment: `comity server show` there and its log tell. Otherwise its administrator sets oidc.issuer, oidc.client.id and oidc.device.client.id."));
+        }
+        let login = logged_in(&asked.called, &nobody).await?;
+        keep(context, asked, found(AuthType::Oidc, Some(login.shelf.kept())), &login.client).await?;
+        super::tell_of_rights(context, &asked.called, &login).await;
+        return Ok(Trust::LoggedIn { user: login.user });
+    }
+    let text = context.output.secret(&format!("Trust token for {}: ", asked.called))?;
+    let token = TrustToken::decode(&text).map_err(undecodable)?;
+    for_a_client(&token)?;
+    if token.fingerprint.parse() != Ok(pin) {
+        return Err(CliError::failed(format!(
+            "Certificate fingerprint mismatch between certificate token and server \"https://{address}\""
+        ))
+        .code("wrong-certificate")
+        .hint(
+            "The token was not sent. It is from another cluster, or something else answers in its place.",
+        ));
+    }
+    let client = client(context, &asked.called, &[address.to_owned()], pin)?.by_clients_door();
+    let trust = redeem(&client, &text).await?;
+    keep(context, asked, found(AuthType::Tls, None), &client).await?;
+    Ok(trust)
 }
 
 fn client(
@@ -197,92 +229,49 @@ async fn redeem(client: &Client, text: &str) -> Result<Trust, ClientError> {
     }
 }
 
-async fn trusts_us(client: &Client) -> Result<bool, ClientError> {
-    Ok(client.server().await?.auth == "trusted")
-}
-
 /// Writes the remote down, once the cluster trusts us. What is pinned is the certificate of the cluster, which stays
 /// when the one for clients is renewed; a server that makes no difference is pinned as it is.
-async fn keep(
-    context: &Context,
-    called: &RemoteName,
-    addresses: Vec<String>,
-    pin: Fingerprint,
-    client: &Client,
-) -> Result<(), CliError> {
+async fn keep(context: &Context, asked: &Asked, found: Found<'_>, client: &Client) -> Result<(), CliError> {
     let server = client.server().await?;
-    if server.auth != "trusted" {
+    if found.auth_type != AuthType::None && server.auth != "trusted" {
         return Err(CliError::failed("Server does not trust us after authentication").code("not-trusted"));
     }
-    let certificate = if let Some(certificate) = client.cluster_certificate().await? {
-        certificate
-    } else {
-        let told = server.environment.as_ref().and_then(|environment| from_pem(&environment.certificate));
-        told.filter(|certificate| fingerprint(certificate) == pin).ok_or_else(|| {
-            CliError::failed("the server tells of another certificate than the one it shows")
-                .code("wrong-certificate")
-        })?
+    let ours = client.cluster_certificate().await?;
+    let protocol = if ours.is_some() { Protocol::Comity } else { Protocol::Lxd };
+    let certificate = match ours {
+        Some(certificate) => certificate,
+        None => told(&server, &found)?,
     };
-    context.folder.add(called, Remote { addresses }, &to_pem(&certificate), &context.local_url())?;
+    let project = project(asked, client).await?;
+    let remote = Remote { addresses: found.addresses, auth_type: found.auth_type, protocol, project };
+    let (pem, local) = (to_pem(&certificate), context.local_url());
+    context.folder.add(&asked.called, remote, &pem, found.login.as_ref(), &local)?;
     Ok(())
 }
 
-fn undecodable(error: TokenError) -> CliError {
-    CliError::failed(format!("Failed decoding trust token: {error}"))
-        .code("bad-token")
-        .hint("Copy the whole line that `comity trust add` printed, or make a new token.")
-}
-
-/// Whether a text that is no token may be an address: a token has no dot and no colon, and is longer than a name.
-fn is_address(text: &str) -> bool {
-    text.contains(['.', ':']) || text.len() <= schema::name::MAX_NAME
-}
-
-/// `HOST:PORT` from what people type: with or without a port, with or without `https://`.
-pub(super) fn address(text: &str) -> Result<String, CliError> {
-    let wrong = || {
-        CliError::usage("that is neither a trust token nor an address")
-            .hint("An address is HOST or HOST:PORT; a token is what `comity trust add` prints.")
-    };
-    let text = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
-    if let Ok(ip) = text.parse::<std::net::IpAddr>() {
-        return Ok(std::net::SocketAddr::from((ip, DEFAULT_PORT)).to_string());
+/// The certificate of a server that has only one, as it was shown or as the server tells it.
+fn told(server: &ServerInfo, found: &Found<'_>) -> Result<CertificateDer<'static>, CliError> {
+    if let Some(shown) = found.shown {
+        return Ok(shown.certificate.clone());
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse::<u16>().map_err(|_| wrong())?),
-        None => (text, DEFAULT_PORT),
-    };
-    let of_a_host = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-    if host.is_empty() || port == 0 || !host.chars().all(of_a_host) {
-        return Err(wrong());
-    }
-    Ok(format!("{host}:{port}"))
+    let told = server.environment.as_ref().and_then(|environment| from_pem(&environment.certificate));
+    told.filter(|certificate| fingerprint(certificate) == found.pin).ok_or_else(|| {
+        CliError::failed("the server tells of another certificate than the one it shows")
+            .code("wrong-certificate")
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_taken_as_people_type_them() {
-        for (typed, meant) in [
-            ("10.0.0.1", "10.0.0.1:8443"),
-            ("10.0.0.1:9443", "10.0.0.1:9443"),
-            ("https://east.example:8443/", "east.example:8443"),
-            ("east", "east:8443"),
-            ("::1", "[::1]:8443"),
-            ("[::1]:9443", "[::1]:9443"),
-        ] {
-            assert_eq!(address(typed).unwrap(), meant);
+/// The project that was asked for, if it can be seen there.
+async fn project(asked: &Asked, client: &Client) -> Result<Option<ProjectName>, CliError> {
+    let Some(project) = &asked.project else { return Ok(None) };
+    let project: ProjectName = name("--project", project)?;
+    match client.project(project.as_str()).await {
+        Ok(_) => Ok(Some(project)),
+        Err(error) => {
+            let failed = CliError::failed(format!("Failed to find project {project}: {error}"));
+            Err(failed.code("no-such-project").hint(
+                "Nothing was kept, but the server may know this client now. Run the command again without --project, or with one that it lets you see.",
+            ))
         }
-        for wrong in ["", "http://east", "east:0", "east:port", "a b"] {
-            assert_eq!(address(wrong).unwrap_err().exit, ExitCode::Usage, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn half_a_token_is_not_taken_for_an_address() {
-        let half = "eyJjbGllbnRfbmFtZSI6ImxhcHRvcCIsImZpbmdlcnByaW50IjoiMDAxMTIyMzM0NDU1NjY3Nzg4OTkiLCJhZ";
-        assert!(!is_address(half) && is_address("east.example") && is_address("east"));
     }
 }

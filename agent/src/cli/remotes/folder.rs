@@ -1,11 +1,12 @@
-//! Where the command line keeps its state: `config.toml`, `client.crt`, `client.key` and `servercerts/NAME.crt`.
+//! Where the command line keeps its state: `config.toml`, `client.crt`, `client.key`, `servercerts/NAME.crt` and, for
+//! remotes that are logged in to, `oidctokens/NAME.json` and `jars/NAME`. An administrator may put `client.ca` there.
 //!
 //! The folder is 0700 and each file 0600. A file is written beside its place and renamed into it, so that a reader
 //! never sees half of one; a change holds a lock from reading to writing, so that two commands do not undo each
 //! other. `config.toml` comes last: a remote exists once it is named there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use schema::name::RemoteName;
 
-use super::{Remote, Remotes, RemotesError};
+use super::{AuthType, LoginFiles, Remote, Remotes, RemotesError};
 use crate::client::Moved;
+use crate::client::login::Kept;
+use crate::client::vouch::{Authorities, AuthorityError};
 use crate::trust::certificate::{CertificateError, KeyPair, fingerprint};
 
 /// Larger than any list of remotes; a wrong path may lead to anything.
@@ -40,6 +43,12 @@ pub enum FolderError {
     Malformed { path: PathBuf, reason: String },
     #[error("{} does not hold a certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
+    #[error("{} does not hold a login that can be read", .0.display())]
+    NoLogin(PathBuf),
+    #[error("{} may be read by others (mode {mode:03o}); run: chmod 600 {}", path.display(), path.display())]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error(transparent)]
     Remotes(#[from] RemotesError),
     #[error(transparent)]
@@ -88,22 +97,29 @@ impl Folder {
         Ok(made)
     }
 
-    /// Adds a remote with its certificate (PEM): the certificate first, so that no remote is without one.
+    /// Adds a remote with its certificate (PEM) and the login there, if it has one: these first, so that no remote is
+    /// without.
     pub fn add(
         &self,
         name: &RemoteName,
         remote: Remote,
         certificate: &str,
+        login: Option<&Kept>,
         local_url: &str,
     ) -> Result<(), FolderError> {
         let _lock = self.lock()?;
         let mut remotes = self.load()?;
         remotes.add(name.clone(), remote, local_url)?;
         write(&self.certificate_path(name)?, certificate.as_bytes())?;
+        if let Some(login) = login {
+            LoginFiles::new(self, name).write(login)?;
+        }
         self.save(&remotes)
     }
 
     pub fn rename(&self, from: &RemoteName, to: &RemoteName) -> Result<(), FolderError> {
+        let login = LoginFiles::new(self, from);
+        let _alone = self.has_login(from)?.then(|| login.lock()).transpose()?;
         let _lock = self.lock()?;
         let mut remotes = self.load()?;
         remotes.rename(from, to.clone())?;
@@ -111,16 +127,38 @@ impl Folder {
         let certificate =
             fs::read(&old).map_err(|source| FolderError::Io { path: old.clone(), doing: "read", source })?;
         write(&new, &certificate)?;
+        login.rename(to)?;
         self.save(&remotes)?;
         discard(&old)
     }
 
     pub fn remove(&self, name: &RemoteName) -> Result<(), FolderError> {
+        let login = LoginFiles::new(self, name);
+        let _alone = self.has_login(name)?.then(|| login.lock()).transpose()?;
         let _lock = self.lock()?;
         let mut remotes = self.load()?;
         remotes.remove(name)?;
         self.save(&remotes)?;
+        login.remove()?;
         discard(&self.certificate_path(name)?)
+    }
+
+    fn has_login(&self, name: &RemoteName) -> Result<bool, FolderError> {
+        Ok(self.load()?.get(name).is_ok_and(|remote| remote.auth_type == AuthType::Oidc))
+    }
+
+    /// Who vouches for certificates that are not known yet: `client.ca`, or else whom the system trusts.
+    pub fn authorities(&self) -> Result<Authorities, FolderError> {
+        let Some(folder) = &self.path else { return Ok(Authorities::of_the_system()) };
+        let path = folder.join("client.ca");
+        let reading = |source| FolderError::Io { path: path.clone(), doing: "read", source };
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Authorities::of_the_system()),
+            opened => opened.map_err(reading)?,
+        };
+        let mut pem = Vec::new();
+        file.take(MOST_BYTES).read_to_end(&mut pem).map_err(reading)?;
+        Ok(Authorities::in_file(&path, &pem)?)
     }
 
     /// The certificate that is pinned for a remote.
@@ -159,24 +197,13 @@ impl Folder {
         Ok(self.path()?.join("servercerts").join(format!("{name}.crt")))
     }
 
-    fn path(&self) -> Result<&Path, FolderError> {
+    pub(super) fn path(&self) -> Result<&Path, FolderError> {
         self.path.as_deref().ok_or(FolderError::NoHome)
     }
 
     /// Held until the file is dropped.
-    fn lock(&self) -> Result<File, FolderError> {
-        make(self.path()?)?;
-        let path = self.path()?.join(".lock");
-        let locking = |source| FolderError::Io { path: path.clone(), doing: "locked", source };
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(locking)?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| locking(error.into()))?;
-        Ok(file)
+    pub(super) fn lock(&self) -> Result<File, FolderError> {
+        lock(&self.path()?.join(".lock"))
     }
 
     fn save(&self, remotes: &Remotes) -> Result<(), FolderError> {
@@ -187,8 +214,23 @@ impl Folder {
     }
 }
 
+/// Waits for a file that one command holds at a time, until what is given back is dropped.
+pub(super) fn lock(path: &Path) -> Result<File, FolderError> {
+    make(path.parent().unwrap_or(Path::new(".")))?;
+    let locking = |source| FolderError::Io { path: path.to_owned(), doing: "locked", source };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(locking)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| locking(error.into()))?;
+    Ok(file)
+}
+
 /// Writes a file whole or not at all, for its owner alone.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make(folder)?;
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
@@ -208,7 +250,7 @@ fn make(folder: &Path) -> Result<(), FolderError> {
     })
 }
 
-fn discard(path: &Path) -> Result<(), FolderError> {
+pub(super) fn discard(path: &Path) -> Result<(), FolderError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(FolderError::Io { path: path.to_owned(), doing: "removed", source })
@@ -233,15 +275,15 @@ mod tests {
         let root = scratch.path().join("comity");
         let folder = Folder::at(&root);
         let (east, orient): (RemoteName, RemoteName) = ("east".parse().unwrap(), "orient".parse().unwrap());
-        let remote = || Remote { addresses: vec!["10.0.0.1:8443".to_owned()] };
+        let remote = || Remote { addresses: vec!["10.0.0.1:8443".to_owned()], ..Remote::default() };
 
         assert!(folder.load().unwrap().is_empty());
-        folder.add(&east, remote(), "certificate", "unix:///x").unwrap();
+        folder.add(&east, remote(), "certificate", None, "unix:///x").unwrap();
         assert_eq!(mode(&root), 0o700);
         assert_eq!(mode(&root.join("config.toml")), 0o600);
         assert_eq!(mode(&root.join("servercerts/east.crt")), 0o600);
         assert!(matches!(
-            folder.add(&east, remote(), "another", "unix:///x"),
+            folder.add(&east, remote(), "another", None, "unix:///x"),
             Err(FolderError::Remotes(RemotesError::ExistsAs { .. }))
         ));
         assert_eq!(fs::read_to_string(root.join("servercerts/east.crt")).unwrap(), "certificate");
