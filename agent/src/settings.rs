@@ -22,12 +22,12 @@ mod expiry;
 mod listen;
 mod login;
 
+pub use crate::trust::oidc::OidcConfig;
 pub use acme::{Acme, AcmeConfig, ChallengeKind};
 pub use addresses::Addresses;
 pub use config::{Config, ConfigError};
 pub use expiry::{DEFAULT_TOKEN_EXPIRY, ExpiryError, expiry};
 pub use listen::{DEFAULT_PORT, Listen};
-pub use login::OidcConfig;
 
 /// How long a broken watch is left before it is begun again.
 const RETRY: Duration = Duration::from_millis(500);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::LOCATION;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use rustls::crypto::aws_lc_rs;
@@ -85,13 +85,22 @@ impl Web {
         address: &str,
         bearer: Option<&Secret>,
     ) -> Result<T, WebError> {
+        self.get_with_head(address, bearer).await.map(|(value, _)| value)
+    }
+
+    /// The same, and the head of the answer.
+    pub async fn get_with_head<T: DeserializeOwned>(
+        &self,
+        address: &str,
+        bearer: Option<&Secret>,
+    ) -> Result<(T, HeaderMap), WebError> {
         let mut request = Request::get(address).header(http::header::ACCEPT, "application/json");
         if let Some(bearer) = bearer {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", bearer.expose()));
         }
         let request = request.body(Bytes::new()).map_err(|_| WebError::Address(shown(address)))?;
         let (place, answer) = self.call(request).await?;
-        json(place, &answer)
+        Ok((json(place, &answer)?, answer.headers().clone()))
     }
 
     /// Sends a form to `address` and gives what comes back, whatever its status: of a failure the body tells why.

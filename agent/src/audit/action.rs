@@ -32,6 +32,9 @@ pub enum Action {
     IdentityProviderGroupUpdated,
     IdentityProviderGroupRenamed,
     IdentityProviderGroupDeleted,
+    /// Somebody logged in by the identity provider.
+    OidcSessionCreated,
+    OidcSessionDeleted,
     /// A one-time token was made.
     TokenIssued,
     /// Somebody became trusted by one.

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use super::Config;
 use super::config::{ConfigError, wrong};
 use super::expiry::expiry;
+use crate::trust::oidc::OidcConfig;
 use crate::wire::token::Secret;
 
 pub(super) const ISSUER: &str = "oidc.issuer";
@@ -22,30 +23,6 @@ const DEFAULT_SCOPES: &str = "openid email offline_access profile";
 /// Scopes without which nobody could be told from another.
 const NEEDED_SCOPES: [&str; 2] = ["openid", "email"];
 const DEFAULT_SESSION_EXPIRY: SignedDuration = SignedDuration::from_hours(7 * 24);
-
-/// An identity provider, and what this cluster is to it.
-#[derive(Debug)]
-pub struct OidcConfig {
-    pub issuer: String,
-    /// Of logins in a browser, and of devices too where those have no other.
-    pub client_id: String,
-    pub client_secret: Option<Secret>,
-    pub device_client_id: Option<String>,
-    /// What an access token must be for, if that is said.
-    pub audience: Option<String>,
-    /// The claim that lists the groups of the provider that somebody is in.
-    pub groups_claim: Option<String>,
-    pub scopes: Vec<String>,
-    /// How long a login is good for.
-    pub session_expiry: SignedDuration,
-}
-
-impl OidcConfig {
-    /// The client that a command line is.
-    pub fn device_client(&self) -> &str {
-        self.device_client_id.as_deref().unwrap_or(&self.client_id)
-    }
-}
 
 impl Config {
     /// The identity provider, where one is set.

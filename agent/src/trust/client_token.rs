@@ -22,6 +22,7 @@ use crate::wire::token::TokenError;
 
 mod bearer;
 mod guest;
+mod login;
 mod mint;
 mod pending;
 mod record;
@@ -31,6 +32,7 @@ mod roster;
 mod tests;
 
 pub use guest::is_guests;
+pub use login::Login;
 pub use mint::{Minted, Order};
 pub use record::{Purpose, TokenReport};
 pub use redeem::Counter;

@@ -121,6 +121,7 @@ impl Clients {
             }
         }
         self.prune_bearers(now).await?;
+        self.prune_sessions(now).await?;
         if !ops.is_empty() {
             let revision = self.store.commit(Txn { guards: Vec::new(), ops }).await?;
             for id in expired {
