@@ -12,6 +12,7 @@ mod agent;
 mod apply;
 mod audit;
 mod auth;
+mod ca;
 mod completion;
 mod context;
 mod edit;
@@ -110,6 +111,8 @@ enum Command {
     Monitor(monitor::Args),
     /// Show who did what on the server.
     Audit(audit::Args),
+    /// Make and look after a cluster's certificate authority, and the certificates that it issues.
+    Ca(ca::Args),
     /// Print a completion script for a shell.
     Completion(completion::Args),
 }
@@ -177,6 +180,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Operation(args) => operation::run(args, context).await,
         Command::Monitor(args) => monitor::run(args, context).await,
         Command::Audit(args) => audit::run(args, context).await,
+        Command::Ca(args) => ca::run(args, context),
         Command::Completion(args) => Ok(completion::run(&args, context)),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every floor is built here, from the ground up, and given what it needs; none looks for another by itself.
 
+mod authority_key;
 mod descriptors;
 mod fault;
 mod floors;
@@ -61,6 +62,7 @@ struct ClusterRecord {
 pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     descriptors::raise();
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
+    authority_key::refuse(&options)?;
     let place = Place::take(&options.data_dir)?;
     let store = SqliteStore::open(&place.store())?;
     let name = settle_name(&*store, options.name.clone()).await?;

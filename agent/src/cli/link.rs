@@ -14,7 +14,7 @@ mod edit;
 mod rotate;
 mod shown;
 
-use shown::aligned;
+pub(super) use shown::aligned;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

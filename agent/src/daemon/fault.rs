@@ -21,6 +21,8 @@ use crate::trust::certificate::CertificateError;
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    #[error("{} holds the private key of the cluster's CA ({}), which must never be on an agent", key.display(), authority.display())]
+    AuthorityKey { key: PathBuf, authority: PathBuf },
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
@@ -63,6 +65,9 @@ impl DaemonError {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            DaemonError::AuthorityKey { .. } => Some(
+                "Take it away from this machine: it is kept by the administrator alone. An agent needs cluster.crt, and a certificate and key of its own.",
+            ),
             DaemonError::Place(PlaceError::InUse { .. }) => {
                 Some("Each agent needs a folder of its own: give another --data-dir, or stop that agent.")
             }

@@ -91,6 +91,8 @@ pub enum FileError {
     Swapped { path: PathBuf, found: Kind, expected: Kind },
     #[error("{} holds {count} certificates, but one belongs there", path.display())]
     Several { path: PathBuf, count: usize },
+    #[error("{} is there already, from the last time that this was renewed", .0.display())]
+    Kept(PathBuf),
     #[error("{} is encrypted, and encrypted keys are not supported", .0.display())]
     Encrypted(PathBuf),
 }
@@ -116,6 +118,10 @@ impl FileError {
                 io::ErrorKind::PermissionDenied => Some("Who may write into that folder?".to_owned()),
                 _ => None,
             },
+            FileError::Kept(path) => Some(format!(
+                "Nothing was changed. It counts until its own end, or until `comity ca revoke {}`; then move it away.",
+                path.display()
+            )),
             FileError::Encrypted(path) => {
                 let path = path.display();
                 Some(format!(
@@ -364,6 +370,33 @@ pub fn replace(kind: Kind, path: &Path, mode: u32, content: &str) -> Result<(), 
         sync_folder(path)
     };
     attempt().map_err(|source| FileError::Write { kind, path: path.to_owned(), source })
+}
+
+/// Puts new contents in the places of files that were there, in this order. What was there stays beside it, as
+/// `NAME.old`, and is never written over: a file of that name is in the way, unless it is the very same.
+pub fn supersede(files: &[(Kind, &Path, &str)]) -> Result<(), FileError> {
+    for (kind, path, _) in files {
+        let old = old(path);
+        let write = |source| FileError::Write { kind: *kind, path: old.clone(), source };
+        match fs::hard_link(path, &old) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Another run may have been cut short here.
+                let same = fs::read(path).and_then(|now| Ok(now == fs::read(&old)?)).map_err(write)?;
+                if !same {
+                    return Err(FileError::Kept(old));
+                }
+            }
+            other => other.map_err(write)?,
+        }
+    }
+    files.iter().try_for_each(|(kind, path, content)| replace(*kind, path, 0o600, content))
+}
+
+/// Where the file goes that another takes the place of.
+pub fn old(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".old");
+    PathBuf::from(name)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

@@ -73,9 +73,14 @@ impl CaFolder {
             .map_err(|source| FolderError::Authority { path: self.certificate(), source })
     }
 
-    /// Waits until no other command is at it.
-    pub fn lock(&self) -> Result<Locked, FolderError> {
+    /// Waits until no other command is at it. The CA must be there: no lock is left in any other folder.
+    pub fn lock_at_work(&self) -> Result<Locked, FolderError> {
         refuse_agents(&self.path)?;
+        for path in [self.certificate(), self.key()] {
+            if let Err(source) = fs::metadata(&path) {
+                return Err(FileError::NoAuthority { path, source }.into());
+            }
+        }
         let path = self.path.join("ca.lock");
         let lock = |source| FolderError::Lock { path: path.clone(), source };
         let file = OpenOptions::new()

@@ -37,7 +37,7 @@ pub struct ShownCertificate {
     pub issuer: String,
     pub serial: String,
     pub fingerprint: String,
-    pub key: String,
+    pub algorithm: String,
     pub names: Vec<String>,
     pub usages: Vec<&'static str>,
     pub not_before: Timestamp,
@@ -51,7 +51,7 @@ pub struct ShownCertificate {
 /// A private key; nothing of it that is secret.
 #[derive(Debug, Serialize)]
 pub struct ShownKey {
-    pub key: String,
+    pub algorithm: String,
     /// SHA-256 of the public key, as `openssl pkey -pubout -outform DER | sha256sum` has it.
     pub public_key: String,
     pub mode: String,
@@ -131,7 +131,7 @@ impl ShownCertificate {
             issuer: read.issuer().to_string(),
             serial: serial.to_string(),
             fingerprint: fingerprint(der).to_string(),
-            key: algorithm(read.public_key()),
+            algorithm: algorithm(read.public_key()),
             names: names(&read),
             usages: usages(&read),
             not_before: valid.from,
@@ -166,7 +166,7 @@ impl ShownKey {
         let exposed = mode & 0o077 != 0;
         let problems = exposed.then(|| "it may be read by others: chmod 600".to_owned());
         Ok(Self {
-            key: algorithm(&read),
+            algorithm: algorithm(&read),
             public_key: digest.to_string(),
             mode: format!("{mode:03o}"),
             problems: problems.into_iter().collect(),

@@ -100,7 +100,7 @@ fn each_role_gets_what_it_needs_and_no_other_role_can_use_it() {
     assert_eq!(shown.names, [format!("URI:comity:{}/user/%C3%84lice%20%40home", ca.cluster())]);
     assert_eq!(shown.usages, ["clientAuth"]);
     assert_eq!(shown.signed_by_ca, None);
-    assert_eq!(shown.key, "ECDSA P-384");
+    assert_eq!(shown.algorithm, "ECDSA P-384");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn an_rsa_ca_is_flockers_but_for_the_version() {
     let read = parsed(&issued.certificate).unwrap();
     assert_eq!(read.signature_algorithm.algorithm.to_string(), "1.2.840.113549.1.1.11", "SHA-256 with RSA");
     let shown = ShownCertificate::of(&issued.certificate, &Beside::default(), now).unwrap();
-    assert_eq!((shown.key.as_str(), shown.role), ("RSA 4096", Some("authority")));
+    assert_eq!((shown.algorithm.as_str(), shown.role), ("RSA 4096", Some("authority")));
     assert_eq!(shown.usages, ["keyCertSign", "cRLSign"]);
     // It can be read again, which needs the key to be of a kind that is known.
     let key = PrivateKeyDer::from_pem_slice(issued.key.unwrap().expose().as_bytes()).unwrap();
