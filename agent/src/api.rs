@@ -122,14 +122,18 @@ impl ApiState {
 
     /// Who `caller` is by now: for what outlives the request that it was looked up for.
     pub fn now(&self, caller: &Caller) -> Caller {
-        let who = match (caller.id(), &caller.who) {
-            (Some(id), _) => self
+        let who = match (&caller.shown, caller.id(), &caller.who) {
+            // Known by its certificate, so what its authority says counts as well.
+            (Some(shown), ..) if caller.fingerprint() == Some(shown.fingerprint) => {
+                self.identities.caller_showing(shown)
+            }
+            (_, Some(id), _) => self
                 .identities
                 .caller_by_id(&id)
                 .unwrap_or(Who::Anonymous { certificate: caller.fingerprint() }),
-            (None, who) => who.clone(),
+            (_, None, who) => who.clone(),
         };
-        Caller { who, origin: caller.origin }
+        Caller { who, origin: caller.origin, shown: caller.shown.clone() }
     }
 
     /// Asks whether `caller` may read everything that is declared here: who views the server (LXD: `viewer`) or edits it.

@@ -79,7 +79,10 @@ pub fn decide(
     policy: &Policy,
 ) -> Result<Permit, Denied> {
     match &caller.who {
-        Who::Local { .. } | Who::Client { access: Access::Unrestricted, .. } => {}
+        Who::Local { .. } | Who::Signed { .. } | Who::Client { access: Access::Unrestricted, .. } => {}
+        Who::Node { id, .. } => {
+            return Err(Denied::Untrusted(format!("node {id} is a member to be, and no client")));
+        }
         Who::Anonymous { certificate: None } => {
             return Err(Denied::Untrusted("no certificate was shown".to_owned()));
         }

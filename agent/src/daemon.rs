@@ -31,10 +31,11 @@ use crate::store::{Guard, Op, Revision, Store, Txn, keys, value};
 use crate::task::{Drained, Tasks};
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
+use crate::trust::pki::Pki;
 use crate::trust::server_identity::ServerIdentity;
 use crate::tunnel::Router;
 pub use fault::DaemonError;
-use floors::{Ground, build};
+use floors::{Ground, build, unknowns};
 pub use options::{Given, Options};
 use place::Place;
 use router::Streams;
@@ -73,6 +74,8 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let audit =
         Audit::open(&place.audit()).map_err(|source| DaemonError::Audit { path: place.audit(), source })?;
     let settings = Settings::start(store.clone(), audit.clone(), &tasks).await?;
+    let (folder, cluster_ca) = (place.path(), options.cluster_ca.as_deref());
+    let pki = Pki::open(folder, cluster_ca, unknowns(&settings), Timestamp::now())?;
     let usual = || settings.current().https_address().unwrap_or(Listen::Everywhere(DEFAULT_PORT));
     let listener = network::bind(options.listen.unwrap_or_else(usual))?;
     let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -89,6 +92,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
         store,
         identity: identity.clone(),
         server: server.clone(),
+        pki,
         name: name.clone(),
         doors: Doors::new(options.listen.is_some(), options.advertise.clone(), reached.clone()),
         addresses: reached,

@@ -19,6 +19,7 @@ pub mod identity;
 mod identity_id;
 pub mod lineage;
 pub mod oidc;
+pub mod pki;
 pub mod policy;
 pub mod provider_group;
 pub mod server_identity;

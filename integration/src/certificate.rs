@@ -27,7 +27,8 @@ pub fn p256(dir: &Path, stem: &str) -> Arc<KeyPair> {
     timed(dir, stem, Duration::minutes(-10), Duration::days(3650))
 }
 
-fn write_secret(path: &Path, text: &str) {
+/// Writes a file for its owner alone.
+pub fn write_secret(path: &Path, text: &str) {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path);

@@ -5,6 +5,7 @@
 //! started dies with it. What an agent logged is shown when its test fails.
 
 mod agent;
+pub mod authority;
 pub mod binary;
 pub mod certificate;
 mod clusters;
@@ -21,6 +22,7 @@ mod server;
 mod wait;
 
 pub use agent::Agent;
+pub use authority::Authority;
 pub use clusters::Clusters;
 pub use command::Operator;
 pub use http::Http;

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::ApiState;
 use super::request::Connection;
 use crate::task::Tasks;
-use crate::trust::Who;
 use crate::trust::acme::challenge::ALPN_ACME;
-use crate::trust::certificate::{CertificateError, check_validity, fingerprint};
+use crate::trust::certificate::CertificateError;
 use crate::trust::shown::Shown;
+use crate::trust::{Origin, Who};
 use crate::tunnel::tls;
 use crate::tunnel::{self, ALPN_LINK, Room, Session, TunnelStream, connect};
 use crate::wire::link::Refusal;
@@ -176,17 +176,21 @@ impl Network {
             // The handshake was the answer.
             return Ok(());
         }
-        let certificate =
-            session.peer_certificates().and_then(<[_]>::first).map(|der| der.clone().into_owned());
+        let shown = session.peer_certificates().and_then(<[_]>::split_first).map(|(leaf, between)| {
+            let between = between.iter().map(|der| der.clone().into_owned()).collect();
+            Arc::new(Shown::with(leaf.clone().into_owned(), between))
+        });
         if session.alpn_protocol() == Some(ALPN_LINK) {
             // The link's verifier insists on one.
-            let certificate = certificate.ok_or(io::ErrorKind::InvalidData)?;
-            return self.link(stream, &certificate, stranger).await;
+            let shown = shown.ok_or(io::ErrorKind::InvalidData)?;
+            return self.link(stream, &shown, from, stranger).await;
         }
-        let certificate = certificate.map(Shown::new);
-        self.api
-            .serve(stream, Connection::Network { from, certificate, bearer: OnceLock::new() }, Some(stranger))
-            .await;
+        if let Some(shown) = &shown {
+            let origin = Origin { address: Some(from), ..Origin::default() };
+            self.api.state.clients.arrive(shown, origin, jiff::Timestamp::now()).await;
+        }
+        let connection = Connection::Network { from, certificate: shown, bearer: OnceLock::new() };
+        self.api.serve(stream, connection, Some(stranger)).await;
         Ok(())
     }
 
@@ -201,17 +205,26 @@ impl Network {
     async fn link(
         &self,
         stream: TlsStream<TcpStream>,
-        certificate: &rustls_pki_types::CertificateDer<'static>,
+        shown: &Shown,
+        from: SocketAddr,
         stranger: Stranger,
     ) -> io::Result<()> {
-        if let Err(reason) = check_validity(certificate, jiff::Timestamp::now()) {
+        let now = jiff::Timestamp::now();
+        if let Err(reason) = shown.check(now) {
             return tunnel::refuse(stream, Refusal::Denied, &reason.to_string()).await;
         }
-        let peer = fingerprint(certificate);
+        let peer = shown.fingerprint;
         let identities = &self.api.state.identities;
         let mut changed = identities.changed();
         let linked = |who: &Who| matches!(who, Who::Peer { .. });
         let was_linked = linked(&identities.caller_by_fingerprint(peer));
+        if !was_linked && let Some(reason) = self.api.state.clients.not_an_agent(shown, now) {
+            // Nodes are listed once they were here.
+            let origin = Origin { address: Some(from), ..Origin::default() };
+            self.api.state.clients.arrive(shown, origin, now).await;
+            tracing::info!(%from, certificate = %peer, reason, "a caller over the links' protocol was refused");
+            return tunnel::refuse(stream, Refusal::Denied, &reason).await;
+        }
         let (room, stranger) = if was_linked { (Room::Full, None) } else { (Room::Little, Some(stranger)) };
         let session = tunnel::serve(stream, peer, room, self.router.clone(), self.api.tasks()).await?;
         loop {

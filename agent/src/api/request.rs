@@ -41,7 +41,7 @@ pub enum Connection {
     /// The unix socket, from a process of this user.
     Local { uid: u32 },
     /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
-    Network { from: SocketAddr, certificate: Option<Shown>, bearer: OnceLock<SecretDigest> },
+    Network { from: SocketAddr, certificate: Option<Arc<Shown>>, bearer: OnceLock<SecretDigest> },
     /// A stream of a session with a linked cluster.
     Link { peer: Fingerprint },
 }
@@ -103,12 +103,17 @@ impl Connection {
         }
     }
 
-    /// The certificate that was shown, its key proven by the handshake.
-    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+    /// The certificate that was shown, its key proven by the handshake, with what was sent along.
+    pub fn shown(&self) -> Option<&Arc<Shown>> {
         match self {
-            Connection::Network { certificate, .. } => certificate.as_ref().map(|shown| &shown.der),
+            Connection::Network { certificate, .. } => certificate.as_ref(),
             _ => None,
         }
+    }
+
+    /// The certificate that was shown, its key proven by the handshake.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.shown().map(|shown| &shown.der)
     }
 }
 
@@ -130,7 +135,13 @@ pub(super) async fn observe(
         refused = bearer.is_err();
         who = bearer.unwrap_or(who);
     }
-    let caller = Caller { who, origin };
+    let node = match &who {
+        Who::Node { id, .. } => Some(format!(
+            "The certificate is that of node {id}: with it an agent joins the cluster, and nobody is a client of the API"
+        )),
+        _ => None,
+    };
+    let caller = Caller { who, origin, shown: connection.shown().cloned() };
     let span = tracing::info_span!("request", %id);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let surface = Surface::of(uri.path());
@@ -149,7 +160,11 @@ pub(super) async fn observe(
     request.extensions_mut().insert(connection);
 
     let served = async {
-        if refused { surface.error(StatusCode::FORBIDDEN, None) } else { shape(surface, request, app).await }
+        if refused || node.is_some() {
+            surface.error(StatusCode::FORBIDDEN, node)
+        } else {
+            shape(surface, request, app).await
+        }
     };
     let answer = AssertUnwindSafe(served).catch_unwind().instrument(span.clone());
     let answered =

@@ -47,6 +47,7 @@ impl Surface {
             }
             Surface::Ours => {
                 let code = match status {
+                    StatusCode::FORBIDDEN => "forbidden",
                     StatusCode::NOT_FOUND => "not_found",
                     StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
                     StatusCode::PAYLOAD_TOO_LARGE => "too_large",

@@ -16,8 +16,12 @@ pub fn of(caller: &Caller) -> Option<Binding> {
     Some(match &caller.who {
         Who::Local { .. } => Binding::Local,
         Who::Client { id, name, .. } => Binding::Client { id: id.clone(), name: name.clone() },
+        // Should it come into the store one day, it is the same client.
+        Who::Signed { fingerprint, name } => {
+            Binding::Client { id: (*fingerprint).into(), name: name.clone() }
+        }
         Who::Peer { link, .. } => Binding::Link { link: link.clone() },
-        Who::Metrics { .. } | Who::Anonymous { .. } => return None,
+        Who::Metrics { .. } | Who::Node { .. } | Who::Anonymous { .. } => return None,
     })
 }
 
@@ -29,6 +33,9 @@ pub fn check(name: &ManifestName, record: &ManifestRecord, caller: &Caller) -> R
     let is_bound = match (&record.bound_to, &caller.who) {
         // The name is for messages; it can be given anew to someone else.
         (Binding::Client { id: bound, .. }, Who::Client { id, .. }) => bound == id,
+        (Binding::Client { id: bound, .. }, Who::Signed { fingerprint, .. }) => {
+            bound.fingerprint() == Some(*fingerprint)
+        }
         (Binding::Link { link: bound }, Who::Peer { link, .. }) => bound == link,
         _ => false,
     };

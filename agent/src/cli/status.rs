@@ -13,7 +13,7 @@ use crate::client::{Client, ClientError, NO_BODY};
 use crate::daemon::options::duration;
 use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate};
 use crate::wire::control::{WatchState, WatchStatus};
-use crate::wire::status::Status;
+use crate::wire::status::{AuthorityStatus, Status};
 
 /// The first pause between two attempts; each later one is half as long again, up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -115,6 +115,18 @@ fn text(status: &Status) -> String {
             line("", &format!("at {:.0}: {}", error.at, error.message));
         }
     }
+    if let Some(pki) = &status.pki {
+        let mut key = "Authorities:";
+        for authority in &pki.authorities {
+            line(key, &answers_for(authority, pki.trusts_unknowns));
+            key = "";
+        }
+        if let Some(reason) = &pki.closed {
+            line("", &format!("ca.crl cannot be used, so nothing that they signed is trusted: {reason}"));
+        } else if let Some(refused) = &pki.refused {
+            line("", &format!("ca.crl was refused at {}: {}", refused.at, refused.reason));
+        }
+    }
     if let Some(watch) = &status.watch {
         line("Watching:", &watched(watch));
         for fault in &watch.faults {
@@ -151,6 +163,26 @@ fn renewed(acme: &AcmeStatus) -> String {
             format!("failed {times}, asked again at {next}; what is shown stays")
         }
     }
+}
+
+/// What an authority is for, and what is known of what it revoked.
+fn answers_for(authority: &AuthorityStatus, trusts_unknowns: bool) -> String {
+    let clients = match (authority.signs_clients, trusts_unknowns) {
+        (true, true) => Some("clients, who may do everything if nobody here knows them".to_owned()),
+        (true, false) => Some("clients".to_owned()),
+        (false, _) => None,
+    };
+    let roles = authority.cluster.map(|cluster| format!("users and nodes of cluster {cluster}"));
+    let signs = clients.into_iter().chain(roles).collect::<Vec<_>>().join(", ");
+    let lists = match (authority.revoked, authority.next_update) {
+        (None, _) => "no revocation list".to_owned(),
+        (Some(count), None) => format!("{count} revoked"),
+        (Some(count), Some(due)) if authority.stale => {
+            format!("{count} revoked; the list is STALE, a newer one was due at {due}")
+        }
+        (Some(count), Some(due)) => format!("{count} revoked, next list by {due}"),
+    };
+    format!("{} (until {}) for {signs}: {lists}", authority.name, authority.expires_at)
 }
 
 fn watched(watch: &WatchStatus) -> String {
@@ -204,6 +236,7 @@ mod tests {
                 }],
                 last_applied: None,
             }),
+            pki: None,
         };
         assert_eq!(
             text(&status),

@@ -17,6 +17,7 @@ use crate::settings::SettingsError;
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
 use crate::trust::certificate::CertificateError;
+use crate::trust::pki::AuthorityError;
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,8 @@ pub enum DaemonError {
     Value(#[from] ValueError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use schema::name::ClusterName;
+use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
 use super::place::Place;
@@ -29,6 +30,7 @@ use crate::trust::acme::{Acme, AcmeParts};
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::pki::{AskUnknowns, Pki, Unknowns};
 use crate::trust::server_identity::ServerIdentity;
 use crate::tunnel::Sessions;
 
@@ -37,6 +39,7 @@ pub(super) struct Ground {
     pub store: Arc<dyn Store>,
     pub identity: Arc<ClusterIdentity>,
     pub server: Arc<ServerIdentity>,
+    pub pki: Arc<Pki>,
     pub name: ClusterName,
     pub doors: Arc<Doors>,
     pub addresses: Arc<Addresses>,
@@ -51,9 +54,11 @@ pub(super) async fn build(
     ground: Ground,
     watched: Option<PathBuf>,
 ) -> Result<ApiState, DaemonError> {
-    let Ground { store, identity, server, name, doors, addresses, settings, audit, tasks } = ground;
+    let Ground { store, identity, server, pki, name, doors, addresses, settings, audit, tasks } = ground;
     let pools = Pools::open(place.path())?;
-    let identities = Identities::start(store.clone(), &tasks).await?;
+    let identities = Identities::start_with(store.clone(), pki.clone(), &tasks).await?;
+    pki.start(&tasks);
+    tasks.spawn("trusted unknowns", follow_unknowns(settings.clone(), identities.clone(), tasks.ending()));
     let sessions = Arc::new(Sessions::default());
     let catalog = Catalog::start(store.clone(), &tasks).await?;
     let imports = Arc::new(Imports::new());
@@ -135,4 +140,26 @@ pub(super) async fn build(
         reconcile,
         tasks,
     }))
+}
+
+/// Whom to trust of those that an authority signed and the store does not know, by the settings of the moment.
+pub(super) fn unknowns(settings: &Arc<Settings>) -> AskUnknowns {
+    let settings = Arc::clone(settings);
+    Box::new(move || {
+        let trusted = settings.current().trust_ca_certificates();
+        if trusted { Unknowns::AreTrusted } else { Unknowns::AreNobody }
+    })
+}
+
+/// Has connections looked at again when whom to trust is changed: those of callers who no longer are, are cut.
+async fn follow_unknowns(settings: Arc<Settings>, identities: Arc<Identities>, ending: CancellationToken) {
+    let mut changed = settings.changed();
+    let mut before = settings.current().trust_ca_certificates();
+    while ending.run_until_cancelled(changed.changed()).await.is_some_and(|changed| changed.is_ok()) {
+        let now = changed.borrow_and_update().trust_ca_certificates();
+        if now != before {
+            before = now;
+            identities.reconsider();
+        }
+    }
 }

@@ -86,9 +86,12 @@ pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<Lin
     let Some(entry) = store.get(&keys::identity(&peer.to_string())).await? else { return Ok(None) };
     Ok(match value::decode::<IdentityRecord>(&entry)?.kind {
         IdentityKind::ClusterLink { link, .. } => Some(link),
-        IdentityKind::Client | IdentityKind::Metrics | IdentityKind::Oidc | IdentityKind::Bearer { .. } => {
-            None
-        }
+        IdentityKind::Client
+        | IdentityKind::Newcomer
+        | IdentityKind::Node { .. }
+        | IdentityKind::Metrics
+        | IdentityKind::Oidc
+        | IdentityKind::Bearer { .. } => None,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use schema::name::{GroupName, LinkName, ProjectName};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::Fingerprint;
 use super::groups::Groups;
 use super::identity_id::IdentityId;
+use super::shown::Shown;
 use crate::audit::Actor;
 
 /// Who asks, and where the asking came from. Carried by each permit, so that what acts on one can say for whom.
@@ -18,6 +20,8 @@ use crate::audit::Actor;
 pub struct Caller {
     pub who: Who,
     pub origin: Origin,
+    /// The certificate that was shown, for what outlives the request: an authority may take its word back.
+    pub shown: Option<Arc<Shown>>,
 }
 
 /// One request, as logs name it. Work that nobody asked for over the network has the default.
@@ -39,6 +43,11 @@ pub enum Who {
     Peer { link: LinkName, fingerprint: Fingerprint, groups: Groups },
     /// A certificate that is good for reading metrics and for nothing else (LXD: metrics certificate).
     Metrics { fingerprint: Fingerprint, name: String },
+    /// A certificate that one of the administrator's authorities has signed, and that is trusted for nothing else: it may
+    /// do everything (LXD: method `pki`).
+    Signed { fingerprint: Fingerprint, name: String },
+    /// A node of this cluster, by a certificate of the cluster's own authority. It is no client of the API.
+    Node { fingerprint: Fingerprint, id: Uuid },
     /// No certificate, or one that nobody knows.
     Anonymous { certificate: Option<Fingerprint> },
 }
@@ -57,14 +66,14 @@ pub enum Access {
 
 impl From<Who> for Caller {
     fn from(who: Who) -> Self {
-        Self { who, origin: Origin::default() }
+        Self { who, origin: Origin::default(), shown: None }
     }
 }
 
 impl Caller {
     /// The machine's own administrator, or the agent itself on his behalf.
     pub const fn local(uid: u32) -> Self {
-        Self { who: Who::Local { uid }, origin: Origin { request: Uuid::nil(), address: None } }
+        Self { who: Who::Local { uid }, origin: Origin { request: Uuid::nil(), address: None }, shown: None }
     }
 }
 
@@ -94,7 +103,10 @@ impl Who {
         match self {
             Who::Local { .. } => None,
             Who::Client { id, .. } => id.fingerprint(),
-            Who::Peer { fingerprint, .. } | Who::Metrics { fingerprint, .. } => Some(*fingerprint),
+            Who::Peer { fingerprint, .. }
+            | Who::Metrics { fingerprint, .. }
+            | Who::Signed { fingerprint, .. }
+            | Who::Node { fingerprint, .. } => Some(*fingerprint),
             Who::Anonymous { certificate } => *certificate,
         }
     }
@@ -104,7 +116,7 @@ impl Who {
         match self {
             Who::Client { id, .. } => Some(id.clone()),
             Who::Peer { fingerprint, .. } | Who::Metrics { fingerprint, .. } => Some((*fingerprint).into()),
-            Who::Local { .. } | Who::Anonymous { .. } => None,
+            Who::Local { .. } | Who::Signed { .. } | Who::Node { .. } | Who::Anonymous { .. } => None,
         }
     }
 
@@ -118,24 +130,27 @@ impl Who {
 
     /// Tells callers apart, as their names do not: two clients may have the same.
     pub fn identity(&self) -> String {
-        match self.id() {
-            Some(id) => format!("{self} {id}"),
-            None => self.to_string(),
+        match (self.id(), self) {
+            (Some(id), _) => format!("{self} {id}"),
+            (None, Who::Signed { fingerprint, .. }) => format!("{self} {fingerprint}"),
+            (None, _) => self.to_string(),
         }
     }
 
-    /// Someone whom the store knows, for more than reading metrics.
+    /// Someone who is known here, for more than reading metrics.
     pub fn is_trusted(&self) -> bool {
-        !matches!(self, Who::Anonymous { .. } | Who::Metrics { .. })
+        !matches!(self, Who::Anonymous { .. } | Who::Metrics { .. } | Who::Node { .. })
     }
 
     /// How it proved who it is (LXD: protocol, method).
     pub fn method(&self) -> Option<&'static str> {
         match self {
             Who::Local { .. } => Some("unix"),
-            Who::Client { id: IdentityId::Certificate(_), .. } | Who::Metrics { .. } | Who::Peer { .. } => {
-                Some("tls")
-            }
+            Who::Client { id: IdentityId::Certificate(_), .. }
+            | Who::Metrics { .. }
+            | Who::Peer { .. }
+            | Who::Node { .. } => Some("tls"),
+            Who::Signed { .. } => Some("pki"),
             Who::Client { id: IdentityId::Token(_), .. } => Some("bearer"),
             Who::Client { id: IdentityId::Email(_), .. } => Some("oidc"),
             Who::Anonymous { .. } => None,
@@ -146,6 +161,7 @@ impl Who {
     pub fn username(&self) -> String {
         match (self, self.id()) {
             (Who::Local { uid }, _) => uid.to_string(),
+            (Who::Signed { fingerprint, .. }, _) => fingerprint.to_string(),
             (_, Some(id)) => id.to_string(),
             (_, None) => String::new(),
         }
@@ -166,6 +182,8 @@ impl fmt::Display for Who {
             Who::Client { name, .. } => write!(f, "client {name}"),
             Who::Peer { link, .. } => write!(f, "link {link}"),
             Who::Metrics { name, .. } => write!(f, "metrics certificate {name}"),
+            Who::Signed { name, .. } => write!(f, "client {name} of an authority"),
+            Who::Node { id, .. } => write!(f, "node {id}"),
             Who::Anonymous { .. } => f.write_str("anonymous"),
         }
     }

@@ -228,7 +228,7 @@ pub fn to_pem(der: &CertificateDer<'_>) -> String {
 /// A certificate that is used outside its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Validity {
-    #[error("The provided certificate is not valid yet")]
+    #[error("The provided certificate is not valid yet: check the clocks of both machines")]
     NotYet,
     #[error("The provided certificate is expired")]
     Expired,

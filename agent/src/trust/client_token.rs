@@ -20,6 +20,7 @@ use crate::store::value::ValueError;
 use crate::store::{CommitError, Store, StoreError};
 use crate::wire::token::TokenError;
 
+mod arrive;
 mod bearer;
 mod guest;
 mod login;
@@ -78,6 +79,13 @@ pub enum ClientError {
     Expired,
     #[error(transparent)]
     Certificate(#[from] Inadmissible),
+    /// In LXD's words.
+    #[error("The certificate is not trusted by the CA or has been revoked")]
+    NotSigned,
+    #[error(
+        "{0} identities came by themselves and were given no group yet: give some of them one, or delete them"
+    )]
+    TooManyArrived(usize),
     #[error("Certificate already in trust store")]
     AlreadyTrusted,
     #[error("An identity with name {0:?} already exists")]

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::oidc::session::Sessions;
+use super::pki::{Entry as StoreEntry, Pki, Standing};
 use super::policy::Policy;
 use super::shown::Shown;
 use super::{Access, Fingerprint, Groups, IdentityId, Who};
@@ -23,6 +24,8 @@ use crate::store::{Revision, Snapshot, Store, StoreError, Watch, keys};
 use crate::task::Tasks;
 use crate::wire::token::SecretDigest;
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 use view::View;
@@ -56,6 +59,10 @@ pub struct IdentityRecord {
 pub enum IdentityKind {
     /// A client by certificate. With groups it is LXD's fine-grained kind, else one of the trust store.
     Client,
+    /// A user of the cluster, by a certificate of its own authority, who came by itself and has no groups yet.
+    Newcomer,
+    /// A node of the cluster, by such a certificate (LXD: server certificate). It is no client.
+    Node { id: Uuid },
     /// A certificate for reading metrics (LXD: metrics certificate).
     Metrics,
     /// The cluster at the other end of a link.
@@ -101,15 +108,24 @@ impl IdentityKind {
     }
 }
 
+impl IdentityKind {
+    /// It is there because its certificate was shown, and not because anybody wanted it.
+    pub fn came_by_itself(&self) -> bool {
+        matches!(self, Self::Newcomer | Self::Node { .. })
+    }
+}
+
 impl IdentityRecord {
     /// The list that it is in: where its path begins.
     pub fn collection(&self) -> &'static str {
         match self.kind {
             IdentityKind::Oidc => "/1.0/auth/identities/oidc",
             IdentityKind::Bearer { .. } => "/1.0/auth/identities/bearer",
-            IdentityKind::Client | IdentityKind::Metrics | IdentityKind::ClusterLink { .. } => {
-                "/1.0/auth/identities/tls"
-            }
+            IdentityKind::Client
+            | IdentityKind::Newcomer
+            | IdentityKind::Node { .. }
+            | IdentityKind::Metrics
+            | IdentityKind::ClusterLink { .. } => "/1.0/auth/identities/tls",
         }
     }
 
@@ -118,7 +134,11 @@ impl IdentityRecord {
         match self.kind {
             IdentityKind::Client => !matches!(self.access, Access::Groups(_)),
             IdentityKind::Metrics => true,
-            IdentityKind::ClusterLink { .. } | IdentityKind::Oidc | IdentityKind::Bearer { .. } => false,
+            IdentityKind::Newcomer
+            | IdentityKind::Node { .. }
+            | IdentityKind::ClusterLink { .. }
+            | IdentityKind::Oidc
+            | IdentityKind::Bearer { .. } => false,
         }
     }
 }
@@ -126,6 +146,8 @@ impl IdentityRecord {
 /// The identities and groups of the store, followed.
 pub struct Identities {
     view: RwLock<View>,
+    /// Who answers for certificates, and what they have taken back.
+    pki: Arc<Pki>,
     changed: watch::Sender<u64>,
     /// Up to which revision each of the prefixes is known.
     seen: [watch::Sender<Revision>; PREFIXES.len()],
@@ -134,8 +156,19 @@ pub struct Identities {
 impl Identities {
     /// Reads what there is, then follows it until `tasks` end.
     pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Arc<Self>, StoreError> {
+        Self::start_with(store, Pki::none(), tasks).await
+    }
+
+    /// The same, where authorities have a say as well.
+    pub async fn start_with(
+        store: Arc<dyn Store>,
+        pki: Arc<Pki>,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut revoked = pki.changed();
         let identities = Arc::new(Self {
             view: RwLock::default(),
+            pki,
             changed: watch::Sender::default(),
             seen: Default::default(),
         });
@@ -147,7 +180,22 @@ impl Identities {
                 ending.run_until_cancelled(follow).await;
             });
         }
+        let (told, ending) = (Arc::clone(&identities), tasks.ending());
+        tasks.spawn("revocations", async move {
+            while ending.run_until_cancelled(revoked.changed()).await.is_some_and(|changed| changed.is_ok()) {
+                told.reconsider();
+            }
+        });
         Ok(identities)
+    }
+
+    /// Has everybody who is connected looked at again: what they are trusted by may have changed.
+    pub fn reconsider(&self) {
+        self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn pki(&self) -> &Arc<Pki> {
+        &self.pki
     }
 
     /// Who shows this certificate. One that is unknown or out of its time is nobody's.
@@ -160,12 +208,36 @@ impl Identities {
 
     /// The same, of a certificate that was read when its connection was made.
     pub fn caller_showing(&self, shown: &Shown) -> Who {
+        let (fingerprint, now) = (shown.fingerprint, Timestamp::now());
+        if let Err(reason) = shown.check(now) {
+            tracing::info!(%fingerprint, %reason, "a client certificate is not taken");
+            return Who::Anonymous { certificate: Some(fingerprint) };
+        }
+        if self.pki.is_none() { self.caller_by_fingerprint(fingerprint) } else { self.vouched(shown, now) }
+    }
+
+    /// Who shows a certificate, where authorities have a say.
+    fn vouched(&self, shown: &Shown, now: Timestamp) -> Who {
         let fingerprint = shown.fingerprint;
-        match shown.check(Timestamp::now()) {
-            Ok(()) => self.caller_by_fingerprint(fingerprint),
-            Err(reason) => {
-                tracing::info!(%fingerprint, %reason, "a client certificate is not taken");
-                Who::Anonymous { certificate: Some(fingerprint) }
+        let known = self.caller_by_id(&fingerprint.into());
+        let entry = match &known {
+            None => StoreEntry::None,
+            Some(Who::Peer { .. }) => StoreEntry::Pinned,
+            Some(_) => StoreEntry::Client,
+        };
+        let nobody = Who::Anonymous { certificate: Some(fingerprint) };
+        let (standing, objection) = self.pki.standing(shown, entry, now);
+        match standing {
+            Standing::Entry => known.unwrap_or(nobody),
+            Standing::Everything => Who::Signed { fingerprint, name: shown.common_name() },
+            Standing::Node(id) => Who::Node { fingerprint, id },
+            // Written down when it came, or refused then with the reason.
+            Standing::Newcomer(_) => nobody,
+            Standing::Nobody(why) => {
+                if let Some(objection) = objection {
+                    tracing::info!(%fingerprint, %why, %objection, "a client certificate is not taken");
+                }
+                nobody
             }
         }
     }
@@ -181,7 +253,7 @@ impl Identities {
         let identity = view.identities.get(id)?;
         let name = || identity.name.clone();
         Some(match (&identity.kind, id.fingerprint()) {
-            (IdentityKind::Client, Some(_)) | (IdentityKind::Oidc, None) => {
+            (IdentityKind::Client | IdentityKind::Newcomer, Some(_)) | (IdentityKind::Oidc, None) => {
                 Who::Client { id: id.clone(), name: name(), access: identity.access.clone() }
             }
             (IdentityKind::Bearer { token: Some(token) }, None) if token.expires_at > Timestamp::now() => {
@@ -347,91 +419,5 @@ impl Identities {
         if let Some(seen) = self.seen_sender(prefix) {
             seen.send_replace(revision);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use schema::record::{Record, RecordKey};
-    use time::{Duration as Days, OffsetDateTime};
-
-    use super::*;
-    use crate::store::sqlite::SqliteStore;
-    use crate::store::value::{Declared, encode};
-    use crate::store::{Op, Txn};
-    use crate::trust::Caller;
-    use crate::trust::certificate::KeyPair;
-
-    fn trusted(who: Who) -> bool {
-        Caller::from(who).is_trusted()
-    }
-
-    fn identity(kind: IdentityKind, pair: &KeyPair) -> Op {
-        let record = IdentityRecord {
-            kind,
-            name: "laptop".to_owned(),
-            access: Access::Groups(vec!["old".parse().unwrap()].into()),
-            certificate_pem: pair.pem.clone(),
-        };
-        Op::Put { key: keys::identity(&pair.fingerprint.to_string()), value: encode(&record) }
-    }
-
-    async fn commit(store: &dyn Store, op: Op) -> Revision {
-        store.commit(Txn { guards: Vec::new(), ops: vec![op] }).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn who_is_known_follows_the_store() {
-        let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
-        let identities = Identities::start(store.clone(), &tasks).await.unwrap();
-        let pair = KeyPair::generate("laptop", &[]).unwrap();
-        assert!(!trusted(identities.caller(Some(&pair.certificate))));
-
-        let link: LinkName = "west".parse().unwrap();
-        let revision = commit(
-            &*store,
-            identity(IdentityKind::ClusterLink { link: link.clone(), backing: Backing::Declaration }, &pair),
-        )
-        .await;
-        identities.seen(revision).await;
-        let groups = |identities: &Identities| match identities.caller(Some(&pair.certificate)) {
-            Who::Peer { groups, .. } => groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-            other => Caller::from(other).to_string(),
-        };
-        assert_eq!(groups(&identities), "old");
-
-        // The declaration's groups are the ones that count.
-        let mut changed = identities.changed();
-        let auth_groups = vec!["new".parse().unwrap()];
-        let declared = schema::kind::cluster_link::ClusterLink { auth_groups, ..Default::default() };
-        let record = Declared { owner: None, record: Record::ClusterLink(declared) };
-        let key = keys::declared(&RecordKey::ClusterLink(link.clone()));
-        commit(&*store, Op::Put { key, value: encode(&record) }).await;
-        changed.changed().await.unwrap();
-        assert_eq!(groups(&identities), "new");
-
-        // A cluster of that name which no declaration stands behind has nothing from it.
-        let guest = IdentityKind::ClusterLink { link, backing: Backing::Itself };
-        identities.seen(commit(&*store, identity(guest, &pair)).await).await;
-        assert_eq!(groups(&identities), "anonymous");
-
-        let gone = Op::Delete { key: keys::identity(&pair.fingerprint.to_string()) };
-        identities.seen(commit(&*store, gone).await).await;
-        assert_eq!(groups(&identities), "anonymous");
-    }
-
-    #[tokio::test]
-    async fn a_certificate_out_of_its_time_and_a_damaged_identity_are_nobodys() {
-        let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
-        let now = OffsetDateTime::now_utc();
-        let expired = KeyPair::generate_valid("old", &[], now - Days::days(2), now - Days::days(1)).unwrap();
-        let damaged = KeyPair::generate("damaged", &[]).unwrap();
-        commit(&*store, identity(IdentityKind::Client, &expired)).await;
-        let key = keys::identity(&damaged.fingerprint.to_string());
-        commit(&*store, Op::Put { key, value: b"{\"v\":1".to_vec() }).await;
-        let identities = Identities::start(store, &tasks).await.unwrap();
-        assert!(identities.get(&expired.fingerprint.into()).is_some());
-        assert!(!trusted(identities.caller(Some(&expired.certificate))));
-        assert!(!trusted(identities.caller(Some(&damaged.certificate))));
     }
 }

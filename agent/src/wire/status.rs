@@ -1,8 +1,10 @@
 //! `GET /control/v1/status`: who this agent is, where it is reached, and how it is doing.
 
+use jiff::Timestamp;
 use schema::name::{ClusterName, LinkName};
 use schema::plan::LinkState;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::acme::{AcmeStatus, ServerCertificate};
 use super::control::WatchStatus;
@@ -36,6 +38,55 @@ pub struct Status {
     /// The folder that `--watch` keeps applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<WatchStatus>,
+    /// Who signs certificates that are recognised here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pki: Option<PkiStatus>,
+}
+
+/// The authorities, and what they have revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PkiStatus {
+    pub authorities: Vec<AuthorityStatus>,
+    /// Whether whoever they signed and nobody here knows may do everything (`core.trust_ca_certificates`).
+    #[serde(default)]
+    pub trusts_unknowns: bool,
+    /// Why nothing that they signed is trusted, if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
+    /// The last look at the revocation lists, if some of them was not taken then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedList>,
+}
+
+/// One authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    pub name: String,
+    /// SHA-256 of its certificate.
+    pub fingerprint: String,
+    /// It is in `server.ca`.
+    #[serde(default)]
+    pub signs_clients: bool,
+    /// The cluster whose own it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Uuid>,
+    pub expires_at: Timestamp,
+    /// How many certificates it has revoked; none where there is no list of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_number: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_update: Option<Timestamp>,
+    #[serde(default)]
+    pub stale: bool,
+}
+
+/// A revocation list that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedList {
+    pub at: Timestamp,
+    pub reason: String,
 }
 
 /// A link and its state, as `comity link list` tells it at length.

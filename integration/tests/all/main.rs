@@ -16,6 +16,7 @@ mod lxc;
 mod lxd_cases;
 mod oidc;
 mod operations;
+mod pki;
 mod projects;
 mod pylxd;
 mod rotate;

@@ -10,6 +10,7 @@ use crate::authorize::{Denied, Entitlement, Entity};
 use crate::store::Txn;
 use crate::trust::Caller;
 use crate::wire::status::{LinkSummary, Status};
+use jiff::Timestamp;
 
 pub fn router() -> Router<ApiState> {
     Router::new().route("/status", get(show))
@@ -36,6 +37,7 @@ async fn show(
     });
     // What the folder's faults quote is for who may see what it declares, as is what an ACME server says.
     let watched = state.permit_reading(&caller).is_ok();
+    let pki = if watched { state.identities.pki().status(Timestamp::now()) } else { None };
     Ok(Json(Status {
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -51,5 +53,6 @@ async fn show(
         mesh,
         acme: if watched { state.acme.status() } else { None },
         watch: if watched { state.reconcile.as_ref().map(|folder| folder.status()) } else { None },
+        pki,
     }))
 }

@@ -149,6 +149,8 @@ fn lost(before: &Who, now: &Who) -> bool {
         (Who::Anonymous { .. }, _)
         | (Who::Local { .. }, Who::Local { .. })
         | (Who::Client { .. }, Who::Client { .. })
+        | (Who::Signed { .. }, Who::Signed { .. })
+        | (Who::Node { .. }, Who::Node { .. })
         | (Who::Metrics { .. }, Who::Metrics { .. }) => false,
         (Who::Peer { link: before, .. }, Who::Peer { link: now, .. }) => before != now,
         _ => true,

@@ -46,13 +46,17 @@ impl From<ClientError> for LxdError {
             | ClientError::Name
             | ClientError::NotListening
             | ClientError::Ambiguous => StatusCode::BAD_REQUEST,
-            ClientError::Unknown | ClientError::Used | ClientError::Expired | ClientError::ForLinks => {
-                StatusCode::FORBIDDEN
-            }
+            ClientError::Unknown
+            | ClientError::Used
+            | ClientError::Expired
+            | ClientError::ForLinks
+            | ClientError::NotSigned => StatusCode::FORBIDDEN,
             ClientError::AlreadyTrusted | ClientError::NameTaken(_) => StatusCode::CONFLICT,
             ClientError::Moved => StatusCode::PRECONDITION_FAILED,
             ClientError::NotFound => return LxdError::plain(StatusCode::NOT_FOUND),
-            ClientError::TooMany | ClientError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            ClientError::TooMany | ClientError::TooManyArrived(_) | ClientError::Contended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             ClientError::Store(_)
             | ClientError::Value(_)
             | ClientError::Commit(_)
@@ -146,20 +150,20 @@ async fn redeem(
         return Err(LxdError::plain(StatusCode::FORBIDDEN));
     }
     let already = || LxdError::new(StatusCode::CONFLICT, "Client is already trusted");
-    let Some(certificate) = connection.certificate() else {
+    let Some(shown) = connection.shown() else {
         let none = LxdError::bad_request("No client certificate provided");
         return Err(if caller.is_trusted() { already() } else { none });
     };
-    match state.clients.redeem(caller, Counter::Certificates, token, certificate, Timestamp::now()).await {
+    match state.clients.redeem(caller, Counter::Certificates, token, shown, Timestamp::now()).await {
         // A client that did not hear the first answer hears it now; any other that is trusted has no use for a token.
-        Ok(_) => Ok(created(&location(fingerprint(certificate)), serde_json::Map::new())),
+        Ok(_) => Ok(created(&location(shown.fingerprint), serde_json::Map::new())),
         Err(_) if caller.is_trusted() => Err(already()),
         Err(error @ (ClientError::Unknown | ClientError::Used | ClientError::ForLinks)) => {
             tracing::info!(%error, "no token for a certificate");
             let unknown = LxdError::new(StatusCode::FORBIDDEN, "No matching certificate add operation found");
             Err(state.failures.answer(caller, "certificates", unknown).await)
         }
-        Err(error @ ClientError::Malformed(_)) => {
+        Err(error @ (ClientError::Malformed(_) | ClientError::NotSigned)) => {
             Err(state.failures.answer(caller, "certificates", error.into()).await)
         }
         Err(error @ (ClientError::Expired | ClientError::ForIdentities)) => {

@@ -103,7 +103,7 @@ impl Clients {
             name: login.name.to_owned(),
             access: Access::Groups(Groups::default()),
         };
-        let by = Caller { who, origin };
+        let by = Caller { who, origin, shown: None };
         let key = keys::identity(&id.key_part());
         let revision = match self.store.get(&key).await? {
             Some(entry) => {

@@ -141,7 +141,13 @@ impl Clients {
             identity.name == name
                 && matches!(
                     (&identity.kind, &identity.access),
-                    (IdentityKind::Client | IdentityKind::ClusterLink { .. }, Access::Groups(_))
+                    (
+                        IdentityKind::Client
+                            | IdentityKind::Newcomer
+                            | IdentityKind::Node { .. }
+                            | IdentityKind::ClusterLink { .. },
+                        Access::Groups(_)
+                    )
                 )
         });
         if has_name || self.pending_identities(now).await?.iter().any(|token| token.name == name) {

@@ -1,17 +1,17 @@
 //! Redeeming tokens: one lookup, one comparison, one commit.
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
 
 use super::super::certificate::admission::check_admissible;
-use super::super::certificate::{fingerprint, to_pem};
+use super::super::certificate::to_pem;
 use super::super::identity::{Backing, IdentityKind, IdentityRecord};
+use super::super::shown::Shown;
 use super::super::{Caller, Fingerprint};
 use super::record::{Purpose, TokenOf, TokenRecord};
 use super::{ClientError, Clients, TRIES};
 use crate::audit::{Action, Record};
 use crate::store::value::{decode, encode};
-use crate::store::{CommitError, Entry, Guard, Op, Txn, keys};
+use crate::store::{CommitError, Entry, Guard, Op, Revision, Txn, keys};
 use crate::wire::token::{Secret, TYPE_CLUSTER_LINK, TrustToken};
 
 /// Where a token is redeemed.
@@ -32,13 +32,23 @@ impl Clients {
         by: &Caller,
         counter: Counter,
         text: &str,
-        certificate: &CertificateDer<'_>,
+        showing: &Shown,
         now: Timestamp,
     ) -> Result<IdentityRecord, ClientError> {
         let token = TrustToken::decode(text)?;
-        let shown = fingerprint(certificate);
+        let (certificate, shown) = (&showing.der, showing.fingerprint);
         for _ in 0..TRIES {
             let (entry, record) = self.issued(&token, counter).await?;
+            // Linked clusters are pinned, and nobody signs for them.
+            if !matches!(record.purpose, Purpose::ClusterLink { .. })
+                && let Err(error) = self.check_signed(showing, now)
+            {
+                // As with LXD, an entry's token is used up by that, and a pending identity goes on waiting.
+                if counter == Counter::Certificates && record.is_pending(now) {
+                    self.spend(entry, record, shown).await?;
+                }
+                return Err(error);
+            }
             let known = self.store.get(&keys::identity(&shown.to_string())).await?;
             match (record.used_by, &known) {
                 (Some(user), Some(identity)) if user == shown && !record.spent => {
@@ -52,6 +62,8 @@ impl Clients {
                     }
                     return Err(ClientError::Expired);
                 }
+                // It came by itself before it had a token, and is given now what the token is for.
+                (None, Some(identity)) if is_newcomer(identity) => {}
                 (None, Some(_)) => {
                     // Spent all the same: whoever holds it cannot keep it for another certificate.
                     if counter == Counter::Certificates {
@@ -83,7 +95,8 @@ impl Clients {
             let mut guards = vec![token_guard];
             guards.extend(record_guard);
             let beside = Txn { guards, ops: vec![token_op] };
-            match self.write(by, shown, &identity, beside, now).await {
+            let over = known.map_or(Revision(0), |known| known.modify_revision);
+            match self.write_over(by, shown, &identity, over, beside, now).await {
                 Err(ClientError::Commit(CommitError::Conflict(_))) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
@@ -149,4 +162,8 @@ impl Clients {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_newcomer(identity: &Entry) -> bool {
+    decode::<IdentityRecord>(identity).is_ok_and(|identity| identity.kind == IdentityKind::Newcomer)
 }

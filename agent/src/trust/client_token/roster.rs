@@ -11,6 +11,7 @@ use super::super::certificate::{fingerprint, to_pem};
 use super::super::entity::Entity;
 use super::super::forget;
 use super::super::identity::{IdentityKind, IdentityRecord};
+use super::super::shown::Shown;
 use super::super::{Access, Caller, Fingerprint, IdentityId, Permission};
 use super::{ClientError, Clients, check_name};
 use crate::audit::{Action, Record, Writes};
@@ -61,6 +62,7 @@ impl Clients {
         let Newcomer { name, kind, access, certificate } = newcomer;
         check_name(name)?;
         check_admissible(certificate, now)?;
+        self.check_signed(&Shown::new(certificate.clone().into_owned()), now)?;
         let _naming = self.naming.lock().await;
         if let Access::Groups(_) = &access {
             self.check_vacant(name, now).await?;
@@ -119,6 +121,10 @@ impl Clients {
         if record.name != held.record.name {
             check_name(&record.name)?;
         }
+        if record.kind == IdentityKind::Newcomer && record.access != held.record.access {
+            // Somebody has given it something.
+            record.kind = IdentityKind::Client;
+        }
         let key = keys::identity(&held.id.key_part());
         let mut guards = vec![Guard { key: key.clone(), modify_revision: held.revision }];
         let mut ops = Vec::new();
@@ -137,6 +143,7 @@ impl Clients {
         } else {
             if let Some(certificate) = certificate {
                 check_admissible(certificate, now)?;
+                self.check_signed(&Shown::new(certificate.clone().into_owned()), now)?;
             }
             let new = keys::identity(&id.key_part());
             guards.push(Guard { key: new.clone(), modify_revision: Revision(0) });
@@ -226,9 +233,22 @@ impl Clients {
         beside: Txn,
         now: Timestamp,
     ) -> Result<(), ClientError> {
+        self.write_over(by, id, identity, Revision(0), beside, now).await
+    }
+
+    /// The same, in place of what has been there since `over`.
+    pub(super) async fn write_over(
+        &self,
+        by: &Caller,
+        id: impl Into<IdentityId>,
+        identity: &IdentityRecord,
+        over: Revision,
+        beside: Txn,
+        now: Timestamp,
+    ) -> Result<(), ClientError> {
         let id = id.into();
         let key = keys::identity(&id.key_part());
-        let guard = Guard { key: key.clone(), modify_revision: Revision(0) };
+        let guard = Guard { key: key.clone(), modify_revision: over };
         let op = Op::Put { key, value: encode(identity) };
         let writes = Writes::of(&Txn { guards: vec![guard.clone()], ops: vec![op.clone()] });
         let Txn { mut guards, mut ops } = beside;
@@ -236,7 +256,8 @@ impl Clients {
         ops.push(op);
         let revision = self.store.commit(Txn { guards, ops }).await?;
         self.identities.seen(revision).await;
-        self.tell(by, Change::Created, identity, Told { id: &id, writes, revision, now });
+        let change = if over == Revision(0) { Change::Created } else { Change::Updated };
+        self.tell(by, change, identity, Told { id: &id, writes, revision, now });
         Ok(())
     }
 }

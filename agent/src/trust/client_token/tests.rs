@@ -7,6 +7,7 @@ use crate::task::Tasks;
 use crate::trust::certificate::KeyPair;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
+use crate::trust::shown::Shown;
 use crate::trust::{Access, Caller, Groups, Permission, Who};
 use crate::wire::token::{Secret, TrustToken};
 
@@ -65,7 +66,8 @@ impl Fixture {
         now: Timestamp,
     ) -> Result<IdentityRecord, ClientError> {
         let nobody = Caller::from(Who::Anonymous { certificate: Some(pair.fingerprint) });
-        self.clients.redeem(&nobody, counter, text, &pair.certificate, now).await
+        let shown = Shown::new(pair.certificate.clone());
+        self.clients.redeem(&nobody, counter, text, &shown, now).await
     }
 }
 

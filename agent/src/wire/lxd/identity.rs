@@ -9,6 +9,7 @@ pub mod types {
     pub const CLIENT_PENDING: &str = "Client certificate (pending)";
     pub const CLIENT_RESTRICTED: &str = "Client certificate (restricted)";
     pub const CLIENT_UNRESTRICTED: &str = "Client certificate (unrestricted)";
+    pub const SERVER: &str = "Server certificate";
     pub const METRICS_RESTRICTED: &str = "Metrics certificate (restricted)";
     pub const METRICS_UNRESTRICTED: &str = "Metrics certificate (unrestricted)";
     pub const CLUSTER_LINK: &str = "Cluster link certificate";

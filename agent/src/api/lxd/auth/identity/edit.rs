@@ -61,6 +61,9 @@ async fn edit(
     body: IdentityPatch,
 ) -> Result<Response, LxdError> {
     require_fine_grained(known)?;
+    if known.kind() == types::SERVER {
+        return Err(unchangeable(known));
+    }
     let before = known.shown(state);
     etag::check(headers, &before)?;
     let pem = body.tls_certificate.filter(|pem| !pem.is_empty() && *pem != before.tls_certificate);
@@ -197,6 +200,10 @@ fn require_fine_grained(known: &Known) -> Result<(), LxdError> {
     if known.is_fine_grained() {
         return Ok(());
     }
+    Err(unchangeable(known))
+}
+
+fn unchangeable(known: &Known) -> LxdError {
     let message = format!("Identities of type \"{}\" cannot be modified via this API", known.kind());
-    Err(LxdError::new(StatusCode::NOT_IMPLEMENTED, message))
+    LxdError::new(StatusCode::NOT_IMPLEMENTED, message)
 }

@@ -44,7 +44,11 @@ impl Known {
             Known::Active { record, .. } => match record.kind {
                 IdentityKind::Oidc => "oidc",
                 IdentityKind::Bearer { .. } => "bearer",
-                IdentityKind::Client | IdentityKind::Metrics | IdentityKind::ClusterLink { .. } => "tls",
+                IdentityKind::Client
+                | IdentityKind::Newcomer
+                | IdentityKind::Node { .. }
+                | IdentityKind::Metrics
+                | IdentityKind::ClusterLink { .. } => "tls",
             },
             Known::Pending(_) | Known::Waiting(_) => "tls",
         }
@@ -98,6 +102,8 @@ impl Known {
                 (IdentityKind::Client, Access::Groups(_)) => types::CLIENT,
                 (IdentityKind::Client, Access::Projects(_)) => types::CLIENT_RESTRICTED,
                 (IdentityKind::Client, Access::Unrestricted) => types::CLIENT_UNRESTRICTED,
+                (IdentityKind::Newcomer, _) => types::CLIENT_PENDING,
+                (IdentityKind::Node { .. }, _) => types::SERVER,
                 (IdentityKind::Metrics, Access::Unrestricted) => types::METRICS_UNRESTRICTED,
                 (IdentityKind::Metrics, _) => types::METRICS_RESTRICTED,
                 (IdentityKind::ClusterLink { .. }, _) => types::CLUSTER_LINK,

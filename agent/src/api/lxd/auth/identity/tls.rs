@@ -17,7 +17,6 @@ use crate::api::lxd::certificates::decoded;
 use crate::api::request::Connection;
 use crate::authorize::{Entitlement, Entity};
 use crate::peering::PeeringError;
-use crate::trust::certificate::fingerprint;
 use crate::trust::client_token::{ClientError, Counter, Newcomer, Order, Purpose};
 use crate::trust::identity::IdentityKind;
 use crate::trust::{Access, Caller};
@@ -78,20 +77,20 @@ async fn redeem(
     if more && !caller.is_trusted() {
         return Err(forbidden("Only trust token must be provided"));
     }
-    let Some(certificate) = connection.certificate() else {
+    let Some(shown) = connection.shown() else {
         let none = LxdError::bad_request("No client certificate provided");
         return Err(if caller.is_trusted() { already() } else { none });
     };
-    let token = &body.trust_token;
-    match state.clients.redeem(caller, Counter::Identities, token, certificate, Timestamp::now()).await {
+    let (token, certificate) = (&body.trust_token, &shown.der);
+    match state.clients.redeem(caller, Counter::Identities, token, shown, Timestamp::now()).await {
         Ok(_) => {
-            let location = format!("/1.0/auth/identities/tls/{}", fingerprint(certificate));
+            let location = format!("/1.0/auth/identities/tls/{}", shown.fingerprint);
             Ok(created(&location, serde_json::Map::new()))
         }
         // A declared one-way link's own token. A cluster that did not hear the first answer hears it now.
         Err(ClientError::ForLinks) => match state.peering.admit(caller, token, certificate).await {
             Ok(_) => {
-                let location = format!("/1.0/auth/identities/tls/{}", fingerprint(certificate));
+                let location = format!("/1.0/auth/identities/tls/{}", shown.fingerprint);
                 Ok(created(&location, serde_json::Map::new()))
             }
             Err(PeeringError::PeerKnown) => Err(already()),
@@ -114,6 +113,9 @@ async fn redeem(
             let why = "No pending identities found with given secret";
             let error = forbidden(&format!("Failed during search for pending TLS identity: {why}"));
             Err(state.failures.answer(caller, "identities", error).await)
+        }
+        Err(error @ ClientError::NotSigned) => {
+            Err(state.failures.answer(caller, "identities", error.into()).await)
         }
         Err(ClientError::Expired) => {
             Err(forbidden("Failed during search for pending TLS identity: Token has expired"))
