@@ -233,7 +233,6 @@ fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     let operator = Operator::new();
     for command in [
         &["auth", "group", "create", "viewers"][..],
-        &["auth", "group", "permission", "add", "viewers", "server", "can_view_configuration"],
         &["auth", "group", "permission", "add", "viewers", "server", "can_create_groups"],
         &["auth", "identity", "group", "add", "tls/alice", "viewers"],
     ] {
