@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::process::{self, Done};
+use crate::process::{self, Done, Running};
 use crate::{Agent, binary};
 
 /// Someone with a configuration folder: remotes, a client certificate.
@@ -57,15 +57,35 @@ impl Operator {
 
     /// Runs `comity ARGUMENTS` in a folder, with `input` on its standard input.
     pub fn run_with(&self, folder: &Path, arguments: &[&str], input: &str) -> Done {
+        let mut command = self.command(arguments);
+        process::run(command.current_dir(folder), &format!("comity {}", arguments.join(" ")), input)
+    }
+
+    /// Begins `comity ARGUMENTS`, and leaves it running.
+    pub fn begin(&self, arguments: &[&str]) -> Running {
+        Running::start(&mut self.command(arguments), &format!("comity {}", arguments.join(" ")))
+    }
+
+    /// Begins `comity ARGUMENTS` on a terminal of its own, which is not this test's.
+    pub fn begin_on_terminal(&self, arguments: &[&str]) -> Running {
+        let line = format!("{} {}", binary::comity().display(), arguments.join(" "));
+        let mut command = Command::new("script");
+        self.set(command.args(["-qec", &line, "/dev/null"]));
+        Running::start(&mut command, &format!("comity {} (on a terminal)", arguments.join(" ")))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary::comity());
+        self.set(command.args(arguments));
         command
-            .args(arguments)
-            .current_dir(folder)
+    }
+
+    fn set(&self, command: &mut Command) {
+        command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("COMITY_CONFIG_DIR", self.folder.path())
             .env_remove("COMITY_SOCKET")
             .env("NO_COLOR", "1");
-        process::run(&mut command, &format!("comity {}", arguments.join(" ")), input)
     }
 
     pub fn config_dir(&self) -> &Path {

@@ -30,6 +30,6 @@ pub use lxc::{Lxc, Transcript, own_only, pylxd, python};
 pub use oidc::Provider;
 pub use pebble::{Pebble, PebbleOptions};
 pub use port::free_port;
-pub use process::Done;
+pub use process::{Done, Running};
 pub use server::{Server, shout};
 pub use wait::{LIMIT, wait_for};

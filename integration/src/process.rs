@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::wait::{LIMIT, wait_for};
@@ -59,6 +60,67 @@ pub fn run(command: &mut Command, named: &str, input: &str) -> Done {
         child.try_wait().expect("a child can be asked")
     });
     Done { command: named.to_owned(), stdout: text(&stdout), stderr: text(&stderr), code: status.code() }
+}
+
+/// A command that still runs. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    named: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Running {
+    /// Starts `command`, called `named` in messages, with nothing on its standard input.
+    pub fn start(command: &mut Command, named: &str) -> Self {
+        let (stdout, stderr) = (scratch(), scratch());
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().expect("a second handle"))
+            .stderr(stderr.try_clone().expect("a second handle"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{named}: {error}; integration/run installs what is needed"));
+        Self { named: named.to_owned(), child, stdout, stderr }
+    }
+
+    /// What follows `mark` on its line, once that line was printed whole, on either output.
+    #[track_caller]
+    pub fn says(&mut self, mark: &str) -> String {
+        wait_for(&format!("{} says {mark:?}", self.named), LIMIT, || {
+            let ended = self.child.try_wait().expect("a child can be asked");
+            let said = text(&self.stdout) + &text(&self.stderr);
+            let found = said.split_once(mark).and_then(|(_, rest)| rest.split_once('\n'));
+            assert!(found.is_some() || ended.is_none(), "{} ended: {said}", self.named);
+            found.map(|(line, _)| line.trim().to_owned())
+        })
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end(mut self) -> Done {
+        let status =
+            wait_for(&self.named, 2 * LIMIT, || self.child.try_wait().expect("a child can be asked"));
+        Done {
+            command: self.named.clone(),
+            stdout: text(&self.stdout),
+            stderr: text(&self.stderr),
+            code: status.code(),
+        }
+    }
+
+    /// Sends it a signal, as a terminal does for Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        kill_process(pid, Signal::INT).expect("a child can be told to end");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Done {

@@ -8,23 +8,28 @@ use std::io::{self, IsTerminal as _, Write as _};
 use schema::render::visible;
 
 use super::output::visible_line;
-use crate::client::login::{Code, Show};
+use crate::client::login::{Invitation, Show};
 
 mod qr;
 
 /// Shows the code to whoever started the command.
-pub fn show(code: &Code) {
+pub fn show(invitation: &Invitation) {
     let mut stderr = anstream::stderr().lock();
     // LXD's lines.
-    let _ = write!(stderr, "URL: {}\nCode: {}\n\n", visible_line(&code.url), visible_line(&code.user_code));
+    let _ = write!(
+        stderr,
+        "URL: {}\nCode: {}\n\n",
+        visible_line(&invitation.url),
+        visible_line(&invitation.code)
+    );
     if let Some(room) = room() {
         let colours = !matches!(anstream::stderr().current_choice(), anstream::ColorChoice::Never);
-        let drawn = qr::draw(code.complete.as_ref().unwrap_or(&code.url), colours);
+        let drawn = qr::draw(invitation.complete.as_ref().unwrap_or(&invitation.url), colours);
         if let Some(drawn) = drawn.filter(|drawn| drawn.width <= room) {
             let _ = writeln!(stderr, "{}", drawn.text);
         }
     }
-    let same = if code.complete.is_some() { " Check that the page shows the same code." } else { "" };
+    let same = if invitation.complete.is_some() { " Check that the page shows the same code." } else { "" };
     let _ = writeln!(stderr, "{}", visible(&format!("Waiting for the login in the browser.{same}")));
     let _ = stderr.flush();
 }

@@ -13,7 +13,7 @@ mod session;
 mod token;
 
 pub use cookie::Cookie;
-pub use device::Code;
+pub use device::Invitation;
 pub use provider::Provider;
 pub(super) use session::expect_login;
 pub use session::{Kept, Session, Shelf, Unkept, Used, log_in};
@@ -23,7 +23,7 @@ pub use token::Tokens;
 const MAX_SECRET: usize = 16 * 1024;
 
 /// Shows somebody the code that they are to approve. Called before the waiting begins.
-pub type Show = dyn Fn(&Code) + Send + Sync;
+pub type Show = dyn Fn(&Invitation) + Send + Sync;
 
 /// Why somebody could not be logged in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

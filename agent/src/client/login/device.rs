@@ -29,9 +29,9 @@ const MAX_URL: usize = 2048;
 
 /// What somebody is to do: open this, and see that it shows this code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Code {
+pub struct Invitation {
     pub url: String,
-    pub user_code: String,
+    pub code: String,
     /// The address with the code in it, if there is one.
     pub complete: Option<String>,
 }
@@ -39,7 +39,7 @@ pub struct Code {
 /// A code that waits to be approved.
 #[derive(Debug)]
 pub struct Grant {
-    pub code: Code,
+    pub invitation: Invitation,
     pub device_code: Secret,
     interval: Duration,
     lifetime: Duration,
@@ -95,7 +95,7 @@ impl Grant {
         let seconds = |seconds: f64, most| Duration::try_from_secs_f64(seconds).unwrap_or(most).min(most);
         let interval = granted.interval.map_or(INTERVAL, |given| seconds(given, MOST));
         Ok(Self {
-            code: Code { url, user_code, complete },
+            invitation: Invitation { url, code: user_code, complete },
             device_code: granted.device_code,
             interval: interval.max(Duration::from_secs(1)),
             lifetime: seconds(granted.expires_in, LONGEST),
@@ -200,9 +200,9 @@ mod tests {
     fn only_what_can_be_shown_is_taken() {
         let complete =
             granted(r#","verification_uri_complete":"https://idp/device?user_code=1234-5678""#).unwrap();
-        assert_eq!(complete.code.complete.as_deref(), Some("https://idp/device?user_code=1234-5678"));
+        assert_eq!(complete.invitation.complete.as_deref(), Some("https://idp/device?user_code=1234-5678"));
         let odd = granted(r#","verification_uri_complete":"javascript:alert(1)""#).unwrap();
-        assert_eq!(odd.code.complete, None);
+        assert_eq!(odd.invitation.complete, None);
         for (code, url) in [
             ("", "https://idp/device"),
             ("one\\ntwo", "https://idp/device"),

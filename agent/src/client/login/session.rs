@@ -140,7 +140,8 @@ impl Session {
     pub async fn renew(&self, used: &Used, headers: &HeaderMap, reason: &str) -> Result<(), LoginError> {
         let mut state = self.state.lock().await;
         let mut kept = self.kept(&mut state)?;
-        let current = kept.tokens.as_ref().map(|tokens| tokens.access_token.expose());
+        let live = kept.tokens.as_ref().filter(|tokens| tokens.is_live(Timestamp::now()));
+        let current = live.map(|tokens| tokens.access_token.expose());
         if current.is_some() && current != used.access_token.as_ref().map(Secret::expose) {
             // Another request of this command was quicker.
             return Ok(());
@@ -295,7 +296,7 @@ pub async fn log_in(web: &Web, provider: &Provider, show: &Show) -> Result<Token
         return Err(busy(issuer, answer.status()));
     }
     let mut grant = Grant::read(answer.status(), answer.body())?;
-    show(&grant.code);
+    show(&grant.invitation);
     let begun = Instant::now();
     loop {
         tokio::time::sleep(grant.wait(begun.elapsed())?).await;
@@ -357,3 +358,6 @@ fn unreachable(issuer: &str, error: &WebError) -> LoginError {
 fn busy(issuer: &str, status: StatusCode) -> LoginError {
     LoginError::Unreachable { issuer: printable(issuer), reason: format!("it answered {status}") }
 }
+
+#[cfg(test)]
+mod tests;
