@@ -97,12 +97,16 @@ impl Session {
         let now = Timestamp::now();
         let cookie = kept.cookie.as_ref().and_then(|cookie| cookie.header(now));
         if kept.tokens.as_ref().is_some_and(|tokens| !tokens.is_live(now)) {
-            match self.refresh(&mut state, &kept, None).await {
+            // A session goes on without, also while the provider is away.
+            let renewed = if cookie.is_none() {
+                self.refresh(&mut state, &kept, None).await
+            } else {
+                Err(self.ended())
+            };
+            match renewed {
                 Ok(()) => kept = self.kept(&mut state)?,
-                // The agent's answer says how to begin anew.
+                // The agent's answer says how to begin anew, if that is needed.
                 Err(LoginError::Ended { .. }) => kept.tokens = None,
-                // A session goes on while the provider is away.
-                Err(LoginError::Unreachable { .. }) if cookie.is_some() => kept.tokens = None,
                 Err(error) => return Err(error),
             }
         }
@@ -281,6 +285,11 @@ impl Shelf for Unkept {
 pub fn expect_login(headers: &mut HeaderMap) {
     headers.insert(EXPECTS_LOGIN, HeaderValue::from_static("true"));
     headers.insert(CAN_LOG_IN, HeaderValue::from_static("true"));
+    // A token that is none: an agent answers it with where to get one.
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer"));
+    // Sessions are listed with what began them.
+    headers
+        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("comity/", env!("CARGO_PKG_VERSION"))));
 }
 
 /// Has somebody approve a code at the provider, and waits for it.
