@@ -203,32 +203,38 @@ fn revocations(path: &Path, authority: &Authority, now: Timestamp) -> Result<Rev
     }
 }
 
+/// What is wrong with the list in a file, or with the CA beside it.
 fn list_fault(path: &Path, error: &RevocationError) -> CliError {
+    if let RevocationError::Authority(error) = error {
+        return about(&path.with_file_name("cluster.crt"), error);
+    }
     let failed = CliError::failed(format!("{}: {error}", path.display())).code("ca-list");
     match error {
         RevocationError::Foreign => failed.hint("Nothing was changed. It belongs to another CA, perhaps to one that was called the same: is it in the right folder?"),
         RevocationError::Unreadable => failed.hint("Nothing was changed. Take the list back from a backup, or from an agent that has it: a new one would forget what was revoked."),
-        RevocationError::Authority(error) => authority_hint(failed, error),
-        RevocationError::Future { .. } | RevocationError::Unknown => failed,
+        _ => failed,
     }
 }
 
-/// What is wrong with a file, or with the CA for it.
+/// What is wrong with a certificate: the CA's own, or another that was given.
 fn about(path: &Path, error: &AuthorityError) -> CliError {
-    authority_hint(CliError::failed(format!("{}: {error}", path.display())).code("ca"), error)
-}
-
-fn authority_hint(failed: CliError, error: &AuthorityError) -> CliError {
+    let path = path.display();
+    let failed = CliError::failed(format!("{path}: {error}")).code("ca");
     match error {
-        AuthorityError::Expired(_) => failed.hint(
-            "`comity ca renew cluster.crt` makes it anew with the same key: what it issued stays good where the new one is put.",
-        ),
-        AuthorityError::Version => failed.hint("`comity ca renew cluster.crt` makes it anew with the same key, as version 3."),
+        AuthorityError::Expired(_) => failed.hint(format!(
+            "`comity ca renew {path}` makes it anew with the same key: what it issued stays good where the new one is put."
+        )),
+        AuthorityError::Version => {
+            failed.hint(format!("`comity ca renew {path}` makes it anew with the same key, as version 3."))
+        }
         AuthorityError::NotYet { .. } => failed.hint("Is this machine's clock right?"),
         AuthorityError::NoAuthority => {
             failed.hint("`comity ca initialize NAME` makes a CA, in a folder of its own; --inputpath names the folder of one.")
         }
         AuthorityError::Foreign => failed.hint("--inputpath names the folder of the CA that did."),
+        AuthorityError::Own => failed.hint(
+            "Where this CA is not to be trusted any more, take its certificate away: from agents and from clients.",
+        ),
         _ => failed,
     }
 }

@@ -112,7 +112,7 @@ pub enum AuthorityError {
     Key,
     #[error("it was not issued by this CA")]
     Foreign,
-    #[error("it is the CA's own")]
+    #[error("it is the CA's own, and a CA does not revoke itself")]
     Own,
     #[error("a time that a certificate cannot hold: is this machine's clock right?")]
     Clock,

@@ -3,6 +3,8 @@
 
 mod acme;
 mod apply;
+mod ca;
+mod ca_faults;
 mod crash;
 mod declarations;
 mod events;

@@ -326,7 +326,7 @@ fn a_node_is_no_client_and_a_user_no_agent() {
 }
 
 /// What an agent is told that dials with this certificate.
-fn joins(agent: &Agent, pair: &agent::trust::certificate::KeyPair) -> String {
+pub fn joins(agent: &Agent, pair: &agent::trust::certificate::KeyPair) -> String {
     let pin = integration::http::fingerprint_of(agent);
     let config = agent::tunnel::tls::client_config_pinned(pin, Some(pair), &[agent::tunnel::ALPN_LINK]);
     let config = config.expect("a TLS configuration");

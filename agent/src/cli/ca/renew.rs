@@ -36,6 +36,7 @@ pub fn run(
         }
         authority.renew_own(now).map_err(|error| about(path, &error))?
     } else {
+        authority.check_usable(now).map_err(|error| about(&folder.certificate(), &error))?;
         let list = revocations(&folder.revocations(), &authority, now)?;
         let read = parsed(&before).map_err(|error| about(path, &error))?;
         authority.check_issued(&read).map_err(|error| about(path, &error))?;

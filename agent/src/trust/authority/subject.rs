@@ -77,7 +77,7 @@ pub fn parts<'a>(name: &'a X509Name<'_>) -> Result<(&'a str, Uuid), SubjectError
 
 /// A UUID as it is written in subjects and file names, and in no other way.
 fn hyphenated(text: &str) -> Option<Uuid> {
-    Uuid::try_parse(text).ok().filter(|uuid| uuid.to_string().eq_ignore_ascii_case(text))
+    Uuid::try_parse(text).ok().filter(|uuid| uuid.to_string() == text)
 }
 
 impl Role {
@@ -167,8 +167,12 @@ impl FromStr for UserName {
     fn from_str(name: &str) -> Result<Self, NameError> {
         let what = "a user's name";
         check(what, name, USER.len())?;
-        if name.contains(['/', '\\']) {
-            return Err(NameError::Character { what, which: "\"/\" or \"\\\"" });
+        if name.contains(['/', '\\', ':']) {
+            return Err(NameError::Character { what, which: "\"/\", \"\\\" or \":\"" });
+        }
+        // It is an identity's name too, as in `auth identity show tls/NAME`.
+        if name.contains(char::is_whitespace) {
+            return Err(NameError::Character { what, which: "spaces" });
         }
         if let Some(first) = name.chars().next().filter(|first| matches!(first, '.' | '-')) {
             return Err(NameError::Begins { what, first });
@@ -297,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_user_is_called_what_can_be_a_file_that_is_nobody_elses() {
-        for good in ["alice", "alice@example.org", "Alice Smith", "é", &"x".repeat(59), "a.b", "control"] {
+        for good in ["alice", "alice@example.org", "Alice.Smith", "é", &"x".repeat(59), "a.b", "control"] {
             assert!(good.parse::<UserName>().is_ok(), "{good:?}");
         }
         let uuid = Uuid::new_v4().to_string();
@@ -313,6 +317,8 @@ mod tests {
             "a\0b",
             "a\nb",
             "a\tb",
+            "Alice Smith",
+            "a:b",
             " a",
             "a ",
             "cluster",

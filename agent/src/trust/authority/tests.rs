@@ -64,7 +64,7 @@ fn each_role_gets_what_it_needs_and_no_other_role_can_use_it() {
     let by_address = ca.issue_control(&"127.0.0.1".parse().unwrap(), Algorithm::EcdsaP384, now).unwrap();
     let node = Role::Node(Uuid::new_v4());
     let node = ca.issue_client(&node, Algorithm::EcdsaP384, now).unwrap();
-    let alice = ca.issue_client(&user("Älice @home"), Algorithm::EcdsaP384, now).unwrap();
+    let alice = ca.issue_client(&user("Älice@home"), Algorithm::EcdsaP384, now).unwrap();
 
     let own = ca.certificate();
     as_server(own, &control.certificate, "example.org").unwrap();
@@ -80,7 +80,7 @@ fn each_role_gets_what_it_needs_and_no_other_role_can_use_it() {
     let other = authority();
     as_client(other.certificate(), &alice.certificate).unwrap_err();
 
-    for (issued, common_name) in [(&control, "control-service"), (&alice, "user-Älice @home")] {
+    for (issued, common_name) in [(&control, "control-service"), (&alice, "user-Älice@home")] {
         let read = parsed(&issued.certificate).unwrap();
         ca.check_issued(&read).unwrap();
         assert!(matches!(other.check_issued(&read), Err(AuthorityError::Foreign)));
@@ -97,7 +97,7 @@ fn each_role_gets_what_it_needs_and_no_other_role_can_use_it() {
         assert_eq!(key.subject_public_key_info(), read.public_key().raw);
     }
     let shown = ShownCertificate::of(&alice.certificate, &Beside::default(), now).unwrap();
-    assert_eq!(shown.names, [format!("URI:comity:{}/user/%C3%84lice%20%40home", ca.cluster())]);
+    assert_eq!(shown.names, [format!("URI:comity:{}/user/%C3%84lice%40home", ca.cluster())]);
     assert_eq!(shown.usages, ["clientAuth"]);
     assert_eq!(shown.signed_by_ca, None);
     assert_eq!(shown.algorithm, "ECDSA P-384");
@@ -201,4 +201,40 @@ fn a_reason_is_known_by_its_names() {
     }
     assert!("certificateHold".parse::<Reason>().is_err() && "".parse::<Reason>().is_err());
     assert_eq!(Reason::CaCompromise.to_string(), "CACompromise");
+}
+
+/// A CA's certificate as Flocker made them: version 1 by its encoding, with the extensions of version 3.
+fn as_version_1(certificate: &[u8], key: &rcgen::KeyPair) -> Vec<u8> {
+    use rcgen::SigningKey as _;
+    let sequence = |content: &[u8]| {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[0x30, 0x82, length[0], length[1]][..], content].concat()
+    };
+    let read = parsed(certificate).unwrap();
+    let signed: &[u8] = read.tbs_certificate.as_ref();
+    assert_eq!(signed[4..9], [0xa0, 3, 2, 1, 2], "the version");
+    let signed = sequence(&signed[9..]);
+    let signature = key.sign(&signed).unwrap();
+    let algorithm = [0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
+    let head = [3, u8::try_from(signature.len() + 1).unwrap(), 0];
+    sequence(&[&signed[..], &algorithm, &head, &signature].concat())
+}
+
+#[test]
+fn a_ca_that_flocker_made_is_renewed_and_then_issues() {
+    let now = Timestamp::now();
+    let (ca, issued) = Authority::create(&"mycluster".parse().unwrap(), Algorithm::EcdsaP384, now).unwrap();
+    let pem = issued.key.unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).unwrap();
+    let old = as_version_1(ca.certificate(), &rcgen::KeyPair::try_from(&key).unwrap());
+    let old = Authority::open(old.into(), &key).unwrap();
+    let refused = old.issue_client(&user("alice"), Algorithm::EcdsaP384, now).unwrap_err();
+    assert!(matches!(refused, AuthorityError::Version), "{refused}");
+    let shown = ShownCertificate::of(old.certificate(), &Beside::default(), now).unwrap();
+    assert!(shown.problems[0].contains("version 1"), "{:?}", shown.problems);
+
+    let new = Authority::open(old.renew_own(now).unwrap().certificate, &key).unwrap();
+    assert_eq!(new.cluster(), ca.cluster());
+    let alice = new.issue_client(&user("alice"), Algorithm::EcdsaP384, now).unwrap();
+    as_client(new.certificate(), &alice.certificate).unwrap();
 }
