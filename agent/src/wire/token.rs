@@ -16,6 +16,10 @@ use zeroize::Zeroize;
 /// Longest text taken for a token. Ours are about 400 characters; the rest is room for addresses.
 pub const MAX_TOKEN: usize = 16 * 1024;
 
+/// The header with the ID token of an OpenID Connect login, beside an access token that only the provider can read:
+/// without it nobody here could tell that the access token was given for this cluster and not for another service.
+pub const ID_TOKEN: http::HeaderName = http::HeaderName::from_static("x-comity-oidc-id-token");
+
 /// A secret in text form (64 hexadecimal digits when we made it).
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]

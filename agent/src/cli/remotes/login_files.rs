@@ -153,6 +153,7 @@ mod tests {
             issuer: "https://idp".to_owned(),
             client_id: "cli".to_owned(),
             access_token: Secret::new(access.to_owned()),
+            id_token: None,
             refresh_token: Some(Secret::new("refresh".to_owned())),
             expiry: None,
         }

@@ -16,7 +16,7 @@ use super::token::{self, Heard, Refusal};
 use super::{Cookie, LoginError, Provider, Show, Tokens};
 use crate::web::{Web, WebError};
 use crate::wire::printable;
-use crate::wire::token::Secret;
+use crate::wire::token::{ID_TOKEN, Secret};
 
 /// LXD's client says so once it expects to be known: who is not, is refused instead of shown what strangers see.
 const EXPECTS_LOGIN: HeaderName = HeaderName::from_static("x-lxd-authenticated");
@@ -120,6 +120,12 @@ impl Session {
                 bearer.map_err(|_| LoginError::Kept("the token that is kept cannot be sent".to_owned()))?;
             bearer.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, bearer);
+            if let Some(id_token) = &tokens.id_token {
+                let mut id_token = HeaderValue::from_str(id_token.expose())
+                    .map_err(|_| LoginError::Kept("the token that is kept cannot be sent".to_owned()))?;
+                id_token.set_sensitive(true);
+                headers.insert(ID_TOKEN, id_token);
+            }
             used.access_token = Some(tokens.access_token);
         }
         Ok(used)

@@ -21,6 +21,9 @@ pub struct Tokens {
     pub issuer: String,
     pub client_id: String,
     pub access_token: Secret,
+    /// Shown beside an access token that only the provider can read: it says for whom that was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_token: Option<Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<Secret>,
     /// When the access token ends, if the provider said so.
@@ -48,6 +51,7 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct Fresh {
     access_token: Secret,
+    id_token: Option<Secret>,
     refresh_token: Option<Secret>,
     expiry: Option<Timestamp>,
 }
@@ -68,6 +72,8 @@ pub enum Refusal {
 #[derive(Deserialize)]
 struct Success {
     access_token: Secret,
+    #[serde(default)]
+    id_token: Option<Secret>,
     #[serde(default)]
     token_type: String,
     #[serde(default)]
@@ -90,6 +96,7 @@ impl Fresh {
             issuer: issuer.to_owned(),
             client_id: client_id.to_owned(),
             access_token: self.access_token,
+            id_token: self.id_token,
             refresh_token: self.refresh_token.or(before),
             expiry: self.expiry,
         }
@@ -129,17 +136,17 @@ fn success(body: &[u8], now: Timestamp) -> Result<Fresh, LoginError> {
         let kind = printable(&success.token_type.chars().take(40).collect::<String>());
         return Err(unexpected("tokens", format!("they are of the type {kind:?}, not Bearer")));
     }
-    for token in [Some(&success.access_token), success.refresh_token.as_ref()].into_iter().flatten() {
+    let given = [Some(&success.access_token), success.id_token.as_ref(), success.refresh_token.as_ref()];
+    for token in given.into_iter().flatten() {
         check_secret("tokens", token)?;
     }
     let life = success.expires_in.as_ref().and_then(seconds);
     let stated = life.and_then(|life| now.checked_add(SignedDuration::from_secs(life)).ok());
     let written = expiry_of_jwt(success.access_token.expose());
-    let expiry = match (stated, written) {
-        (Some(stated), Some(written)) => Some(stated.min(written)),
-        (stated, written) => stated.or(written),
-    };
-    Ok(Fresh { access_token: success.access_token, refresh_token: success.refresh_token, expiry })
+    let id_token = success.id_token.filter(|_| written.is_none());
+    let beside = id_token.as_ref().and_then(|token| expiry_of_jwt(token.expose()));
+    let expiry = [stated, written, beside].into_iter().flatten().min();
+    Ok(Fresh { access_token: success.access_token, id_token, refresh_token: success.refresh_token, expiry })
 }
 
 /// Whether a secret of the provider's can be sent on: in a header, in a form.
@@ -219,6 +226,21 @@ mod tests {
         let endless =
             tokens(r#"{"access_token":"abc","token_type":"Bearer","expires_in":18446744073709551615}"#);
         assert!(endless.is_live(NOW));
+    }
+
+    #[test]
+    fn an_id_token_is_kept_beside_an_access_token_that_cannot_be_read_and_ends_with_it() {
+        // {"exp":1800000030}
+        const ID: &str = "e30.eyJleHAiOjE4MDAwMDAwMzB9.x";
+        let kept = |access: &str| {
+            tokens(&format!(
+                r#"{{"access_token":"{access}","id_token":"{ID}","token_type":"Bearer","expires_in":60}}"#
+            ))
+        };
+        let opaque = kept("abc");
+        assert_eq!(opaque.id_token.unwrap().expose(), ID);
+        assert_eq!(opaque.expiry, Some(NOW + SignedDuration::from_secs(30)));
+        assert!(kept("e30.eyJleHAiOjE4MDAwMDAwNTB9.x").id_token.is_none(), "it says itself for whom it is");
     }
 
     #[test]

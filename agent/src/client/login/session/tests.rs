@@ -102,6 +102,7 @@ fn ended(issuer: &str) -> Arc<Shared> {
         issuer: issuer.to_owned(),
         client_id: "cli".to_owned(),
         access_token: Secret::new("old".to_owned()),
+        id_token: None,
         refresh_token: Some(Secret::new("first".to_owned())),
         expiry: Some(Timestamp::UNIX_EPOCH),
     };
