@@ -118,8 +118,10 @@ impl Pebble {
     /// Has `name` be this address from now on.
     pub fn resolve(&self, name: &str, address: &str) {
         let body = json!({ "host": name, "addresses": [address] }).to_string();
-        let url = format!("http://127.0.0.1:{}/add-a", self.names_management);
-        curl(&["--data", &body, &url]);
+        // What is added goes beside what was there.
+        for doing in ["clear-a", "add-a"] {
+            curl(&["--data", &body, &format!("http://127.0.0.1:{}/{doing}", self.names_management)]);
+        }
     }
 
     /// What `acme.ca_url` is to be.

@@ -49,6 +49,21 @@ impl Server {
         })
     }
 
+    /// Has `answer` answer each HTTP request, a connection each: it is given the head, and the body has been read.
+    pub fn scripted(answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::start(move |mut socket| {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte)? == 1 {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            io::copy(&mut (&socket).take(length.unwrap_or(0)), &mut io::sink())?;
+            answer(&head, &mut socket)
+        })
+    }
+
     fn start(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("a bound socket has an address").port();

@@ -35,6 +35,8 @@ fn wish(config: &Config) -> Wish {
                 ChallengeKind::TlsAlpn01 => Method::TlsAlpn01,
                 ChallengeKind::Http01 => Method::Http01,
             };
+            // Authorities issue for names in lower case.
+            let domain = domain.to_ascii_lowercase();
             Wish::Certificate(Wanted { domain, email, directory, method, http: http.addresses() })
         }
     }

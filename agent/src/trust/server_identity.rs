@@ -130,6 +130,8 @@ impl ServerIdentity {
         }
         let dir = self.dir.as_deref().ok_or(CertificateError::InMemory)?;
         let own = Own::of(pair.into())?;
+        // An earlier change may have failed between its two renames.
+        next::recover(dir, STEM)?;
         next::put(dir, STEM, &own.pair)?;
         next::install(dir, STEM)?;
         self.own.send_replace(Some(own));

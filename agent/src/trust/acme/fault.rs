@@ -17,7 +17,7 @@ const MAX_TEXT: usize = 400;
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {source}{}", hint(source))]
     Transport { doing: &'static str, source: TransportFault },
     #[error(
         "{doing}: {url} does not answer as an ACME server does ({reason}); is acme.ca_url the address of a directory?"
@@ -172,6 +172,16 @@ pub fn plain(text: &str) -> String {
         short.push('…');
     }
     short.trim().to_owned()
+}
+
+fn hint(fault: &TransportFault) -> &'static str {
+    // Of an authority that is an administrator's own.
+    let unknown = fault.to_string().contains("UnknownIssuer");
+    if unknown {
+        "; its own certificate is checked by the CAs of this system, or of the file that SSL_CERT_FILE names for the agent"
+    } else {
+        ""
+    }
 }
 
 fn shown(addresses: &[SocketAddr]) -> String {

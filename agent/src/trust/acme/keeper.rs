@@ -116,6 +116,7 @@ impl Keeper {
                 continue;
             }
             self.schedule = self.schedule.take().map(|schedule| schedule.begun(now));
+            self.keep_past(wanted);
             let attempted = self.attempt(wanted).await;
             self.conclude(wanted, attempted);
         }
@@ -132,7 +133,10 @@ impl Keeper {
         }
         self.schedule = Some(match self.schedule.take() {
             Some(schedule) => schedule.changed(life, same_authority, now, chance()),
-            None => Schedule::new(life, now, chance()),
+            None => {
+                let past = Ours::of(&self.acme.parts.dir).past(&wanted.directory);
+                Schedule::new(life, past, now, chance())
+            }
         });
         self.kept = Some(wanted.clone());
     }
@@ -226,6 +230,13 @@ impl Keeper {
                 self.last_error = Some(AcmeError { at: now, message: fault.to_string() });
                 self.schedule = schedule;
             }
+        }
+        self.keep_past(wanted);
+    }
+
+    fn keep_past(&self, wanted: &Wanted) {
+        if let Some(schedule) = &self.schedule {
+            Ours::of(&self.acme.parts.dir).keep_past(&wanted.directory, schedule.past());
         }
     }
 

@@ -1,4 +1,5 @@
-//! Which certificates in `server.crt` came from an ACME server, so that nobody else's is ever written over.
+//! Which certificates in `server.crt` came from an ACME server, so that nobody else's is ever written over; and what was
+//! asked for when, so that a server is not asked more often by an agent that is started again and again.
 
 use std::fs;
 use std::io;
@@ -8,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::account::replace;
 use super::fault::Fault;
+use super::schedule::Past;
 use crate::trust::Fingerprint;
 
 const NAME: &str = "acme-certificate.json";
+const PAST: &str = "acme-attempts.json";
 /// A certificate that was issued to this agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issued {
@@ -24,14 +27,21 @@ struct Record {
     issued: Vec<Issued>,
 }
 
-/// The file that says so.
+/// The files that say so.
 pub struct Ours {
     path: PathBuf,
+    past: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Attempts {
+    directory: String,
+    past: Past,
 }
 
 impl Ours {
     pub fn of(dir: &Path) -> Self {
-        Self { path: dir.join(NAME) }
+        Self { path: dir.join(NAME), past: dir.join(PAST) }
     }
 
     /// What is known of this certificate; nothing, if it is not from an ACME server.
@@ -51,6 +61,33 @@ impl Ours {
         written
             .and_then(|text| replace(&self.path, 0o600, &text))
             .map_err(|source| self.failed("written", source))
+    }
+
+    /// What counts of earlier attempts, where the next is made at `directory`.
+    pub fn past(&self, directory: &str) -> Past {
+        let kept = match fs::read(&self.past) {
+            Ok(text) => serde_json::from_slice::<Attempts>(&text).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Past::default(),
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(kept) if kept.directory == directory => kept.past,
+            Ok(kept) => kept.past.elsewhere(),
+            Err(error) => {
+                tracing::warn!(%error, path = %self.past.display(), "earlier attempts at a certificate are not known");
+                Past::default()
+            }
+        }
+    }
+
+    /// Keeps what counts of the attempts so far.
+    pub fn keep_past(&self, directory: &str, past: &Past) {
+        let attempts = Attempts { directory: directory.to_owned(), past: past.clone() };
+        let written = serde_json::to_vec(&attempts).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|text| replace(&self.past, 0o600, &text)) {
+            // It counts for nothing more than the next start.
+            tracing::warn!(%error, path = %self.past.display(), "the attempts at a certificate cannot be kept");
+        }
     }
 
     fn read(&self) -> Result<Record, Fault> {

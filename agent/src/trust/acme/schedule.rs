@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// What a renewal may come early by, of the certificate's life: one part in this many.
 const EARLY: i32 = 20;
@@ -72,17 +73,39 @@ pub struct Schedule {
     due: Timestamp,
     /// Attempts that came to nothing since the last that did not.
     failures: u32,
+    past: Past,
+}
+
+/// What counts beyond the end of the agent: otherwise one that is started again and again would be a loop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
     /// When attempts began that are counted.
     recent: VecDeque<Timestamp>,
     /// The authority's word.
     put_off: Option<Timestamp>,
 }
 
+impl Past {
+    /// The same, for another authority.
+    #[must_use]
+    pub fn elsewhere(self) -> Self {
+        Self { put_off: None, ..self }
+    }
+}
+
 impl Schedule {
-    /// With the certificate that there is, if there is one: none is asked for at once.
-    pub fn new(life: Option<Life>, now: Timestamp, chance: u8) -> Self {
+    /// With the certificate that there is, if there is one: none is asked for at once, as far as the past lets.
+    pub fn new(life: Option<Life>, past: Past, now: Timestamp, chance: u8) -> Self {
         let due = life.map_or(now, |life| life.renewal(chance));
-        Self { life, due, failures: 0, recent: VecDeque::new(), put_off: None }
+        // What is read from a file may be anything.
+        let put_off = past.put_off.map(|until| until.min(later(now, LONGEST)));
+        let due = due.max(put_off.unwrap_or(due));
+        Self { life, due, failures: 0, past: Past { put_off, ..past } }.within_limits(now)
+    }
+
+    /// What is to be known at the next start.
+    pub fn past(&self) -> &Past {
+        &self.past
     }
 
     /// When the next attempt begins.
@@ -98,9 +121,10 @@ impl Schedule {
     /// An attempt begins.
     #[must_use]
     pub fn begun(mut self, now: Timestamp) -> Self {
-        self.recent.push_back(now);
-        while self.recent.len() > MOST {
-            self.recent.pop_front();
+        let recent = &mut self.past.recent;
+        recent.push_back(now);
+        while recent.len() > MOST {
+            recent.pop_front();
         }
         self
     }
@@ -109,8 +133,7 @@ impl Schedule {
     #[must_use]
     pub fn issued(self, life: Life, now: Timestamp, chance: u8) -> Self {
         let due = life.renewal(chance).max(later(now, SHORTEST));
-        let issued = Self { life: Some(life), due, failures: 0, put_off: None, ..self };
-        issued.within_limits(now)
+        Self { life: Some(life), due, failures: 0, past: self.past.elsewhere() }.within_limits(now)
     }
 
     /// It has come to nothing.
@@ -131,21 +154,22 @@ impl Schedule {
             Setback::Passing | Setback::Refused => None,
         };
         let due = later(now, pause).max(put_off.unwrap_or(now));
-        Self { due, failures, put_off, ..self }.within_limits(now)
+        let past = Past { put_off, ..self.past };
+        Self { due, failures, past, ..self }.within_limits(now)
     }
 
     /// Something else is wanted, so there is no reason to wait but the limits, and the authority's word if it is still
     /// the same authority.
     #[must_use]
     pub fn changed(self, life: Option<Life>, same_authority: bool, now: Timestamp, chance: u8) -> Self {
-        let put_off = self.put_off.filter(|_| same_authority);
-        let due = life.map_or(now, |life| life.renewal(chance)).max(put_off.unwrap_or(Timestamp::MIN));
-        Self { life, due, failures: 0, put_off, ..self }.within_limits(now)
+        let past = if same_authority { self.past } else { self.past.elsewhere() };
+        Self::new(life, past, now, chance)
     }
 
     fn within_limits(mut self, now: Timestamp) -> Self {
         let short = self.life.is_some_and(|life| life.length() < SHORT_LIFE);
-        let oldest = self.recent.front().copied().filter(|_| !short && self.recent.len() >= MOST);
+        let recent = &self.past.recent;
+        let oldest = recent.front().copied().filter(|_| !short && recent.len() >= MOST);
         if let Some(oldest) = oldest {
             // A clock that was set back must not make it wait for longer than the window.
             let room = later(oldest, WINDOW).min(later(now, WINDOW));
@@ -192,17 +216,17 @@ mod tests {
         assert_eq!(ninety.renewal(0), at(60 * DAY));
         let early = ninety.renewal(255);
         assert!(early < at(56 * DAY) && early > at(55 * DAY), "{early}");
-        assert_eq!(Schedule::new(Some(ninety), at(DAY), 0).due(), at(60 * DAY));
-        assert_eq!(Schedule::new(None, at(DAY), 0).due(), at(DAY));
+        assert_eq!(Schedule::new(Some(ninety), Past::default(), at(DAY), 0).due(), at(60 * DAY));
+        assert_eq!(Schedule::new(None, Past::default(), at(DAY), 0).due(), at(DAY));
         // One that ran out while the agent was not running.
-        assert!(Schedule::new(Some(ninety), at(100 * DAY), 0).due() < at(100 * DAY));
-        let schedule = Schedule::new(None, at(0), 0).begun(at(0)).issued(ninety, at(5), 0);
+        assert!(Schedule::new(Some(ninety), Past::default(), at(100 * DAY), 0).due() < at(100 * DAY));
+        let schedule = Schedule::new(None, Past::default(), at(0), 0).begun(at(0)).issued(ninety, at(5), 0);
         assert_eq!((schedule.due(), schedule.failures()), (at(60 * DAY), 0));
     }
 
     #[test]
     fn pauses_double_and_are_longer_where_the_authority_said_no() {
-        let none = Schedule::new(None, at(0), 0);
+        let none = Schedule::new(None, Past::default(), at(0), 0);
         assert_eq!(pauses(none.clone(), Setback::Passing, 11)[..5], [10, 20, 40, 80, 160]);
         assert_eq!(pauses(none.clone(), Setback::Passing, 11)[9..], [3600, 3600]);
         let refused = pauses(none.clone(), Setback::Refused, 10);
@@ -219,39 +243,44 @@ mod tests {
 
     #[test]
     fn what_lives_for_seconds_is_tried_again_within_seconds() {
-        let short = Schedule::new(Some(life(0, 12)), at(0), 0);
+        let short = Schedule::new(Some(life(0, 12)), Past::default(), at(0), 0);
         assert_eq!(short.due(), at(8));
         assert_eq!(pauses(short, Setback::Refused, 4), [1, 2, 2, 2]);
         // However short, it is no loop.
-        let shortest = Schedule::new(None, at(0), 0).issued(life(0, 1), at(0), 255);
+        let shortest = Schedule::new(None, Past::default(), at(0), 0).issued(life(0, 1), at(0), 255);
         assert!(shortest.due() >= at(1));
-        let over = Schedule::new(None, at(0), 0).issued(life(10, 0), at(10), 255);
+        let over = Schedule::new(None, Past::default(), at(0), 0).issued(life(10, 0), at(10), 255);
         assert!(over.due() >= at(11));
     }
 
     #[test]
     fn an_authority_that_says_when_is_not_asked_before() {
-        let schedule = Schedule::new(None, at(0), 0).begun(at(0));
+        let schedule = Schedule::new(None, Past::default(), at(0), 0).begun(at(0));
         let put_off = schedule.failed(Setback::PutOff(at(7200)), at(0), 255);
         assert_eq!(put_off.due(), at(7200));
         // Not even when the settings change, unless they name another one.
         assert_eq!(put_off.clone().changed(None, true, at(60), 0).due(), at(7200));
-        assert_eq!(put_off.changed(None, false, at(60), 0).due(), at(60));
-        let absurd = Schedule::new(None, at(0), 0).failed(Setback::PutOff(Timestamp::MAX), at(0), 0);
+        assert_eq!(put_off.clone().changed(None, false, at(60), 0).due(), at(60));
+        let again = Schedule::new(None, put_off.past().clone(), at(90), 0);
+        assert_eq!(again.due(), at(7200), "nor when the agent is started again");
+        let absurd =
+            Schedule::new(None, Past::default(), at(0), 0).failed(Setback::PutOff(Timestamp::MAX), at(0), 0);
         assert_eq!(absurd.due(), at(7 * DAY));
-        let past = Schedule::new(None, at(0), 0).failed(Setback::PutOff(at(-9)), at(0), 0);
+        let past = Schedule::new(None, Past::default(), at(0), 0).failed(Setback::PutOff(at(-9)), at(0), 0);
         assert_eq!(past.due(), at(300));
     }
 
     #[test]
     fn changes_act_at_once_until_there_were_too_many() {
-        let mut schedule = Schedule::new(None, at(0), 0);
+        let mut schedule = Schedule::new(None, Past::default(), at(0), 0);
         for second in 0..20 {
             assert_eq!(schedule.due(), at(second));
             schedule = schedule.begun(at(second)).failed(Setback::Refused, at(second), 0);
             schedule = schedule.changed(None, true, at(second + 1), 0);
         }
         assert_eq!(schedule.due(), at(3600), "an hour after the first of them");
+        let again = Schedule::new(None, schedule.past().clone(), at(30), 0);
+        assert_eq!(again.due(), at(3600), "a start is no way round it");
         // A clock that was set back holds it up for an hour at most.
         assert_eq!(schedule.clone().changed(None, true, at(-DAY), 0).due(), at(3600 - DAY));
         let short = schedule.changed(Some(life(0, 60)), true, at(50), 0);
