@@ -49,8 +49,10 @@ impl Server {
         })
     }
 
-    /// Has `answer` answer each HTTP request, a connection each: it is given the head, and the body has been read.
-    pub fn scripted(answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    /// Has `answer` answer each HTTP request, a connection each: it is given the head, in lower case, and the body.
+    pub fn scripted(
+        answer: impl Fn(&str, &[u8], &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self::start(move |mut socket| {
             let mut head = Vec::new();
             let mut byte = [0];
@@ -59,8 +61,9 @@ impl Server {
             }
             let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            io::copy(&mut (&socket).take(length.unwrap_or(0)), &mut io::sink())?;
-            answer(&head, &mut socket)
+            let mut body = Vec::new();
+            (&socket).take(length.unwrap_or(0)).read_to_end(&mut body)?;
+            answer(&head, &body, &mut socket)
         })
     }
 

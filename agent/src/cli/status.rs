@@ -153,8 +153,7 @@ fn renewed(acme: &AcmeStatus) -> String {
     let next = acme.next_attempt.map(|at| format!("{at:.0}")).unwrap_or_default();
     match acme.state {
         AcmeState::Off => format!("off: {note}"),
-        AcmeState::Incomplete => format!("not asked: {note}"),
-        AcmeState::Blocked => format!("not asked: {note}"),
+        AcmeState::Incomplete | AcmeState::Blocked => format!("not asked: {note}"),
         AcmeState::Waiting => format!("asked for the next certificate at {next}"),
         AcmeState::Asking => format!("asked now: {note}"),
         AcmeState::Failing => {

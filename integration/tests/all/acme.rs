@@ -12,6 +12,7 @@ use integration::{
 use serde_json::Value;
 
 mod faults;
+mod issued;
 
 const DOMAIN: &str = "east.example";
 

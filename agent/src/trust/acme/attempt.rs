@@ -132,10 +132,8 @@ impl<'a> Attempt<'a> {
                 AuthorizationStatus::Pending => {}
                 other => return Err(self.unproven(format!("its authorization is {other:?} already"))),
             }
-            let offered = || -> Vec<String> {
-                authorization.challenges.iter().map(|challenge| format!("{:?}", challenge.r#type)).collect()
-            };
-            let offered = plain(&offered().join(", "));
+            let offered = authorization.challenges.iter().map(|challenge| format!("{:?}", challenge.r#type));
+            let offered = plain(&offered.collect::<Vec<_>>().join(", "));
             let Some(mut challenge) = authorization.challenge(self.wanted.method.challenge_type()) else {
                 let Wanted { domain, method, .. } = self.wanted;
                 return Err(Fault::NotOffered { domain: domain.clone(), challenge: method.name(), offered });
@@ -157,7 +155,6 @@ impl<'a> Attempt<'a> {
             });
             challenge.set_ready().await.map_err(fault)?;
         }
-        drop(authorizations);
         if proofs.is_empty() && order.state().status == OrderStatus::Ready {
             return Ok(());
         }

@@ -131,12 +131,11 @@ impl Keeper {
         if !self.kept.as_ref().is_some_and(same) {
             (self.obtained, self.last_error) = (None, None);
         }
-        self.schedule = Some(match self.schedule.take() {
-            Some(schedule) => schedule.changed(life, same_authority, now, chance()),
-            None => {
-                let past = Ours::of(&self.acme.parts.dir).past(&wanted.directory);
-                Schedule::new(life, past, now, chance())
-            }
+        self.schedule = Some(if let Some(schedule) = self.schedule.take() {
+            schedule.changed(life, same_authority, now, chance())
+        } else {
+            let past = Ours::of(&self.acme.parts.dir).past(&wanted.directory);
+            Schedule::new(life, past, now, chance())
         });
         self.kept = Some(wanted.clone());
     }

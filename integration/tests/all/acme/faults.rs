@@ -13,7 +13,7 @@ use super::{set, status, wait_acme};
 
 /// A server that has a fault at each path, and counts what is signed and sent to it.
 fn faulty(signed: Arc<AtomicUsize>) -> Server {
-    Server::scripted(move |head, socket| {
+    Server::scripted(move |head, _, socket| {
         let mut words = head.split_whitespace();
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
