@@ -124,6 +124,32 @@ pub const CASES: &[Case] = &[
             assert!(years.status.success(), "it is valid for ten years");
         }
     }),
+    ("pki-022", |_| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name).to_str().expect("it is UTF-8").to_owned();
+        for arguments in
+            [["ca", "initialize", "mycluster"], ["ca", "create-control-certificate", "127.0.0.1"]]
+        {
+            Operator::new().run_in(folder.path(), &arguments).success();
+        }
+        let (certificate, key) = (path("control-127.0.0.1.crt"), path("control-127.0.0.1.key"));
+        let arguments = ["--server-cert", certificate.as_str(), "--server-key", key.as_str()];
+        let mut agent = Agent::prepare("east").arguments(&arguments);
+        agent.launch();
+        agent.wait_ready();
+        let add = |ca: Option<&str>| {
+            let operator = Operator::new();
+            if let Some(ca) = ca {
+                std::fs::copy(ca, operator.config_dir().join("client.ca")).expect("a file");
+            }
+            let token = operator.run_on(&agent, &["trust", "add", "--name", "laptop", "--quiet"]).success();
+            // The one line that is typed is the token: an answer to a question about the certificate it is not.
+            operator.run_with(Path::new("."), &["remote", "add", "east", &agent.address()], &token.stdout)
+        };
+        let known = add(Some(&path("cluster.crt"))).success();
+        assert!(!known.stderr.contains("ok (y/n"), "{}", known.stderr);
+        assert!(add(None).exits(1).stderr.contains("ok (y/n"));
+    }),
 ];
 
 /// An agent in PKI mode.
