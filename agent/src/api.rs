@@ -31,12 +31,14 @@ use crate::trust::acme::Acme;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::oidc::Logins;
 use crate::trust::server_identity::ServerIdentity;
 use crate::trust::{Caller, Who};
 use crate::tunnel::Sessions;
 
 use listener::doors::Doors;
 
+mod callers;
 pub mod control;
 pub mod listener;
 pub mod lxd;
@@ -72,6 +74,8 @@ pub struct ApiParts {
     pub store: Arc<dyn Store>,
     pub identities: Arc<Identities>,
     pub clients: Arc<Clients>,
+    /// Those whom the identity provider vouches for.
+    pub logins: Arc<Logins>,
     /// Redemptions that failed.
     pub failures: Failures,
     pub sessions: Arc<Sessions>,
@@ -122,15 +126,20 @@ impl ApiState {
 
     /// Who `caller` is by now: for what outlives the request that it was looked up for.
     pub fn now(&self, caller: &Caller) -> Caller {
+        let anonymous = || Who::Anonymous { certificate: caller.fingerprint() };
         let who = match (&caller.shown, caller.id(), &caller.who) {
+            // Its rights are those of its session.
+            _ if caller.origin.session.is_some() => {
+                let session = caller.origin.session.as_ref();
+                session
+                    .and_then(|session| self.identities.caller_by_session(session))
+                    .unwrap_or_else(anonymous)
+            }
             // Known by its certificate, so what its authority says counts as well.
             (Some(shown), ..) if caller.fingerprint() == Some(shown.fingerprint) => {
                 self.identities.caller_showing(shown)
             }
-            (_, Some(id), _) => self
-                .identities
-                .caller_by_id(&id)
-                .unwrap_or(Who::Anonymous { certificate: caller.fingerprint() }),
+            (_, Some(id), _) => self.identities.caller_by_id(&id).unwrap_or_else(anonymous),
             (_, None, who) => who.clone(),
         };
         Caller { who, origin: caller.origin, shown: caller.shown.clone() }

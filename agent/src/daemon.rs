@@ -7,6 +7,7 @@ mod descriptors;
 mod fault;
 mod floors;
 pub mod logging;
+mod login;
 pub mod options;
 mod place;
 mod router;

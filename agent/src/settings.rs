@@ -28,6 +28,7 @@ pub use addresses::Addresses;
 pub use config::{Config, ConfigError};
 pub use expiry::{DEFAULT_TOKEN_EXPIRY, ExpiryError, expiry};
 pub use listen::{DEFAULT_PORT, Listen};
+pub use login::is_secret;
 
 /// How long a broken watch is left before it is begun again.
 const RETRY: Duration = Duration::from_millis(500);

@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::ApiState;
+use super::callers::Callers;
 use super::request::Connection;
 use crate::task::Tasks;
 use crate::trust::acme::challenge::ALPN_ACME;
@@ -53,6 +54,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Api {
     state: ApiState,
     app: Router,
+    callers: Arc<Callers>,
 }
 
 struct Network {
@@ -65,7 +67,12 @@ struct Network {
 
 impl Api {
     pub fn new(state: ApiState) -> Self {
-        Self { app: super::router(state.clone()), state }
+        let callers = Arc::new(Callers {
+            identities: state.identities.clone(),
+            logins: state.logins.clone(),
+            failures: state.failures.clone(),
+        });
+        Self { app: super::router(state.clone()), state, callers }
     }
 
     /// Serves the network until the tasks end, beginning with `listener`. `router` serves what arrives on links.
@@ -102,7 +109,7 @@ impl Api {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
         let (app, state) = (self.app.clone(), &self.state);
-        http::serve(app, &state.identities, &state.tasks, stream, connection, stranger).await;
+        http::serve(app, &self.callers, &state.tasks, stream, connection, stranger).await;
     }
 
     fn tasks(&self) -> &Tasks {
@@ -189,7 +196,7 @@ impl Network {
             let origin = Origin { address: Some(from), ..Origin::default() };
             self.api.state.clients.arrive(shown, origin, jiff::Timestamp::now()).await;
         }
-        let connection = Connection::Network { from, certificate: shown, bearer: OnceLock::new() };
+        let connection = Connection::Network { from, certificate: shown, credential: OnceLock::new() };
         self.api.serve(stream, connection, Some(stranger)).await;
         Ok(())
     }

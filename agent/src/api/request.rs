@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 use rustls_pki_types::CertificateDer;
@@ -19,12 +19,13 @@ use schema::diagnostic::secret::without_tokens;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::callers::{Brought, Callers};
 use super::pace::{self, Paced};
 use super::surface::{Surface, shape};
 use crate::trust::identity::Identities;
 use crate::trust::shown::Shown;
 use crate::trust::{Caller, Fingerprint, Origin, Who};
-use crate::wire::token::{Secret, SecretDigest};
+use crate::wire::token::SecretDigest;
 
 /// The header that tells a request's id, as the log has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,9 +42,18 @@ pub enum Connection {
     /// The unix socket, from a process of this user.
     Local { uid: u32 },
     /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
-    Network { from: SocketAddr, certificate: Option<Arc<Shown>>, bearer: OnceLock<SecretDigest> },
+    Network { from: SocketAddr, certificate: Option<Arc<Shown>>, credential: OnceLock<Credential> },
     /// A stream of a session with a linked cluster.
     Link { peer: Fingerprint },
+}
+
+/// What else than a certificate was shown over a connection, and was good then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A bearer's token.
+    Bearer(SecretDigest),
+    /// A session of somebody whom the identity provider vouches for.
+    Session(Uuid),
 }
 
 impl Connection {
@@ -65,34 +75,21 @@ impl Connection {
     pub fn known(&self, identities: &Identities) -> Who {
         let who = self.caller(identities);
         match (&who, self) {
-            (Who::Anonymous { .. }, Connection::Network { bearer, .. }) => {
-                bearer.get().and_then(|digest| identities.caller_by_bearer(digest)).unwrap_or(who)
+            (Who::Anonymous { .. }, Connection::Network { credential, .. }) => {
+                let by_credential = match credential.get() {
+                    Some(Credential::Bearer(digest)) => identities.caller_by_bearer(digest),
+                    Some(Credential::Session(session)) => identities.caller_by_session(session),
+                    None => None,
+                };
+                by_credential.unwrap_or(who)
             }
             _ => who,
         }
     }
 
-    /// Whether a bearer's token was shown over it, and was good then.
-    pub fn has_bearer(&self) -> bool {
-        matches!(self, Connection::Network { bearer, .. } if bearer.get().is_some())
-    }
-
-    /// Who a request is from that brings a bearer's token: nobody, if the token is not good. Whoever has shown a
-    /// certificate that is trusted is known by that.
-    fn bearer(&self, identities: &Identities, headers: &HeaderMap) -> Option<Result<Who, ()>> {
-        let Connection::Network { bearer, .. } = self else { return None };
-        let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, token) = text.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let digest = Secret::new(token.trim().to_owned()).digest();
-        let who = identities.caller_by_bearer(&digest).ok_or(());
-        if who.is_ok() {
-            // The first is what the connection is known by; each request brings its own.
-            let _ = bearer.set(digest);
-        }
-        Some(who)
+    /// Whether it is known by more than a certificate.
+    pub fn has_credential(&self) -> bool {
+        matches!(self, Connection::Network { credential, .. } if credential.get().is_some())
     }
 
     /// Where it comes from, if that is a place on the network.
@@ -119,21 +116,25 @@ impl Connection {
 
 /// Serves one request of `connection` with `app`.
 pub(super) async fn observe(
-    identities: &Identities,
+    callers: &Callers,
     app: Router,
     connection: Arc<Connection>,
     mut request: Request,
 ) -> Response {
     let id = request_id();
     let begun = Instant::now();
-    let origin = Origin { request: id, address: connection.address() };
-    let mut who = connection.caller(identities);
-    let mut refused = false;
-    if matches!(who, Who::Anonymous { .. })
-        && let Some(bearer) = connection.bearer(identities, request.headers())
-    {
-        refused = bearer.is_err();
-        who = bearer.unwrap_or(who);
+    let mut origin = Origin { request: id, address: connection.address(), session: None };
+    let mut who = connection.caller(&callers.identities);
+    let (mut refused, mut kept) = (None, None);
+    if matches!(who, Who::Anonymous { .. }) {
+        match callers.look(&connection, request.headers(), origin).await {
+            Brought::Nothing => {}
+            Brought::Known { who: known, session, cookie } => {
+                (who, kept) = (known, cookie);
+                origin.session = session;
+            }
+            Brought::Refused(error) => refused = Some(error),
+        }
     }
     let node = match &who {
         Who::Node { id, .. } => Some(format!(
@@ -160,10 +161,10 @@ pub(super) async fn observe(
     request.extensions_mut().insert(connection);
 
     let served = async {
-        if refused || node.is_some() {
-            surface.error(StatusCode::FORBIDDEN, node)
-        } else {
-            shape(surface, request, app).await
+        match (refused, node) {
+            (Some(error), _) => surface.refusal(error),
+            (None, Some(node)) => surface.error(StatusCode::FORBIDDEN, Some(node)),
+            (None, None) => shape(surface, request, app).await,
         }
     };
     let answer = AssertUnwindSafe(served).catch_unwind().instrument(span.clone());
@@ -188,6 +189,7 @@ pub(super) async fn observe(
     if let Ok(id) = HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer())) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    callers.finish(&mut response, matches!(named.who, Who::Anonymous { .. }), kept);
     let status = response.status();
     // Whoever is trusted and only looks, changes nothing: such lines would bury those that matter, and cost as much
     // as the answer.

@@ -32,6 +32,22 @@ impl Surface {
         if lxd { Surface::Lxd } else { Surface::Ours }
     }
 
+    /// A refusal of whoever asks, before what is asked is looked at.
+    pub(super) fn refusal(self, error: LxdError) -> Response {
+        match self {
+            Surface::Lxd => error.into_response(),
+            Surface::Ours => {
+                let retry_after = error.retry_after;
+                let mut response = self.error(error.status, Some(error.message));
+                if let Some(after) = retry_after {
+                    let seconds = HeaderValue::from(after.as_secs().max(1));
+                    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                }
+                response
+            }
+        }
+    }
+
     pub(super) fn error(self, status: StatusCode, message: Option<String>) -> Response {
         match self {
             Surface::Lxd => {
@@ -47,7 +63,10 @@ impl Surface {
             }
             Surface::Ours => {
                 let code = match status {
+                    StatusCode::UNAUTHORIZED => "unauthorized",
                     StatusCode::FORBIDDEN => "forbidden",
+                    StatusCode::TOO_MANY_REQUESTS => "too_many",
+                    StatusCode::SERVICE_UNAVAILABLE => "unavailable",
                     StatusCode::NOT_FOUND => "not_found",
                     StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
                     StatusCode::PAYLOAD_TOO_LARGE => "too_large",

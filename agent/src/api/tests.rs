@@ -26,6 +26,7 @@ use crate::trust::certificate::KeyPair;
 use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::trust::server_identity::ServerIdentity;
 use crate::tunnel::{self, Incoming, Session, connect, tls};
+use crate::web::Web;
 use crate::wire::link::StreamHeader;
 use crate::wire::status::Status;
 
@@ -114,6 +115,7 @@ impl Served {
             doors: Doors::new(false, Vec::new(), addresses.clone()),
             projects: Projects::start(store.clone(), audit, &tasks).await.unwrap(),
             store,
+            logins: Logins::new(Web::new().unwrap(), identities.clone(), clients.clone(), tasks.clone()),
             identities,
             clients,
             sessions,

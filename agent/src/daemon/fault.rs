@@ -18,6 +18,7 @@ use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
 use crate::trust::certificate::CertificateError;
 use crate::trust::pki::AuthorityError;
+use crate::web::WebError;
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum DaemonError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Project(#[from] ProjectError),
+    #[error(transparent)]
+    Web(#[from] WebError),
     #[error(transparent)]
     Pools(#[from] PoolError),
     #[error("{} could not be opened: {source}", path.display())]

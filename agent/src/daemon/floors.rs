@@ -7,6 +7,7 @@ use schema::name::ClusterName;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
+use super::login;
 use super::place::Place;
 use crate::api::listener::doors::Doors;
 use crate::api::lxd::attempt::Failures;
@@ -30,9 +31,11 @@ use crate::trust::acme::{Acme, AcmeParts};
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::oidc::Logins;
 use crate::trust::pki::{AskUnknowns, Pki, Unknowns};
 use crate::trust::server_identity::ServerIdentity;
 use crate::tunnel::Sessions;
+use crate::web::Web;
 
 /// What every floor stands on.
 pub(super) struct Ground {
@@ -112,9 +115,12 @@ pub(super) async fn build(
         audit: audit.clone(),
         tasks: tasks.clone(),
     });
+    let logins = Logins::new(Web::new()?, identities.clone(), clients.clone(), tasks.clone());
+    login::follow(&logins, &settings, &tasks);
     Ok(ApiState::from(ApiParts {
         failures: Failures::new(audit.clone()),
         clients,
+        logins,
         name,
         identity,
         server,

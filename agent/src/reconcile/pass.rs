@@ -54,7 +54,7 @@ pub async fn pass(parts: &ReconcileParts) -> Outcome {
     };
     let uid = rustix::process::geteuid().as_raw();
     // The folder is the administrator's word: who may write there may do all that he may.
-    let origin = Origin { request: uuid::Uuid::new_v4(), address: None };
+    let origin = Origin { request: uuid::Uuid::new_v4(), address: None, session: None };
     let administrator = Caller { who: Who::Local { uid }, origin, shown: None };
     let permit = |entity| decide(&administrator, Entitlement::CanEdit, entity, &parts.identities.policy());
     let mut outcome = Outcome::of(WatchState::Applied, Vec::new());

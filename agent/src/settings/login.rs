@@ -1,5 +1,7 @@
 //! The keys of logins that an identity provider vouches for (OpenID Connect), as LXD names them.
 
+use std::collections::BTreeMap;
+
 use http::Uri;
 use jiff::SignedDuration;
 
@@ -41,6 +43,29 @@ impl Config {
                 .unwrap_or(DEFAULT_SESSION_EXPIRY),
         })
     }
+}
+
+impl Config {
+    /// The name of the identity provider, be it of use already or not.
+    pub fn oidc_issuer(&self) -> Option<&str> {
+        self.entries().get(ISSUER).map(String::as_str)
+    }
+
+    /// What somebody must know who is to log in: no secret, and told to everybody (LXD does so).
+    pub fn public_login(&self) -> Option<BTreeMap<&'static str, String>> {
+        let oidc = self.oidc()?;
+        let client = match oidc.device_client_id {
+            Some(id) => (DEVICE_CLIENT_ID, id),
+            None => (CLIENT_ID, oidc.client_id),
+        };
+        let audience = oidc.audience.map(|audience| (AUDIENCE, audience));
+        Some([(ISSUER, oidc.issuer), client].into_iter().chain(audience).collect())
+    }
+}
+
+/// Whether a key's value is shown to nobody.
+pub fn is_secret(key: &str) -> bool {
+    key == CLIENT_SECRET
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -73,6 +73,14 @@ impl Attempts {
         Verdict::Answer { after: DELAY * (in_a_row + 1) }
     }
 
+    /// How long `address` must wait before another failure of its is answered, if it must; nothing is counted.
+    pub fn must_wait(&self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
+        let count = self.counts.get(&address.map_or(Source::Others, Source::of))?;
+        let outstanding = count.until.saturating_duration_since(now);
+        let most = INTERVAL * (BURST - 1);
+        (outstanding > most).then(|| outstanding.saturating_sub(most))
+    }
+
     fn room(&mut self, source: Source, now: Instant) -> Source {
         if self.counts.len() < MOST || self.counts.contains_key(&source) {
             return source;
@@ -118,6 +126,8 @@ mod tests {
         // Being turned away does not count: the wait that was told is enough.
         assert!(answered(attempts.failed(from, now + INTERVAL)));
         assert!(!answered(attempts.failed(from, now + INTERVAL)));
+        assert_eq!(attempts.must_wait(from, now + INTERVAL), Some(INTERVAL));
+        assert_eq!(attempts.must_wait(from, now + INTERVAL * 2), None);
         assert!(answered(attempts.failed(Some("192.0.2.2".parse().unwrap()), now)));
         assert_eq!(attempts.failed(from, now + INTERVAL * 20), Verdict::Answer { after: DELAY });
     }

@@ -30,6 +30,8 @@ pub struct Origin {
     pub request: Uuid,
     /// Where from; `None` for the unix socket and for streams of a link.
     pub address: Option<SocketAddr>,
+    /// The login that it belongs to, of somebody whom the identity provider vouches for.
+    pub session: Option<Uuid>,
 }
 
 /// Who is calling, as established by the connection and looked up anew for each request.
@@ -73,7 +75,11 @@ impl From<Who> for Caller {
 impl Caller {
     /// The machine's own administrator, or the agent itself on his behalf.
     pub const fn local(uid: u32) -> Self {
-        Self { who: Who::Local { uid }, origin: Origin { request: Uuid::nil(), address: None }, shown: None }
+        Self {
+            who: Who::Local { uid },
+            origin: Origin { request: Uuid::nil(), address: None, session: None },
+            shown: None,
+        }
     }
 }
 

@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::strangers::{Stranger, evicted};
+use crate::api::callers::Callers;
 use crate::api::request::{Connection, observe};
 use crate::task::Tasks;
 use crate::trust::Who;
-use crate::trust::identity::Identities;
 
 /// How long the head of a request may take, and the pause before it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ const PATIENCE: Patience = Patience { stays: Duration::from_secs(120), leaves: D
 
 pub(super) async fn serve<S>(
     app: Router,
-    identities: &Arc<Identities>,
+    callers: &Arc<Callers>,
     tasks: &Tasks,
     stream: S,
     connection: Connection,
@@ -46,13 +46,13 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    serve_with(PATIENCE, app, identities, tasks, stream, connection, stranger).await;
+    serve_with(PATIENCE, app, callers, tasks, stream, connection, stranger).await;
 }
 
 async fn serve_with<S>(
     patience: Patience,
     app: Router,
-    identities: &Arc<Identities>,
+    callers: &Arc<Callers>,
     tasks: &Tasks,
     stream: S,
     connection: Connection,
@@ -61,16 +61,16 @@ async fn serve_with<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let connection = Arc::new(connection);
+    let identities = &callers.identities;
     let mut changed = identities.changed();
     let mut known = connection.known(identities);
     stranger.take_if(|_| known.is_trusted());
     let service = {
-        let (connection, identities) = (Arc::clone(&connection), Arc::clone(identities));
+        let (connection, callers) = (Arc::clone(&connection), Arc::clone(callers));
         service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let (app, connection, identities) =
-                (app.clone(), Arc::clone(&connection), Arc::clone(&identities));
+            let (app, connection, callers) = (app.clone(), Arc::clone(&connection), Arc::clone(&callers));
             async move {
-                let answer = observe(&identities, app, connection, request.map(Body::new)).await;
+                let answer = observe(&callers, app, connection, request.map(Body::new)).await;
                 Ok::<_, Infallible>(answer)
             }
         })
@@ -129,7 +129,7 @@ async fn serve_with<S>(
             // The sender lives as long as the identities do, and those outlive their connections.
             Ok(()) = changed.changed() => {
                 let now = connection.known(identities);
-                let bearer_gone = connection.has_bearer() && !now.is_trusted();
+                let bearer_gone = connection.has_credential() && !now.is_trusted();
                 if cut.is_none() && (bearer_gone || lost(&known, &now)) {
                     tracing::info!(caller = %known, "the caller is trusted no more; its connection is cut");
                     cut = Some(Instant::now() + LAST_ANSWER);
@@ -164,22 +164,37 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+    use crate::api::lxd::attempt::Failures;
+    use crate::audit::Audit;
     use crate::store::sqlite::SqliteStore;
+    use crate::trust::certificate::KeyPair;
+    use crate::trust::client_token::Clients;
+    use crate::trust::cluster_identity::ClusterIdentity;
+    use crate::trust::identity::Identities;
+    use crate::trust::oidc::Logins;
+    use crate::trust::server_identity::ServerIdentity;
+    use crate::web::Web;
 
     #[tokio::test]
     async fn a_stranger_that_does_not_read_its_answer_is_cut_all_the_same() {
         let tasks = Tasks::new();
         let identities = Identities::start(SqliteStore::scratch(), &tasks).await.unwrap();
+        let (audit, store) = (Audit::none(), SqliteStore::scratch());
+        let cluster = KeyPair::generate("east", &[]).unwrap();
+        let server = ServerIdentity::of_cluster(ClusterIdentity::new(Arc::new(cluster)).unwrap());
+        let clients = Arc::new(Clients::new(store, identities.clone(), server, audit.clone()));
+        let logins = Logins::new(Web::new().unwrap(), identities.clone(), clients, tasks.clone());
+        let callers = Arc::new(Callers { identities, logins, failures: Failures::new(audit) });
         let app = Router::new().fallback(|| async { "x".repeat(1 << 20) });
         let (here, mut there) = tokio::io::duplex(1024);
         let connection = Connection::Network {
             from: ([127, 0, 0, 1], 1).into(),
             certificate: None,
-            bearer: OnceLock::new(),
+            credential: OnceLock::new(),
         };
         there.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let patience = Patience { stays: Duration::from_millis(50), leaves: Duration::from_millis(50) };
-        let serving = serve_with(patience, app, &identities, &tasks, here, connection, None);
+        let serving = serve_with(patience, app, &callers, &tasks, here, connection, None);
         let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
         assert!(ended.is_ok(), "it may stay for ever");
     }

@@ -1,8 +1,8 @@
 //! Failed redemptions: counted by address, delayed, logged. A token that is right never comes here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -20,6 +20,8 @@ pub struct Failures {
 }
 
 impl Failures {
+    pub const TOO_MANY: &str = "Too many failed attempts to use a trust token; try again later";
+
     pub fn new(audit: Arc<Audit>) -> Self {
         Self { attempts: Arc::default(), audit }
     }
@@ -47,10 +49,15 @@ impl Failures {
                 if refused.is_power_of_two() {
                     tracing::warn!(endpoint, ?address, refused, "too many wrong tokens");
                 }
-                let message = "Too many failed attempts to use a trust token; try again later";
-                LxdError::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(retry_after)
+                LxdError::new(StatusCode::TOO_MANY_REQUESTS, Self::TOO_MANY).retry_after(retry_after)
             }
         }
+    }
+
+    /// How long somebody who was wrong too often is to wait.
+    pub fn must_wait(&self, address: Option<SocketAddr>) -> Option<Duration> {
+        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.must_wait(address.map(|address| address.ip()), Instant::now())
     }
 
     fn count(&self, address: Option<IpAddr>) -> Verdict {

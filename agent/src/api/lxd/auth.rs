@@ -14,6 +14,7 @@ use crate::trust::{Access, Caller, Who};
 mod existing;
 mod group;
 mod identity;
+mod oidc_session;
 mod permission;
 mod proposed;
 mod provider_group;
@@ -22,6 +23,7 @@ pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(group::router())
         .merge(identity::router())
+        .merge(oidc_session::router())
         .merge(permission::router())
         .merge(provider_group::router())
 }

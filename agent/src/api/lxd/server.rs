@@ -24,6 +24,7 @@ use remembered::Basis;
 
 /// What clients may count on, by LXD's names. Only what works is named.
 const EXTENSIONS: &[&str] = &[
+    "auth_oidc_sessions",
     "certificate_token",
     "certificate_project",
     "etag",
@@ -31,6 +32,8 @@ const EXTENSIONS: &[&str] = &[
     "event_lifecycle_name_and_project",
     "event_lifecycle_requestor_address",
     "event_project",
+    "oidc",
+    "oidc_scopes",
     "operation_description",
     "operation_requestor",
     "patch",
@@ -62,6 +65,7 @@ async fn show(
         server: state.name.clone(),
         edits: state.permit(&caller, Entitlement::CanEdit, Entity::Server).is_ok(),
         trusted,
+        logins: state.logins.is_usable(),
         client_certificate: connection.certificate().is_some(),
         method: caller.method().filter(|_| trusted),
         name: trusted.then(|| caller.username()),
@@ -72,22 +76,39 @@ async fn show(
 fn answer(basis: &Basis) -> Response {
     let entries = basis.settings.entries();
     let info = ServerInfo {
-        config: basis.edits.then(|| {
-            let entries = entries.iter();
-            entries.map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>()
-        }),
+        config: if basis.edits {
+            Some(shown(entries.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
+        } else {
+            basis
+                .settings
+                .public_login()
+                .map(|public| shown(public.iter().map(|(key, value)| (*key, value.as_str()))))
+        },
         api_extensions: EXTENSIONS.iter().copied().map(Text::Borrowed).collect(),
         api_status: "stable".into(),
         api_version: "1.0".into(),
         auth: if basis.trusted { "trusted" } else { "untrusted" }.into(),
         public: false,
-        auth_methods: vec!["tls".into(), "bearer".into()],
+        auth_methods: if basis.logins {
+            vec!["tls".into(), "bearer".into(), "oidc".into()]
+        } else {
+            vec!["tls".into(), "bearer".into()]
+        },
         client_certificate: basis.client_certificate,
         auth_user_name: basis.name.clone(),
         auth_user_method: basis.method.map(Into::into),
         environment: basis.trusted.then(|| environment(basis)),
     };
     if basis.edits { etag::put(sync(info), entries) } else { sync(info) }
+}
+
+/// Settings as they are shown: of a secret, that there is one (LXD: hidden values).
+fn shown<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
+    let shown = entries.map(|(key, value)| {
+        let value = if crate::settings::is_secret(key) { settings::HIDDEN } else { value };
+        (key.to_owned(), Value::from(value))
+    });
+    shown.collect()
 }
 
 fn environment(basis: &Basis) -> Environment {

@@ -160,19 +160,30 @@ impl Clients {
         Ok(())
     }
 
+    /// Ends every session: who vouched for them has no say any more.
+    pub async fn end_every_session(&self, by: &impl Permission, now: Timestamp) -> Result<(), ClientError> {
+        let all: Vec<Uuid> = self.identities.sessions(|sessions| sessions.all().map(|(id, _)| *id).collect());
+        self.end(Actor::from(by.caller()), all, now).await
+    }
+
     /// Forgets sessions whose time is over, which also ends their connections.
     pub(super) async fn prune_sessions(&self, now: Timestamp) -> Result<(), ClientError> {
         let over: Vec<Uuid> = self.identities.sessions(|sessions| {
             let over = sessions.all().filter(|(_, session)| session.expires_at <= now);
             over.map(|(id, _)| *id).collect()
         });
-        if over.is_empty() {
+        self.end(Actor::agent(), over, now).await
+    }
+
+    async fn end(&self, by: Actor, sessions: Vec<Uuid>, now: Timestamp) -> Result<(), ClientError> {
+        if sessions.is_empty() {
             return Ok(());
         }
-        let ops = over.iter().map(|session| Op::Delete { key: keys::oidc_session(session) }).collect();
+        let ops = sessions.iter().map(|session| Op::Delete { key: keys::oidc_session(session) }).collect();
         let revision = self.store.commit(Txn { guards: Vec::new(), ops }).await?;
-        for session in over {
-            let told = Record::new(Actor::agent(), Action::OidcSessionDeleted, now).at(revision);
+        self.identities.sessions_seen(revision).await;
+        for session in sessions {
+            let told = Record::new(by.clone(), Action::OidcSessionDeleted, now).at(revision);
             self.audit.record(told.on(format!("/1.0/auth/oidc-sessions/{session}")));
         }
         Ok(())

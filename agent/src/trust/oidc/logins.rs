@@ -109,8 +109,8 @@ impl Logins {
     }
 
     /// Asks a provider that is about to be set whether it is one.
-    pub async fn try_provider(&self, config: &OidcConfig) -> Result<Discovered, DiscoveryError> {
-        discover(&self.web, &config.issuer).await
+    pub async fn try_provider(&self, issuer: &str) -> Result<Discovered, DiscoveryError> {
+        discover(&self.web, issuer).await
     }
 
     /// Has logins be judged by this provider from now on, or by none. `found` is what it said when it was tried.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// An auth group, as GET shows it and as POST, PUT and PATCH take it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,23 @@ pub struct IdentityProviderGroup {
 impl IdentityProviderGroup {
     /// Every key that a body may have.
     pub const KEYS: &[&str] = &["name", "groups", "access_entitlements"];
+}
+
+/// A login of somebody whom the identity provider vouches for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OidcSession {
+    pub email: String,
+    /// As the provider calls them.
+    #[serde(default)]
+    pub username: String,
+    pub uuid: Uuid,
+    /// Where the login came from.
+    #[serde(default)]
+    pub ip_address: String,
+    #[serde(default)]
+    pub user_agent: String,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 /// Body of a renaming.

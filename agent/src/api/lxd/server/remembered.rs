@@ -30,6 +30,8 @@ pub struct Basis {
     pub edits: bool,
     pub trusted: bool,
     pub client_certificate: bool,
+    /// Whether the identity provider is there to log in by.
+    pub logins: bool,
     pub method: Option<&'static str>,
     pub name: Option<String>,
 }
@@ -50,8 +52,8 @@ impl Basis {
         Arc::ptr_eq(&self.settings, &other.settings)
             && Arc::ptr_eq(&self.shown, &other.shown)
             && Arc::ptr_eq(&self.addresses, &other.addresses)
-            && (self.edits, self.trusted, self.client_certificate, self.method)
-                == (other.edits, other.trusted, other.client_certificate, other.method)
+            && (self.edits, self.trusted, self.client_certificate, self.logins, self.method)
+                == (other.edits, other.trusted, other.client_certificate, other.logins, other.method)
             && self.name == other.name
             && self.server == other.server
     }
@@ -102,6 +104,7 @@ mod tests {
             edits: true,
             trusted: true,
             client_certificate: true,
+            logins: false,
             method: Some("tls"),
             name: Some(name.to_owned()),
         };

@@ -15,8 +15,14 @@ use crate::api::listener::doors::DoorError;
 use crate::api::lxd::answer::{LxdError, empty};
 use crate::api::lxd::{body, etag};
 use crate::authorize::{Entitlement, Entity, Permit};
-use crate::settings::{Config, ConfigError, Current, DEFAULT_PORT, Listen, SettingsError};
+use crate::settings::{
+    Config, ConfigError, Current, DEFAULT_PORT, Listen, OidcConfig, SettingsError, is_secret,
+};
 use crate::trust::Caller;
+use crate::trust::oidc::discovery::Discovered;
+
+/// What is shown in place of a secret.
+pub const HIDDEN: &str = "true";
 
 /// `config`, and what a `GET` shows beside it: that can be sent back, and is not changed by it.
 const KEYS: &[&str] = &[
@@ -72,6 +78,7 @@ pub async fn put(
     let given = read(&body)?;
     let base = state.settings.current();
     etag::check(&headers, base.entries())?;
+    let given = given.into_iter().map(|(key, value)| as_it_was(&base, key, value));
     change(&state, &permit, &base, Config::read(given)?).await
 }
 
@@ -88,10 +95,62 @@ pub async fn patch(
     etag::check(&headers, base.entries())?;
     let mut config = base.config.clone();
     for (key, value) in given {
+        let (key, value) = as_it_was(&base, key, value);
         config.set(&key, &value)?;
     }
     config.check()?;
     change(&state, &permit, &base, config).await
+}
+
+/// A secret is shown as `true`, and what is shown can be sent back.
+fn as_it_was(base: &Current, key: String, value: String) -> (String, String) {
+    let before = base.entries().get(&key).filter(|_| is_secret(&key) && value == HIDDEN);
+    let value = before.cloned().unwrap_or(value);
+    (key, value)
+}
+
+/// What the identity provider says that is set from now on. One that is new must answer as it should, or nothing is set.
+async fn try_provider(
+    state: &ApiState,
+    base: &Current,
+    config: &Config,
+) -> Result<Option<Discovered>, LxdError> {
+    let same = match (base.oidc(), config.oidc()) {
+        (Some(old), Some(new)) => old.is(&new),
+        (old, new) => old.is_none() && new.is_none(),
+    };
+    let Some(issuer) = config.oidc_issuer() else { return Ok(None) };
+    let known = base.oidc_issuer() == Some(issuer);
+    if known && same {
+        return Ok(None);
+    }
+    match state.logins.try_provider(issuer).await {
+        Ok(found) => Ok(Some(found)),
+        // What is set about it may be changed while it is away.
+        Err(error) if known => {
+            tracing::warn!(%error, "settings of logins were changed without asking the identity provider");
+            Ok(None)
+        }
+        Err(error) => Err(LxdError::bad_request(format!("oidc.issuer: {error}. Nothing was set"))),
+    }
+}
+
+/// Has logins be judged by what is set now. Those that another provider vouched for are over.
+async fn change_provider(
+    state: &ApiState,
+    permit: &Permit,
+    base: &Current,
+    provider: Option<OidcConfig>,
+    found: Option<Discovered>,
+) -> Result<(), LxdError> {
+    let issuer = |config: &OidcConfig| config.issuer.clone();
+    let another = base.oidc().as_ref().map(issuer) != provider.as_ref().map(issuer);
+    state.logins.set_provider(provider, found);
+    if another {
+        let ended = state.clients.end_every_session(permit, Timestamp::now()).await;
+        ended.map_err(|error| LxdError::internal(&error))?;
+    }
+    Ok(())
 }
 
 fn read(bytes: &[u8]) -> Result<Vec<(String, String)>, LxdError> {
@@ -108,8 +167,10 @@ async fn change(
     config: Config,
 ) -> Result<Response, LxdError> {
     let now = Timestamp::now();
+    let (provider, found) = (config.oidc(), try_provider(state, base, &config).await?);
     if base.https_address() == config.https_address() {
         state.settings.replace(permit, base, config, now).await?;
+        change_provider(state, permit, base, provider, found).await?;
         return Ok(empty());
     }
     let usual = Listen::Everywhere(DEFAULT_PORT);
@@ -119,5 +180,6 @@ async fn change(
         return Err(error.into());
     }
     opening.open().map_err(|error| LxdError::internal(&error))?;
+    change_provider(state, permit, base, provider, found).await?;
     Ok(empty())
 }
