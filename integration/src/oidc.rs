@@ -15,9 +15,11 @@ use crate::{free_port, own_only};
 
 mod browser;
 mod device;
+mod hostile;
 
 pub use browser::{Browser, Page, escaped, form};
 pub use device::{DeviceCode, Tokens};
+pub use hostile::{Hostile, Reply};
 
 /// The client for command lines, which has no secret.
 pub const DEVICE_CLIENT: &str = "comity-device";
@@ -44,7 +46,7 @@ pub struct Provider {
 impl Provider {
     /// Whether tests that need it can run.
     pub fn is_installed() -> bool {
-        !own_only() && place().join("installed").exists()
+        !own_only() && place().join("installed").exists() && place().join("run").exists()
     }
 
     /// One that runs and gives opaque access tokens that live for an hour.
@@ -130,7 +132,7 @@ impl Provider {
         let modules = place().join("node_modules");
         self.told["modules"] = format!("{}/", modules.display()).into();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let child = Command::new(place().join("node/bin/node"))
+        let child = Command::new(place().join("run"))
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("oidc/provider.mjs"))
             .arg(self.told.to_string())
             .stdin(Stdio::null())

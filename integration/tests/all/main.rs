@@ -19,6 +19,7 @@ mod login;
 mod lxc;
 mod lxd_cases;
 mod oidc;
+mod oidc_hostile;
 mod operations;
 mod pki;
 mod projects;

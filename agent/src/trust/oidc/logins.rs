@@ -122,6 +122,9 @@ impl Logins {
             _ => false,
         };
         if same {
+            if let (Some(provider), Some(found)) = (&*provider, found) {
+                provider.found(found);
+            }
             return;
         }
         if let Some(old) = provider.take() {

@@ -110,7 +110,8 @@ impl Provider {
         }
     }
 
-    fn found(&self, found: Discovered) {
+    /// Takes what it has just said.
+    pub fn found(&self, found: Discovered) {
         if let Some(skew) = found.skew {
             let clocks = discovery::clocks(Some(skew));
             tracing::warn!(issuer = self.config.issuer, "tokens may be refused{clocks}");

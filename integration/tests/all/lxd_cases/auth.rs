@@ -1,6 +1,7 @@
 //! Auth groups, their permissions, and identities.
 
 use integration::Http;
+use integration::oidc::Hostile;
 use serde_json::json;
 
 use super::Case;
@@ -93,6 +94,26 @@ pub const CASES: &[Case] = &[
         let done = w.comity(&["auth", "identity", "create", "oidc/a@b.example"]);
         assert!(done.stderr.contains("OIDC identities cannot be created manually"), "{}", done.stderr);
     }),
+    ("auth-033", |w| {
+        let (provider, user) = (logins(w), "test-user@example.com");
+        let token = provider.sign(&provider.claims(user, "comity"));
+        let bearer = format!("Bearer {token}");
+        let asked = Http::anonymous(&w.east).send("GET", "/1.0", &[("authorization", &bearer)], None);
+        asked.expect(200);
+        w.group("g033");
+        w.comity(&[
+            "auth",
+            "group",
+            "permission",
+            "add",
+            "g033",
+            "identity",
+            &format!("oidc/{user}"),
+            "can_view",
+        ])
+        .success();
+        no_logins(w);
+    }),
     ("auth-034", |w| {
         let body = json!({ "name": "i034", "token": true });
         let pending = w.admin.post("/1.0/auth/identities/tls", &body).expect(201);
@@ -151,6 +172,29 @@ pub const CASES: &[Case] = &[
         let path = pool[0].as_str().expect("there is a pool").to_owned();
         assert_eq!(who.get(&path).expect(200).metadata()["used_by"], json!([]));
     }),
+    ("auth-048", |w| {
+        let (provider, alice) = (logins(w), "alice048@example.com");
+        let token = provider.sign(&provider.claims(alice, "comity"));
+        let place = format!("/1.0/auth/identities/oidc/{alice}");
+        let send = |method: &str, path: &str| {
+            Http::anonymous(&w.east).send(
+                method,
+                path,
+                &[("authorization", &format!("Bearer {token}"))],
+                None,
+            )
+        };
+        send("GET", "/1.0/auth/identities/current").expect(200);
+        w.group("g048");
+        w.permissions("g048", &[("server", "/1.0", "viewer")]).expect(200);
+        w.admin.patch(&place, &json!({ "groups": ["g048"] })).expect(200);
+        send("DELETE", &place).expect(200);
+        w.admin.get(&place).refused(404, "");
+        let current = send("GET", "/1.0/auth/identities/current").expect(200).metadata();
+        assert_eq!((&current["id"], &current["effective_permissions"]), (&json!(alice), &json!([])));
+        w.admin.get(&place).expect(200);
+        no_logins(w);
+    }),
     ("auth-049", |w| {
         // Of a TLS client: who it is makes no difference.
         let (who, other) = (w.identity("i049", &[]), w.identity("o049", &[]));
@@ -200,6 +244,18 @@ pub const CASES: &[Case] = &[
         who.patch(&path, &json!({ "tls_certificate": shown(&next).pem })).expect(200);
         assert_eq!(next.get("/1.0").metadata()["auth"], "trusted");
     }),
+    ("auth-057", |w| {
+        let (provider, user) = (logins(w), "user057@example.com");
+        let token = provider.sign(&provider.claims(user, "comity"));
+        let bearer = format!("Bearer {token}");
+        let asked = Http::anonymous(&w.east).send("GET", "/1.0", &[("authorization", &bearer)], None);
+        asked.expect(200);
+        let body = json!({ "groups": [], "tls_certificate": shown(&w.admin).pem });
+        let place = format!("/1.0/auth/identities/oidc/{user}");
+        let words = "Cannot update certificate for identities of type \"OIDC client\"";
+        w.admin.put(&place, &body).refused(400, words);
+        no_logins(w);
+    }),
     ("auth-062", |w| {
         let path = "/1.0/auth/groups/admins";
         w.admin
@@ -238,6 +294,19 @@ fn refused(w: &World, group: &str, kind: &str, url: &str, entitlement: &str) {
 fn volume(w: &World, name: &str) {
     let body = json!({ "name": name, "config": {} });
     w.admin.post("/1.0/storage-pools/default/volumes/custom", &body).expect(201);
+}
+
+/// An identity provider that east takes the word of.
+fn logins(w: &World) -> Hostile {
+    let provider = Hostile::start();
+    let config = json!({ "oidc.issuer": provider.issuer(), "oidc.client.id": "comity" });
+    w.admin.patch("/1.0", &json!({ "config": config })).expect(200);
+    provider
+}
+
+fn no_logins(w: &World) {
+    let config = json!({ "oidc.issuer": "", "oidc.client.id": "" });
+    w.admin.patch("/1.0", &json!({ "config": config })).expect(200);
 }
 
 /// A bearer identity without a token, and where it is.
