@@ -202,7 +202,13 @@ impl Pki {
         for at in &result.fresh {
             if let (Some(list), Some(authority)) = (result.lists.of(*at), self.authorities.get(*at)) {
                 let (revoked, authority) = (list.serials.len(), &authority.name);
-                tracing::info!(authority, revoked, list = list.title(), next_update = ?list.next_update, "took a revocation list");
+                tracing::info!(
+                    authority,
+                    revoked,
+                    list = list.title(),
+                    next_update = list.next_update.map(tracing::field::display),
+                    "took a revocation list"
+                );
             }
         }
         (Some(result.lists), result.refused)

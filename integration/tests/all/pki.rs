@@ -5,7 +5,7 @@ use std::io::{BufReader, Read as _, Write as _};
 
 use integration::authority::put;
 use integration::http::{Tls, der_base64, read_answer};
-use integration::{Agent, Authority, Http, LIMIT, Operator, wait_for};
+use integration::{Agent, Authority, Http, LIMIT, Lxc, Operator, own_only, wait_for};
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -342,4 +342,92 @@ pub fn joins(agent: &Agent, pair: &agent::trust::certificate::KeyPair) -> String
         said.extend_from_slice(&buffer[..read]);
     }
     String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn what_openssl_and_our_own_commands_sign_and_revoke_is_understood() {
+    if own_only() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path();
+    let shell = |script: &str| {
+        let done = std::process::Command::new("sh").args(["-ec", script]).current_dir(dir).output();
+        let done = done.expect("a shell runs");
+        assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    shell(
+        "printf '[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\ncrlnumber=count\ncertificate=ca.pem\n\
+         private_key=ca.key\ndefault_md=sha256\ndefault_crl_days=3\ndefault_days=3\npolicy=p\nnew_certs_dir=.\n\
+         [p]\ncommonName=supplied\n[e]\nextendedKeyUsage=clientAuth\n' > cnf
+         : > index; echo 01 > serial; echo 01 > count
+         openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 3 -subj /CN=corp
+         for name in bob dan; do
+           openssl req -newkey rsa:2048 -nodes -keyout $name.key -out $name.csr -subj /CN=$name
+           openssl ca -batch -config cnf -in $name.csr -out $name.crt -extensions e -notext
+           chmod 600 $name.key
+         done
+         openssl ca -config cnf -revoke bob.crt
+         openssl ca -config cnf -gencrl -out first.crl",
+    );
+    let operator = Operator::new();
+    operator.run_in(dir, &["ca", "initialize", "mycluster"]).success();
+    for name in ["alice", "carol"] {
+        operator.run_in(dir, &["ca", "create-api-certificate", name]).success();
+    }
+    operator.run_in(dir, &["ca", "revoke", "alice.crt"]).success();
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect("a file");
+
+    let agent = Agent::prepare("east");
+    put(&agent, "server.ca", &read("ca.pem"));
+    put(&agent, "ca.crl", &(read("first.crl") + &read("ca.crl")));
+    put(&agent, "cluster-ca.crt", &read("cluster.crt"));
+    let path = agent.data_dir().join("cluster-ca.crt");
+    let mut agent = agent.arguments(&["--cluster-ca", path.to_str().expect("paths of tests are UTF-8")]);
+    agent.launch();
+    agent.wait_ready();
+    trust_unknowns(&agent, "true");
+    let client = |name: &str| {
+        let pair = agent::trust::certificate::KeyPair::load(
+            &dir.join(format!("{name}.crt")),
+            &dir.join(format!("{name}.key")),
+        );
+        Http::showing(&agent, Some(std::sync::Arc::new(pair.expect("a pair"))))
+    };
+    for (name, expected) in
+        [("bob", "untrusted"), ("dan", "trusted"), ("alice", "untrusted"), ("carol", "trusted")]
+    {
+        assert_eq!(auth(&client(name)), expected, "{name}");
+    }
+    shell("openssl ca -config cnf -revoke dan.crt && openssl ca -config cnf -gencrl -out second.crl");
+    operator.run_in(dir, &["ca", "revoke", "carol.crt"]).success();
+    put(&agent, "ca.crl", &(read("ca.crl") + &read("second.crl")));
+    for name in ["dan", "carol"] {
+        wait_for(&format!("{name} is revoked"), LIMIT, || (auth(&client(name)) == "untrusted").then_some(()));
+    }
+    let revoked = status(&agent)["authorities"]
+        .as_array()
+        .map(|all| all.iter().map(|one| one["revoked"].clone()).collect::<Vec<_>>());
+    assert_eq!(revoked, Some(vec![json!(2), json!(2)]));
+}
+
+#[test]
+fn stock_lxc_needs_no_token_where_an_authority_is_enough() {
+    if own_only() {
+        return;
+    }
+    let ca = Authority::new("ca");
+    let agent = agent_of(&ca);
+    trust_unknowns(&agent, "true");
+    let lxc = Lxc::new();
+    ca.client_in(lxc.config_dir(), "laptop", 7);
+    let address = format!("https://{}", agent.address());
+    lxc.run(&["remote", "add", "east", &address, "--accept-certificate"]).success();
+    let info = lxc.run(&["info", "east:"]).success().stdout;
+    assert!(info.contains("auth: trusted"), "{info}");
+    put(&agent, "ca.crl", &ca.list(1, [7]));
+    wait_for("lxc is refused", LIMIT, || {
+        let done = lxc.run(&["config", "trust", "list", "east:"]);
+        (done.code != Some(0) && done.stderr.contains("Forbidden")).then_some(())
+    });
 }

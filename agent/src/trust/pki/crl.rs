@@ -67,6 +67,10 @@ pub enum CrlError {
     OtherIssuer,
     #[error("it is not signed by the key of the authority that it names ({0})")]
     Signature(String),
+    #[error(
+        "it is signed by an algorithm that is not taken (one of SHA-1, say): have it signed by SHA-256 or better"
+    )]
+    Algorithm,
     #[error("the authority {0} may not sign revocation lists (its key usage leaves cRLSign out)")]
     NoCrlSign(String),
     #[error(
@@ -174,6 +178,10 @@ fn signer(
     message: &[u8],
     signature: &[u8],
 ) -> Result<usize, CrlError> {
+    let known = aws_lc_rs::default_provider().signature_verification_algorithms;
+    if !known.all.iter().any(|known| known.signature_alg_id().as_ref() == algorithm) {
+        return Err(CrlError::Algorithm);
+    }
     let mut named = None;
     for (at, authority) in authorities.iter().enumerate() {
         if authority.anchor.subject.as_ref() != issuer {
