@@ -205,6 +205,33 @@ mod tests {
     use crate::wire::status::LinkSummary;
 
     #[test]
+    fn people_see_when_a_certificate_is_renewed_or_why_it_is_not() {
+        let at = |text: &str| Some(text.parse().unwrap());
+        let status = |state, note: Option<&str>| AcmeStatus {
+            state,
+            note: note.map(str::to_owned),
+            domain: None,
+            directory: None,
+            challenge: None,
+            next_attempt: at("2026-11-22T10:00:00.5Z"),
+            failures: 3,
+            last_error: None,
+        };
+        for (state, note, shown) in [
+            (AcmeState::Waiting, None, "asked for the next certificate at 2026-11-22T10:00:00Z"),
+            (AcmeState::Asking, Some("proving the name"), "asked now: proving the name"),
+            (AcmeState::Incomplete, Some("acme.email is not set"), "not asked: acme.email is not set"),
+            (
+                AcmeState::Failing,
+                None,
+                "failed 3 times, asked again at 2026-11-22T10:00:00Z; what is shown stays",
+            ),
+        ] {
+            assert_eq!(renewed(&status(state, note)), shown);
+        }
+    }
+
+    #[test]
     fn people_see_links_with_their_reasons_and_faults_with_their_places() {
         let link = |name: &str, state, reason: Option<&str>| LinkSummary {
             name: name.parse().unwrap(),

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use integration::{
     Agent, Clusters, LIMIT, Lxc, Operator, Pebble, PebbleOptions, Server, free_port, own_only, wait_for,
@@ -43,18 +43,10 @@ fn trusting(agent: &mut Agent, pebble: &Pebble) {
 /// Waits until clients are shown a certificate that is not `other`, and gives its fingerprint.
 #[track_caller]
 fn wait_shown(agent: &Agent, other: &str) -> String {
-    let mut last = Value::Null;
-    let began = Instant::now();
-    loop {
-        last = if last.is_null() { status(agent) } else { last };
-        let shown = last["server_fingerprint"].as_str().unwrap_or_default().to_owned();
-        if !shown.is_empty() && shown != other {
-            return shown;
-        }
-        assert!(began.elapsed() < 2 * LIMIT, "no new certificate: {:#}", last["acme"]);
-        std::thread::sleep(Duration::from_millis(20));
-        last = Value::Null;
-    }
+    wait_for("clients are shown a new certificate", 2 * LIMIT, || {
+        let shown = status(agent)["server_fingerprint"].as_str()?.to_owned();
+        (shown != other).then_some(shown)
+    })
 }
 
 /// Waits until `agent`'s status of ACME is as `is` says, and gives it.
@@ -127,7 +119,7 @@ service "frontend" {{
 }}"#
     );
     let mut clusters = Clusters::linked(&exported, &upstream);
-    let pebble = Pebble::start(PebbleOptions::of(&clusters.east, 18));
+    let pebble = Pebble::start(PebbleOptions::of(&clusters.east, 24));
     trusting(&mut clusters.east, &pebble);
     clusters.east.restart();
     clusters.wait_active();

@@ -63,9 +63,12 @@ fn answer(socket: &mut TcpStream, status: &str, more: &str, body: &str) -> io::R
     write!(socket, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}")
 }
 
+fn time(value: &Value) -> Timestamp {
+    value.as_str().and_then(|at| at.parse().ok()).expect("a time")
+}
+
 fn seconds_until(acme: &Value) -> i64 {
-    let next: Timestamp = acme["next_attempt"].as_str().and_then(|at| at.parse().ok()).expect("a time");
-    next.duration_since(Timestamp::now()).as_secs()
+    time(&acme["next_attempt"]).duration_since(Timestamp::now()).as_secs()
 }
 
 #[test]
@@ -92,29 +95,30 @@ fn each_fault_is_said_and_none_makes_a_loop_or_takes_anything_away() {
     let nobody = format!("acme.ca_url=http://127.0.0.1:{}/dir", free_port());
     let untrusted = format!("acme.ca_url=https://{}/dir", east.address());
     for (setting, said, least, most) in [
-        (url("broken"), "a fault of its own: oh dear (serverInternal)", 5, 10),
-        (nobody, "could not be reached", 5, 10),
-        (untrusted, "UnknownIssuer", 5, 10),
-        (url("page"), "is acme.ca_url the address of a directory?", 5, 10),
-        (url("down"), "status 503", 5, 10),
-        (url("elsewhere"), "no redirect is followed", 5, 10),
-        (url("endless"), "more than 1 MiB", 5, 10),
-        (url("nonces"), "that was used (badNonce)", 5, 10),
-        (url("terms"), "there are new terms (userActionRequired)", 200, 300),
-        (url("limited"), "not to be asked again before", 3500, 3600),
+        (url("broken"), "a fault of its own: oh dear (serverInternal)", 7, 10),
+        (nobody, "could not be reached", 7, 10),
+        (untrusted, "UnknownIssuer", 7, 10),
+        (url("page"), "is acme.ca_url the address of a directory?", 7, 10),
+        (url("down"), "status 503", 7, 10),
+        (url("elsewhere"), "no redirect is followed", 7, 10),
+        (url("endless"), "more than 1 MiB", 7, 10),
+        (url("nonces"), "that was used (badNonce)", 7, 10),
+        (url("terms"), "there are new terms (userActionRequired)", 224, 300),
+        (url("limited"), "not to be asked again before", 3590, 3600),
     ] {
         set(&east, &[&setting]);
         let acme = wait_acme(&east, said, |acme| {
             acme["last_error"]["message"].as_str().is_some_and(|message| message.contains(said))
         });
-        assert_eq!((&acme["state"], &acme["failures"]), (&"failing".into(), &1.into()), "{acme:#}");
-        // The clock has gone on since.
-        let pause = seconds_until(&acme);
-        assert!(pause >= least - 4 && pause <= most, "{setting}: {pause} s");
+        assert_eq!(acme["state"], "failing", "{acme:#}");
+        let pause = time(&acme["next_attempt"]).duration_since(time(&acme["last_error"]["at"])).as_secs();
+        assert!((least..=most).contains(&pause) || acme["failures"] != 1, "{setting}: {pause} s");
     }
     // The authority's word holds for whatever else is wanted of it.
     let asked = signed.load(Ordering::Relaxed);
-    assert_eq!(asked, 1 + 3 + 1 + 1, "one each, and three tries with a nonce");
+    let least = 1 + 3 + 1 + 1;
+    // On a machine that is so slow that one was tried again meanwhile, there are some more.
+    assert!((least..2 * least).contains(&asked), "one each, and three tries with a nonce: {asked}");
     set(&east, &["acme.email=admin@east.example"]);
     let put_off = wait_acme(&east, "it waits", |acme| acme["failures"] == 0);
     assert!(seconds_until(&put_off) > 3400, "{put_off:#}");
