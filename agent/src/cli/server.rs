@@ -20,7 +20,8 @@ enum Command {
         /// For example `core.https_address`.
         key: String,
     },
-    /// Set keys: `core.https_address`, `core.remote_token_expiry`, `core.trust_ca_certificates`, `oidc.*`, `acme.*` and `user.*`.
+    /// Set keys: `core.https_address`, `core.remote_token_expiry`, `core.trust_ca_certificates`, `oidc.*`, `acme.*` and
+    /// `user.*`.
     Set {
         /// KEY=VALUE, or one KEY and its VALUE.
         #[arg(value_name = "KEY=VALUE", required = true)]
