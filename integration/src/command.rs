@@ -71,6 +71,7 @@ impl Operator {
         let line = format!("{} {}", binary::comity().display(), arguments.join(" "));
         let mut command = Command::new("script");
         self.set(command.args(["-qec", &line, "/dev/null"]));
+        command.env("LC_ALL", "C.UTF-8");
         Running::start(&mut command, &format!("comity {} (on a terminal)", arguments.join(" ")))
     }
 

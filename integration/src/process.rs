@@ -96,6 +96,15 @@ impl Running {
         })
     }
 
+    /// Whether this is in what it has said so far.
+    #[track_caller]
+    pub fn has_said(&mut self, mark: &str) -> bool {
+        let said = text(&self.stdout) + &text(&self.stderr);
+        let ended = self.child.try_wait().expect("a child can be asked");
+        assert!(ended.is_none(), "{} ended: {said}", self.named);
+        said.contains(mark)
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn end(mut self) -> Done {

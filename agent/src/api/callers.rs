@@ -13,9 +13,9 @@ use super::lxd::answer::LxdError;
 use super::lxd::attempt::Failures;
 use super::request::{Connection, Credential};
 use crate::trust::identity::Identities;
-use crate::trust::oidc::{Arrival, Entered, Logins, OidcConfig, Refusal};
+use crate::trust::oidc::{Arrival, Entered, Logins, OidcConfig, Presented, Refusal};
 use crate::trust::{Caller, Origin, Who};
-use crate::wire::token::{self, Secret};
+use crate::wire::token::{self, ID_TOKEN, Secret};
 
 /// LXD's name of the cookie.
 const SESSION: &str = "session";
@@ -75,7 +75,9 @@ impl Callers {
             let message = "Log in with the identity provider that this answer names";
             return Brought::Refused(LxdError::new(StatusCode::UNAUTHORIZED, message));
         }
-        match self.enter(connection, headers, &token, origin).await {
+        let id = headers.get(ID_TOKEN).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let shown = Presented { access: token, id: id.map(|id| Secret::new(id.to_owned())) };
+        match self.enter(connection, headers, &shown, origin).await {
             Ok(Entered { who, session, cookie }) => {
                 let _ = credential.set(Credential::Session(session));
                 let cookie = cookie.and_then(|secret| self.kept(&session, &secret));
@@ -89,10 +91,10 @@ impl Callers {
         &self,
         connection: &Connection,
         headers: &HeaderMap,
-        token: &Secret,
+        shown: &Presented,
         origin: Origin,
     ) -> Result<Entered, LxdError> {
-        let digest = token.digest();
+        let digest = shown.digest();
         let refusal = match self.logins.judged(&digest) {
             Some(Ok(entered)) => return Ok(entered),
             Some(Err(refusal)) => refusal,
@@ -105,7 +107,7 @@ impl Callers {
                 }
                 let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
                 let arrival = Arrival { origin, user_agent: agent.unwrap_or_default() };
-                match self.logins.enter(token, arrival).await {
+                match self.logins.enter(shown, arrival).await {
                     Ok(entered) => return Ok(entered),
                     Err(refusal) => refusal,
                 }

@@ -44,8 +44,9 @@ fn room() -> Option<usize> {
     if !io::stderr().is_terminal() || !speaks_utf8() {
         return None;
     }
-    let (_rows, columns) = dialoguer::console::Term::stderr().size_checked()?;
-    Some(usize::from(columns))
+    // One that does not say has the usual ones.
+    let size = dialoguer::console::Term::stderr().size_checked();
+    Some(size.map_or(80, |(_rows, columns)| usize::from(columns)))
 }
 
 /// Whether the terminal shows blocks: by the variable that counts of those that say so.

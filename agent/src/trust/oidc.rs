@@ -11,4 +11,4 @@ pub mod token;
 mod verdicts;
 
 pub use config::OidcConfig;
-pub use logins::{Arrival, Entered, Logins, Refusal};
+pub use logins::{Arrival, Entered, Logins, Presented, Refusal};

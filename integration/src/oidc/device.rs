@@ -35,6 +35,25 @@ impl Tokens {
     }
 }
 
+/// An access token alone.
+impl From<&str> for Tokens {
+    fn from(access: &str) -> Self {
+        Self { access: access.to_owned(), refresh: None, id: None }
+    }
+}
+
+impl From<&String> for Tokens {
+    fn from(access: &String) -> Self {
+        access.as_str().into()
+    }
+}
+
+impl From<&Tokens> for Tokens {
+    fn from(tokens: &Tokens) -> Self {
+        tokens.clone()
+    }
+}
+
 impl Provider {
     /// The whole login of `login` by a device, as `client`.
     #[track_caller]

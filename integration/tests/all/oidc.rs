@@ -1,7 +1,7 @@
 //! Logins that a real identity provider vouches for, as the agent takes them. (What people see of it is in login.rs.)
 
 use integration::http::Answer;
-use integration::oidc::{DEVICE_CLIENT, OTHER_CLIENT, WEB_CLIENT, WEB_SECRET};
+use integration::oidc::{DEVICE_CLIENT, OTHER_CLIENT, Tokens, WEB_CLIENT, WEB_SECRET};
 use integration::{Agent, Http, LIMIT, Provider, wait_for};
 use serde_json::{Value, json};
 
@@ -18,14 +18,17 @@ pub fn configure(agent: &Agent, config: &Value) -> Answer {
     Http::socket(agent).patch("/1.0", &json!({ "config": config }))
 }
 
-/// Sends a request with an access token, by somebody without a certificate.
-fn with_token(agent: &Agent, token: &str, method: &str, path: &str) -> Answer {
-    let value = format!("Bearer {token}");
-    Http::anonymous(agent).send(method, path, &[("authorization", &value)], None)
+/// Sends a request with the tokens of a login, by somebody without a certificate.
+fn with_token(agent: &Agent, tokens: impl Into<Tokens>, method: &str, path: &str) -> Answer {
+    let Tokens { access, id, .. } = tokens.into();
+    let value = format!("Bearer {access}");
+    let mut headers = vec![("authorization", value.as_str())];
+    headers.extend(id.as_deref().map(|id| ("x-comity-oidc-id-token", id)));
+    Http::anonymous(agent).send(method, path, &headers, None)
 }
 
 /// Who the agent takes the bringer of a token for, and that one's effective groups.
-fn current(agent: &Agent, token: &str) -> (String, Vec<String>) {
+fn current(agent: &Agent, token: impl Into<Tokens>) -> (String, Vec<String>) {
     let shown = with_token(agent, token, "GET", "/1.0/auth/identities/current").expect(200).metadata();
     let groups = shown["effective_groups"].as_array().expect("a list").iter();
     let groups = groups.map(|group| group.as_str().expect("a name").to_owned()).collect();
@@ -73,7 +76,7 @@ fn somebody_new_can_do_nothing_until_a_group_is_granted_by_hand_or_by_the_provid
     let forbidden = Http::anonymous(&east).get("/1.0/auth/groups").refused(403, "Forbidden");
     assert_eq!(forbidden.header("x-lxd-oidc-clientid"), Some(DEVICE_CLIENT));
 
-    let token = provider.tokens(DEVICE_CLIENT, "alice").access;
+    let token = provider.tokens(DEVICE_CLIENT, "alice");
     let shown = with_token(&east, &token, "GET", "/1.0").expect(200).metadata();
     let said = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
     assert_eq!((said("auth"), said("auth_user_method")), ("trusted".to_owned(), "oidc".to_owned()));
@@ -97,7 +100,7 @@ fn somebody_new_can_do_nothing_until_a_group_is_granted_by_hand_or_by_the_provid
     admin.post("/1.0/auth/identity-provider-groups", &mapping).expect(201);
     assert_eq!(current(&east, &token).1, ["by-hand", "by-provider"]);
     with_token(&east, &token, "GET", "/control/v1/state").expect(200);
-    assert!(!east.log().contains(&token), "the token is in the log");
+    assert!(!east.log().contains(&token.access), "the token is in the log");
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn a_session_is_kept_by_a_cookie_listed_and_ended() {
     let mut config = settings(&provider);
     config["oidc.session.expiry"] = "1d".into();
     configure(&east, &config).expect(200);
-    let token = provider.tokens(DEVICE_CLIENT, "alice").access;
+    let token = provider.tokens(DEVICE_CLIENT, "alice");
     let first = with_token(&east, &token, "GET", "/1.0").expect(200);
     let cookie = first.header("set-cookie").expect("a cookie").to_owned();
     for word in ["session=", "; Secure", "; HttpOnly", "; SameSite=Strict", "; Path=/", "; Max-Age=86"] {
@@ -130,7 +133,7 @@ fn a_session_is_kept_by_a_cookie_listed_and_ended() {
     assert_eq!(anonymous.send("GET", "/1.0", &elsewhere, None).metadata()["auth"], "untrusted");
 
     // Each sees their own, the administrator all.
-    let other = provider.tokens(DEVICE_CLIENT, "bob").access;
+    let other = provider.tokens(DEVICE_CLIENT, "bob");
     with_token(&east, &other, "GET", "/1.0").expect(200);
     let admin = Http::socket(&east);
     let all = admin.get("/1.0/auth/oidc-sessions?recursion=1").expect(200).metadata();
@@ -180,8 +183,8 @@ fn while_the_provider_is_away_everything_else_goes_on_and_it_returns_by_itself()
     provider.account("alice", "alice@example.com", &[]);
     let mut east = Agent::start("east");
     configure(&east, &settings(&provider)).expect(200);
-    let token = provider.tokens(DEVICE_CLIENT, "alice").access;
-    let unseen = provider.tokens(DEVICE_CLIENT, "alice").access;
+    let token = provider.tokens(DEVICE_CLIENT, "alice");
+    let unseen = provider.tokens(DEVICE_CLIENT, "alice");
     let first = with_token(&east, &token, "GET", "/1.0").expect(200);
     let cookie =
         first.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie").to_owned();
@@ -219,11 +222,11 @@ fn a_token_that_can_be_read_must_be_for_this_cluster_and_keys_may_change() {
     let mut config = settings(&provider);
     config["oidc.audience"] = "https://comity.example".into();
     configure(&east, &config).expect(200);
-    let token = provider.tokens(DEVICE_CLIENT, "alice").access;
+    let token = provider.tokens(DEVICE_CLIENT, "alice");
     assert_eq!(current(&east, &token).0, "alice@example.com");
     // New keys, which the first token of theirs has us ask for.
     provider.replace_keys();
-    let next = provider.tokens(DEVICE_CLIENT, "alice").access;
+    let next = provider.tokens(DEVICE_CLIENT, "alice");
     assert_eq!(current(&east, &next).0, "alice@example.com");
     configure(&east, &json!({ "oidc.audience": "https://other.example" })).expect(200);
     let refused = with_token(&east, &next, "GET", "/1.0");
@@ -231,7 +234,7 @@ fn a_token_that_can_be_read_must_be_for_this_cluster_and_keys_may_change() {
     // Without an audience it must be for one of our clients, not for just anybody's.
     configure(&east, &json!({ "oidc.audience": "" })).expect(200);
     assert_eq!(current(&east, &next).0, "alice@example.com");
-    let others = provider.tokens(OTHER_CLIENT, "alice").access;
+    let others = provider.tokens(OTHER_CLIENT, "alice");
     with_token(&east, &others, "GET", "/1.0").refused(401, "not for comity-web or comity-device");
 }
 
@@ -253,12 +256,12 @@ fn a_token_that_cannot_be_read_is_asked_about() {
     assert_eq!(shown["config"]["oidc.client.secret"], "true");
     // What is shown can be sent back.
     Http::socket(&east).put("/1.0", &shown).expect(200);
-    let token = provider.tokens(DEVICE_CLIENT, "alice").access;
+    let token = provider.tokens(DEVICE_CLIENT, "alice");
     assert_eq!(current(&east, &token).0, "alice@example.com");
-    let others = provider.tokens(OTHER_CLIENT, "alice").access;
+    let others = provider.tokens(OTHER_CLIENT, "alice");
     with_token(&east, &others, "GET", "/1.0").refused(401, "not for comity-web or comity-device");
     for (login, words) in [("carol", "no mail address"), ("dave", "has not been verified")] {
-        let token = provider.tokens(DEVICE_CLIENT, login).access;
+        let token = provider.tokens(DEVICE_CLIENT, login);
         with_token(&east, &token, "GET", "/1.0").refused(401, words);
     }
     assert_eq!(
@@ -270,7 +273,34 @@ fn a_token_that_cannot_be_read_is_asked_about() {
     });
     with_token(&east, &token, "GET", "/1.0").refused(401, "not any more");
     let log = east.log();
-    assert!(!log.contains(WEB_SECRET) && !log.contains(&token), "a secret is in the log");
+    assert!(!log.contains(WEB_SECRET) && !log.contains(&token.access), "a secret is in the log");
     let audit = std::fs::read_to_string(east.data_dir().join("audit.log")).expect("the log");
     assert!(!audit.contains(WEB_SECRET) && audit.contains("oidc-session-created"));
+}
+
+#[test]
+fn a_token_that_nobody_can_say_for_whom_it_is_is_refused() {
+    if !Provider::is_installed() {
+        return;
+    }
+    let mut provider = Provider::start();
+    provider.account("alice", "alice@example.com", &[]);
+    provider.account("mallory", "mallory@example.com", &[]);
+    let east = Agent::start("east");
+    configure(&east, &settings(&provider)).expect(200);
+    let own = provider.tokens(DEVICE_CLIENT, "alice");
+    with_token(&east, &own.access, "GET", "/1.0").refused(401, "nobody knows whether it is for this cluster");
+    // What Alice gave to another service, in that service's hands: alone, with its own ID token of hers, and with the
+    // one that Mallory has for this cluster.
+    let others = provider.tokens(OTHER_CLIENT, "alice");
+    with_token(&east, &others.access, "GET", "/1.0").refused(401, "nobody knows");
+    with_token(&east, &others, "GET", "/1.0").refused(401, "not for comity-web or comity-device");
+    let mallory = provider.tokens(DEVICE_CLIENT, "mallory");
+    let posing = Tokens { id: mallory.id.clone(), ..others };
+    with_token(&east, &posing, "GET", "/1.0").refused(401, "another user");
+    let cut = Tokens { id: own.id.as_ref().map(|id| id[..id.len() - 8].to_owned()), ..own.clone() };
+    with_token(&east, &cut, "GET", "/1.0").refused(401, "signature");
+    // A refusal without the ID token does not stand in the way of the whole login.
+    assert_eq!(current(&east, &own).0, "alice@example.com");
+    assert_eq!(current(&east, &mallory).0, "mallory@example.com");
 }

@@ -52,6 +52,23 @@ pub struct Entered {
     pub cookie: Option<Secret>,
 }
 
+/// What somebody shows of a login: the access token and, beside one that only the provider can read, the ID token.
+#[derive(Debug)]
+pub struct Presented {
+    pub access: Secret,
+    pub id: Option<Secret>,
+}
+
+impl Presented {
+    /// Names what is shown: a verdict is on both tokens together.
+    pub fn digest(&self) -> SecretDigest {
+        match &self.id {
+            None => self.access.digest(),
+            Some(id) => Secret::new(format!("{} {}", self.access.expose(), id.expose())).digest(),
+        }
+    }
+}
+
 /// Where a token comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival<'a> {
@@ -172,16 +189,16 @@ impl Logins {
     }
 
     /// Lets in whom the provider gave this access token.
-    pub async fn enter(&self, token: &Secret, arrival: Arrival<'_>) -> Result<Entered, Refusal> {
+    pub async fn enter(&self, shown: &Presented, arrival: Arrival<'_>) -> Result<Entered, Refusal> {
         let provider = self.provider().ok_or_else(|| Refusal::Absent("none is set".to_owned()))?;
-        let digest = token.digest();
+        let digest = shown.digest();
         let lane = usize::from_str_radix(digest.as_str().get(..2).unwrap_or_default(), 16).unwrap_or(0);
         let turn = tokio::time::timeout(TURN, self.lanes[lane % LANES].lock()).await;
         let _turn = turn.map_err(|_| Refusal::Busy { retry_after: Duration::from_secs(1) })?;
         if let Some(judged) = self.judged(&digest) {
             return judged;
         }
-        match self.judge(&provider, token).await {
+        match self.judge(&provider, shown).await {
             Ok(vouched) => {
                 let good_for = vouched.good_for;
                 let entered = self.admit(&provider.config, &digest, vouched, arrival).await?;
@@ -197,26 +214,33 @@ impl Logins {
         }
     }
 
-    async fn judge(&self, provider: &Provider, token: &Secret) -> Result<Vouched, Refusal> {
-        if token.expose().len() > MAX_TOKEN || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Refusal::NotGood("it is no token".to_owned()));
+    async fn judge(&self, provider: &Provider, shown: &Presented) -> Result<Vouched, Refusal> {
+        let token = &shown.access;
+        for token in [Some(token), shown.id.as_ref()].into_iter().flatten() {
+            let text = token.expose();
+            if text.len() > MAX_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(Refusal::NotGood("it is no token".to_owned()));
+            }
         }
         let absent = || Refusal::Absent(format!("{} does not answer", provider.config.issuer));
         let discovered = provider.discovered().ok_or_else(absent)?;
         match Unproven::read(token.expose()) {
-            Some(unproven) => self.judge_readable(provider, discovered, token, &unproven).await,
-            None if provider.is_there() => self.judge_opaque(provider, &discovered, token).await,
+            Some(unproven) => {
+                let (claims, good_for, discovered) = self.proven(provider, discovered, &unproven).await?;
+                self.describe(provider, &discovered, token, claims, good_for).await
+            }
+            None if provider.is_there() => self.judge_opaque(provider, discovered, shown).await,
             None => Err(absent()),
         }
     }
 
-    async fn judge_readable(
+    /// What a token says that can be read, if it is the provider's word for this cluster, and for how long.
+    async fn proven(
         &self,
         provider: &Provider,
         mut discovered: Arc<Discovered>,
-        token: &Secret,
         unproven: &Unproven<'_>,
-    ) -> Result<Vouched, Refusal> {
+    ) -> Result<(Claims, Duration, Arc<Discovered>), Refusal> {
         let mut proven = unproven.prove(&discovered.keys);
         if proven == Err(TokenFault::UnknownKey) {
             let _call = self.call().await?;
@@ -239,21 +263,23 @@ impl Logins {
         let until = token::check(&claims, provider.config.expected(&clients), now).map_err(refused)?;
         // What is within the leeway is judged again each time.
         let good_for = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-        self.describe(provider, &discovered, token, claims, good_for).await
+        Ok((claims, good_for, discovered))
     }
 
-    /// A token that only the provider can read. Where it can be asked as this cluster it tells whom the token is for;
-    /// else whoever may ask about its user has a good one.
+    /// A token that only the provider can read. Where it can be asked as this cluster it tells whom the token is for.
+    /// Else the ID token beside it says that its user has logged in for this cluster; the access token must be of the
+    /// same user. By itself it is refused: it may have been given to another service, which could pose as its user here.
     async fn judge_opaque(
         &self,
         provider: &Provider,
-        discovered: &Discovered,
-        token: &Secret,
+        mut discovered: Arc<Discovered>,
+        shown: &Presented,
     ) -> Result<Vouched, Refusal> {
+        let token = &shown.access;
         let _call = self.call().await?;
         let unknown =
             || Refusal::NotGood("the identity provider does not know it, or not any more".to_owned());
-        let (claims, good_for) = match provider.introspect(discovered, token).await {
+        let (claims, good_for) = match provider.introspect(&discovered, token).await {
             Some(Ok(claims)) => {
                 let clients = provider.config.clients();
                 let not_good = |fault: TokenFault| Refusal::NotGood(fault.to_string());
@@ -272,9 +298,22 @@ impl Logins {
                         .to_owned(),
                 ));
             }
-            None => (Claims::new(), TAKEN_FOR),
+            None => {
+                let id = shown.id.as_ref().and_then(|id| Unproven::read(id.expose()));
+                let unproven = id.ok_or_else(|| {
+                    Refusal::NotGood(
+                        "it cannot be read here, so nobody knows whether it is for this cluster: show the ID token of the \
+                         login beside it (`comity` does), have the identity provider issue tokens that can be read (JWT), \
+                         or set oidc.client.secret, so that it can be asked"
+                            .to_owned(),
+                    )
+                })?;
+                let (claims, good_for, newer) = self.proven(provider, discovered, &unproven).await?;
+                discovered = newer;
+                (claims, good_for)
+            }
         };
-        match self.ask(provider, discovered, token, claims).await? {
+        match self.ask(provider, &discovered, token, claims).await? {
             (claims, true) => self.vouched(provider, &claims, good_for),
             (_, false) => Err(unknown()),
         }
