@@ -243,7 +243,7 @@ fn a_token_that_cannot_be_read_is_asked_about() {
     if !Provider::is_installed() {
         return;
     }
-    let mut provider = Provider::prepare().access_tokens_live(3);
+    let mut provider = Provider::prepare().access_tokens_live(6);
     provider.launch();
     provider.account("alice", "alice@example.com", &[]);
     provider.account_with("carol", &json!({ "name": "carol" }));
