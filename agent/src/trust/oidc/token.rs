@@ -180,7 +180,7 @@ fn json(part: &str) -> Option<Map<String, Value>> {
 
 /// Others' text in a message of ours.
 fn shown(text: &str) -> String {
-    printable(&text.chars().take(100).collect::<String>())
+    printable(&text.chars().take(100).collect::<String>()).replace('\n', " ")
 }
 
 /// A length of time, for people: `1 h`, `5 min`.

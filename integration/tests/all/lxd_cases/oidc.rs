@@ -53,8 +53,11 @@ pub const CASES: &[Case] = &[
         for path in [DOCUMENT, "/me"] {
             provider.answer(path, Reply::Status(503));
         }
-        // A token that only the provider can tell about, so that it is asked.
-        anonymous.send("GET", "/1.0", &[("authorization", "Bearer opaque")], None).refused(503, "");
+        // A token that does not say whose it is, so that the provider is asked.
+        let mut bare = provider.claims("other009@example.com", "comity");
+        bare.as_object_mut().expect("an object").remove("email");
+        let bare = format!("Bearer {}", provider.sign(&bare));
+        anonymous.send("GET", "/1.0", &[("authorization", &bare)], None).refused(503, "");
         wait_for("the method is gone", LIMIT, || (!listed()).then_some(()));
         assert_eq!(auth(), "trusted");
         let issuer = provider.issuer();
