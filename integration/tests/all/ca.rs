@@ -86,6 +86,17 @@ fn what_is_issued_holds_before_openssl_and_is_for_one_purpose_only() {
         verifies(folder, &[&with_list[..], &["alice.crt"]].concat());
         does_not_verify(folder, &[&with_list[..], &["bob.crt"]].concat(), "certificate revoked");
 
+        // What is said of an encrypted key does what it says.
+        let sealed = ["pkey", "-aes256", "-passout", "pass:open", "-in", "cluster.key", "-out", "sealed.key"];
+        assert!(openssl(folder, &sealed).status.success());
+        let said = operator.run_in(folder, &["ca", "show", "sealed.key"]).exits(1).stderr;
+        assert!(said.contains("openssl pkey -in sealed.key -out sealed.key.plain"), "{said}");
+        let opened = ["pkey", "-passin", "pass:open", "-in", "sealed.key", "-out", "sealed.key.plain"];
+        assert!(openssl(folder, &opened).status.success());
+        let (own, plain) =
+            (show(&operator, folder, "cluster.key"), show(&operator, folder, "sealed.key.plain"));
+        assert_eq!(own["public_key"], plain["public_key"]);
+
         // The CA renewed: what it issued holds, what it revoked does not, and both before the new one alone.
         operator.run_in(folder, &["ca", "renew", "cluster.crt"]).success();
         assert_ne!(
@@ -98,6 +109,11 @@ fn what_is_issued_holds_before_openssl_and_is_for_one_purpose_only() {
         operator.run_in(folder, &["ca", "renew", server, "--new-key"]).success();
         verifies(folder, &["-purpose", "sslclient", "alice.crt", "alice.crt.old"]);
         verifies(folder, &["-purpose", "sslserver", "-verify_hostname", "example.org", server]);
+        // A key that went to its machine is not needed for a new one.
+        fs::remove_file(folder.join("alice.key")).expect("a file");
+        fs::remove_file(folder.join("alice.crt.old")).expect("a file");
+        operator.run_in(folder, &["ca", "renew", "alice.crt", "--new-key"]).success();
+        assert_eq!(show(&operator, folder, "alice.key")["problems"], serde_json::json!([]));
     }
 }
 

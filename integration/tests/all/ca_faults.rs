@@ -173,8 +173,8 @@ fn what_is_wrong_is_said_with_what_to_do() {
         assert_ne!(done.code, Some(0), "{}", done.command);
         assert_eq!(done.stdout, "", "{}", done.command);
         let command = done.command.replace('\n', "\\n");
-        let code = done.code.unwrap_or(-1);
-        shown += &format!("$ {command}\n{}[{code}]\n\n", done.stderr);
+        let code = done.code.unwrap_or(-1).to_string();
+        shown.extend(["$ ", &command, "\n", &done.stderr, "[", &code, "]\n\n"]);
     }
     golden::matches("ca/wrong.txt", &golden::normal(&shown, &[]));
     // The clock is in this one.

@@ -379,6 +379,8 @@ pub fn supersede(files: &[(Kind, &Path, &str)]) -> Result<(), FileError> {
         let old = old(path);
         let write = |source| FileError::Write { kind: *kind, path: old.clone(), source };
         match fs::hard_link(path, &old) {
+            // It may have gone to the machine that it is for.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && *kind == Kind::Key => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Another run may have been cut short here.
                 let same = fs::read(path).and_then(|now| Ok(now == fs::read(&old)?)).map_err(write)?;

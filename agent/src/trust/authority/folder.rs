@@ -15,7 +15,7 @@ use super::file::{self, FileError, Item, Kind, folder};
 use super::{Authority, AuthorityError, parsed};
 
 /// What tells an agent's data folder from others.
-const OF_AN_AGENT: [&str; 2] = ["store.sqlite", "unix.socket"];
+const OF_AN_AGENT: &str = "store.sqlite";
 
 /// Where a CA is, or is to be.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ pub fn refuse_agents(path: &Path) -> Result<(), FolderError> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     // A folder that is not there is nobody's; whoever writes into it says so.
     let Ok(whole) = fs::canonicalize(path) else { return Ok(()) };
-    let agents = whole.ancestors().find(|folder| OF_AN_AGENT.iter().any(|name| folder.join(name).exists()));
+    let agents = whole.ancestors().find(|folder| folder.join(OF_AN_AGENT).exists());
     agents.map_or(Ok(()), |found| Err(FolderError::OfAnAgent(found.to_owned())))
 }
 

@@ -237,4 +237,14 @@ fn a_ca_that_flocker_made_is_renewed_and_then_issues() {
     assert_eq!(new.cluster(), ca.cluster());
     let alice = new.issue_client(&user("alice"), Algorithm::EcdsaP384, now).unwrap();
     as_client(new.certificate(), &alice.certificate).unwrap();
+    // What it had issued is of version 1 too, and is made anew with its own key.
+    let signer = rcgen::KeyPair::try_from(&key).unwrap();
+    let of_old: CertificateDer<'static> = as_version_1(&alice.certificate, &signer).into();
+    as_client(new.certificate(), &of_old).unwrap_err();
+    let renewed = new.renew(&of_old, None, now).unwrap();
+    as_client(new.certificate(), &renewed.certificate).unwrap();
+    assert_eq!(
+        parsed(&renewed.certificate).unwrap().public_key().raw,
+        parsed(&alice.certificate).unwrap().public_key().raw
+    );
 }
