@@ -11,6 +11,7 @@ use crate::client::{Client, ClientError};
 mod entity;
 mod group;
 mod identity;
+mod oidc_session;
 mod permission;
 mod provider_group;
 
@@ -33,6 +34,8 @@ enum Command {
     /// Manage what the groups of an identity provider are worth here.
     #[command(visible_alias = "idp-group")]
     IdentityProviderGroup(provider_group::Args),
+    /// Manage the logins of those whom the identity provider vouches for.
+    OidcSession(oidc_session::Args),
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
@@ -41,6 +44,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Identity(args) => identity::run(args, context).await,
         Command::Permission(args) => permission::run(args, context).await,
         Command::IdentityProviderGroup(args) => provider_group::run(args, context).await,
+        Command::OidcSession(args) => oidc_session::run(args, context).await,
     }
 }
 

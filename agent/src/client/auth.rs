@@ -5,7 +5,9 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Client, ClientError, NO_BODY};
-use crate::wire::lxd::auth::{AuthGroup, AuthGroupPut, IdentityProviderGroup, PermissionInfo, Rename};
+use crate::wire::lxd::auth::{
+    AuthGroup, AuthGroupPut, IdentityProviderGroup, OidcSession, PermissionInfo, Rename,
+};
 use crate::wire::lxd::entity_url::segment;
 
 const GROUPS: &str = "/1.0/auth/groups";
@@ -71,6 +73,20 @@ impl Client {
 
     pub async fn delete_provider_group(&self, name: &str) -> Result<(), ClientError> {
         self.delete_entry(PROVIDER_GROUPS, name).await
+    }
+
+    /// The sessions of logins that this client may see.
+    pub async fn oidc_sessions(&self) -> Result<Vec<OidcSession>, ClientError> {
+        self.lxd(Method::GET, "/1.0/auth/oidc-sessions?recursion=1", NO_BODY).await
+    }
+
+    pub async fn oidc_session(&self, uuid: &str) -> Result<OidcSession, ClientError> {
+        self.lxd(Method::GET, &format!("/1.0/auth/oidc-sessions/{}", segment(uuid)), NO_BODY).await
+    }
+
+    pub async fn delete_oidc_session(&self, uuid: &str) -> Result<(), ClientError> {
+        let path = format!("/1.0/auth/oidc-sessions/{}", segment(uuid));
+        self.lxd::<serde::de::IgnoredAny>(Method::DELETE, &path, NO_BODY).await.map(drop)
     }
 
     async fn entry<T: DeserializeOwned>(&self, list: &str, name: &str) -> Result<(T, String), ClientError> {

@@ -1,7 +1,7 @@
 //! Logins that an identity provider vouches for.
 
-use integration::oidc::{Hostile, Reply};
-use integration::{Http, LIMIT, wait_for};
+use integration::oidc::{DEVICE_CLIENT, Hostile, Reply};
+use integration::{Http, LIMIT, Operator, Provider, wait_for};
 use serde_json::{Value, json};
 
 use super::Case;
@@ -36,6 +36,28 @@ pub const CASES: &[Case] = &[
     ("oidc-003", |w| {
         set(w, &json!({ "oidc.device.client.id": "device" })).refused(400, "oidc.client.id");
         assert!(w.admin.get("/1.0").metadata()["config"]["oidc.device.client.id"].is_null());
+    }),
+    ("oidc-005", |w| {
+        if !Provider::is_installed() {
+            return;
+        }
+        // Whoever has no account approves nothing: the code ends.
+        let mut provider = Provider::prepare().device_codes_live(8);
+        provider.launch();
+        provider.account_with("eve", &json!({ "name": "eve" }));
+        let config = json!({ "oidc.issuer": provider.issuer(), "oidc.client.id": DEVICE_CLIENT });
+        set(w, &config).expect(200);
+        for (login, why) in [("mallory", "not approved in time"), ("eve", "does not accept the login")] {
+            let operator = Operator::new();
+            let address = w.east.address();
+            let add = ["remote", "add", "east", &address, "--accept-certificate", "--auth-type", "oidc"];
+            let mut running = operator.begin(&add);
+            provider.approve(&running.says("Code: "), login);
+            let done = running.end().exits(1);
+            assert!(done.stderr.contains(why), "{}", done.stderr);
+            assert!(!operator.config_dir().join("config.toml").exists());
+        }
+        set(w, &json!({ "oidc.issuer": "", "oidc.client.id": "" })).expect(200);
     }),
     ("oidc-009", |w| {
         let provider = Hostile::start();
