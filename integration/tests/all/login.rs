@@ -98,6 +98,18 @@ fn somebody_logs_in_and_may_do_what_their_groups_may() {
     });
     drop(events);
 
+    // Their login is listed, and ended by an administrator.
+    let listed = operator.run(&["auth", "oidc-session", "list", "orient:", "--format", "json"]).json();
+    assert_eq!(
+        (&listed[0]["email"], listed.as_array().map(Vec::len)),
+        (&json!("alice@example.com"), Some(1))
+    );
+    assert!(listed[0]["user_agent"].as_str().is_some_and(|agent| agent.starts_with("comity/")), "{listed}");
+    let uuid = listed[0]["uuid"].as_str().expect("a uuid").to_owned();
+    let ended = admin.run_on(&east, &["auth", "oidc-session", "delete", &uuid]).success();
+    assert_eq!(ended.stdout, format!("Deleted OIDC session \"{uuid}\"\n"));
+    admin.run_on(&east, &["auth", "oidc-session", "show", &uuid]).exits(1);
+
     transcript.add(operator.run(&["remote", "remove", "orient"]));
     for path in ["oidctokens/orient.json", "oidctokens/east.json", "jars/orient", "jars/east"] {
         assert!(!exists(&operator, path), "{path} was left");

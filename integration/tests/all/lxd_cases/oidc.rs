@@ -41,13 +41,13 @@ pub const CASES: &[Case] = &[
         if !Provider::is_installed() {
             return;
         }
-        // Whoever has no account approves nothing: the code ends.
-        let mut provider = Provider::prepare().device_codes_live(8);
-        provider.launch();
+        let mut provider = Provider::start();
         provider.account_with("eve", &json!({ "name": "eve" }));
         let config = json!({ "oidc.issuer": provider.issuer(), "oidc.client.id": DEVICE_CLIENT });
         set(w, &config).expect(200);
-        for (login, why) in [("mallory", "not approved in time"), ("eve", "does not accept the login")] {
+        for (login, why) in
+            [("mallory", "the identity provider refused"), ("eve", "does not accept the login")]
+        {
             let operator = Operator::new();
             let address = w.east.address();
             let add = ["remote", "add", "east", &address, "--accept-certificate", "--auth-type", "oidc"];
