@@ -88,7 +88,8 @@ fn load(agent: &Agent, authority: &Authority, count: u64) {
 fn wait_loaded(agent: &Agent, count: u64) {
     wait_for("the list is in force", LIMIT, || {
         let status = Http::socket(agent).get("/control/v1/status").expect(200).json();
-        (status["pki"]["authorities"][0]["list_number"] == count.to_string()).then_some(())
+        let number = &status["pki"]["authorities"][0]["list_number"];
+        (number.as_str()?.parse() == Ok(count)).then_some(())
     });
 }
 

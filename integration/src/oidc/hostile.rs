@@ -217,7 +217,7 @@ fn serve(socket: TcpStream, state: &Mutex<State>, stopped: &AtomicBool) -> io::R
         Reply::Status(status) => head(status, "content-length: 2\r\n").and_then(|()| socket.write_all(b"{}")),
         Reply::Endless => {
             head(200, "")?;
-            let blanks = [b' '; 64 * 1024];
+            let blanks = vec![b' '; 64 * 1024];
             while !stopped.load(Ordering::Acquire) {
                 socket.write_all(&blanks)?;
             }

@@ -105,36 +105,33 @@ impl Clients {
         };
         let by = Caller { who, origin, shown: None };
         let key = keys::identity(&id.key_part());
-        let revision = match self.store.get(&key).await? {
-            Some(entry) => {
-                let guards = vec![Guard { key, modify_revision: entry.modify_revision }];
-                moved(self.store.commit(Txn { guards, ops }).await)?
+        let revision = if let Some(entry) = self.store.get(&key).await? {
+            let guards = vec![Guard { key, modify_revision: entry.modify_revision }];
+            moved(self.store.commit(Txn { guards, ops }).await)?
+        } else {
+            let mut count = 0;
+            self.identities.each(|_, known| count += usize::from(known.kind == IdentityKind::Oidc));
+            if count >= MAX_IDENTITIES {
+                return Err(ClientError::TooMany);
             }
-            None => {
-                let mut count = 0;
-                self.identities.each(|_, known| count += usize::from(known.kind == IdentityKind::Oidc));
-                if count >= MAX_IDENTITIES {
-                    return Err(ClientError::TooMany);
-                }
-                let identity = IdentityRecord {
-                    kind: IdentityKind::Oidc,
-                    name: login.name.to_owned(),
-                    access: Access::Groups(Groups::default()),
-                    certificate_pem: String::new(),
-                };
-                ops.push(Op::Put { key: key.clone(), value: encode(&identity) });
-                let txn = Txn { guards: vec![Guard { key, modify_revision: Revision(0) }], ops };
-                let writes = Writes::of(&txn);
-                let revision = moved(self.store.commit(txn).await)?;
-                self.identities.seen(revision).await;
-                let record = Record::new(&by, Action::IdentityCreated, now)
-                    .on(format!("{}/{id}", identity.collection()))
-                    .committed(writes, revision)
-                    .with("name", login.name);
-                self.audit.record(record);
-                tracing::info!(identity = %id, "somebody whom the identity provider vouches for is known now");
-                revision
-            }
+            let identity = IdentityRecord {
+                kind: IdentityKind::Oidc,
+                name: login.name.to_owned(),
+                access: Access::Groups(Groups::default()),
+                certificate_pem: String::new(),
+            };
+            ops.push(Op::Put { key: key.clone(), value: encode(&identity) });
+            let txn = Txn { guards: vec![Guard { key, modify_revision: Revision(0) }], ops };
+            let writes = Writes::of(&txn);
+            let revision = moved(self.store.commit(txn).await)?;
+            self.identities.seen(revision).await;
+            let record = Record::new(&by, Action::IdentityCreated, now)
+                .on(format!("{}/{id}", identity.collection()))
+                .committed(writes, revision)
+                .with("name", login.name);
+            self.audit.record(record);
+            tracing::info!(identity = %id, "somebody whom the identity provider vouches for is known now");
+            revision
         };
         self.identities.sessions_seen(revision).await;
         let told = Record::new(&by, Action::OidcSessionCreated, now).at(revision);

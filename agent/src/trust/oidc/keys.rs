@@ -34,7 +34,7 @@ struct Key {
     id: Option<String>,
     /// What it may be used with, and nothing else.
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    public: DecodingKey,
 }
 
 /// The set, each key still as it came: one that is not understood is no fault of the others'.
@@ -74,7 +74,7 @@ impl Keys {
         let fits = |key: &&Key| {
             key.algorithms.contains(&algorithm) && id.is_none_or(|id| key.id.as_deref() == Some(id))
         };
-        self.0.iter().filter(fits).map(|key| &key.key).collect()
+        self.0.iter().filter(fits).map(|key| &key.public).collect()
     }
 }
 
@@ -84,7 +84,7 @@ impl Key {
         if jwk.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
             return None;
         }
-        let length = |part: &str| URL_SAFE_NO_PAD.decode(part).map(|bytes| bytes.len()).unwrap_or(0);
+        let length = |part: &str| URL_SAFE_NO_PAD.decode(part).map_or(0, |bytes| bytes.len());
         let (family, key): (&[&str], _) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", _) => {
                 let (n, e) = (jwk.n?, jwk.e?);
@@ -113,7 +113,7 @@ impl Key {
         let names = family.iter().copied().filter(|name| wanted(name));
         let algorithms: Vec<Algorithm> = names.filter_map(algorithm).collect();
         let key = key.ok()?;
-        if algorithms.is_empty() { None } else { Some(Self { id: jwk.kid, algorithms, key }) }
+        if algorithms.is_empty() { None } else { Some(Self { id: jwk.kid, algorithms, public: key }) }
     }
 }
 

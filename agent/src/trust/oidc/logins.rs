@@ -173,14 +173,12 @@ impl Logins {
 
     /// What was said of a token before: nothing is asked for that.
     pub fn judged(&self, digest: &SecretDigest) -> Option<Result<Entered, Refusal>> {
-        match self.verdicts().get(digest, Instant::now())? {
-            Err(refusal) => Some(Err(refusal)),
-            Ok(()) => {
-                let session = self.identities.sessions(|sessions| sessions.by_token(digest))?;
-                let who = self.identities.caller_by_session(&session)?;
-                Some(Ok(Entered { who, session, cookie: None }))
-            }
+        if let Err(refusal) = self.verdicts().get(digest, Instant::now())? {
+            return Some(Err(refusal));
         }
+        let session = self.identities.sessions(|sessions| sessions.by_token(digest))?;
+        let who = self.identities.caller_by_session(&session)?;
+        Some(Ok(Entered { who, session, cookie: None }))
     }
 
     /// Whether a token was good once: then whoever brings it is not guessing.
@@ -314,7 +312,7 @@ impl Logins {
             }
         };
         match self.ask(provider, &discovered, token, claims).await? {
-            (claims, true) => self.vouched(provider, &claims, good_for),
+            (claims, true) => vouched(provider, &claims, good_for),
             (_, false) => Err(unknown()),
         }
     }
@@ -331,7 +329,7 @@ impl Logins {
         let claim = provider.config.groups_claim.as_deref();
         let says_all = claims.contains_key("email") && claim.is_none_or(|claim| claims.contains_key(claim));
         if says_all {
-            return self.vouched(provider, &claims, good_for);
+            return vouched(provider, &claims, good_for);
         }
         if !provider.is_there() {
             return Err(Refusal::Absent(format!("{} does not answer", provider.config.issuer)));
@@ -339,7 +337,7 @@ impl Logins {
         let _call = self.call().await?;
         // One that is for an API alone may not be good for asking: then what it says is all there is.
         let (claims, _) = self.ask(provider, discovered, token, claims).await?;
-        self.vouched(provider, &claims, good_for)
+        vouched(provider, &claims, good_for)
     }
 
     /// What is known of a token's user with what the provider tells about them, and whether it tells anything.
@@ -362,13 +360,6 @@ impl Logins {
             Err(AskError::Refused) => Ok((claims, false)),
             Err(AskError::Absent(reason)) => Err(Refusal::Absent(reason)),
         }
-    }
-
-    fn vouched(&self, provider: &Provider, claims: &Claims, good_for: Duration) -> Result<Vouched, Refusal> {
-        let person = Person::of(claims)?;
-        let claim = provider.config.groups_claim.as_deref();
-        let groups = claim.and_then(|claim| person::groups(claims, claim)).unwrap_or_default();
-        Ok(Vouched { person, groups, good_for })
     }
 
     /// A call to the provider that a token makes necessary, once there may be one.
@@ -417,4 +408,12 @@ impl Logins {
         let who = who.ok_or_else(|| Refusal::Failed("it was ended at once".to_owned()))?;
         Ok(Entered { who, session, cookie })
     }
+}
+
+/// Who the provider's claims are about, and for how long they hold.
+fn vouched(provider: &Provider, claims: &Claims, good_for: Duration) -> Result<Vouched, Refusal> {
+    let person = Person::of(claims)?;
+    let claim = provider.config.groups_claim.as_deref();
+    let groups = claim.and_then(|claim| person::groups(claims, claim)).unwrap_or_default();
+    Ok(Vouched { person, groups, good_for })
 }

@@ -148,13 +148,12 @@ pub fn check_audience(claims: &Claims, expected: Expected<'_>) -> Result<(), Tok
         Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let (met, wanted) = match expected.audience {
-        Some(wanted) => (audiences.contains(&wanted), wanted.to_owned()),
-        None => {
-            let named = ["azp", "client_id"].map(|name| claims.get(name).and_then(Value::as_str));
-            let mut meant = audiences.iter().copied().chain(named.into_iter().flatten());
-            (meant.any(|one| expected.clients.contains(&one)), expected.clients.join(" or "))
-        }
+    let (met, wanted) = if let Some(wanted) = expected.audience {
+        (audiences.contains(&wanted), wanted.to_owned())
+    } else {
+        let named = ["azp", "client_id"].map(|name| claims.get(name).and_then(Value::as_str));
+        let mut meant = audiences.iter().copied().chain(named.into_iter().flatten());
+        (meant.any(|one| expected.clients.contains(&one)), expected.clients.join(" or "))
     };
     if met {
         return Ok(());

@@ -79,7 +79,7 @@ impl Pace {
         let ahead = until.duration_since(now);
         let most = INTERVAL * (BURST - 1);
         if ahead > most {
-            return Err(ahead - most);
+            return Err(ahead.saturating_sub(most));
         }
         self.until = Some(until + INTERVAL);
         Ok(())
