@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
-use rustls_pki_types::TrustAnchor;
+use rustls_pki_types::{CertificateDer, TrustAnchor};
 use tokio::sync::watch;
 
 use super::shown::Shown;
@@ -278,6 +278,24 @@ impl Pki {
                 let named = *no_way != NoWay::Unknown && self.is_named(shown);
                 (if named { Word::Void } else { Word::Unsigned }, Some(no_way.clone().into()))
             }
+        }
+    }
+
+    /// Which user of which authority a certificate is of, and since when it is valid, if a cluster's own authority has
+    /// signed it; whatever has become of it since.
+    pub fn user_since(
+        &self,
+        der: &CertificateDer<'_>,
+        now: Timestamp,
+    ) -> Option<((usize, String), Timestamp)> {
+        let (_, read) = x509_parser::parse_x509_certificate(der).ok()?;
+        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        let (since, until) = (at(read.validity().not_before)?, at(read.validity().not_after)?);
+        // One that has expired was somebody's all the same.
+        let way = path::find(&self.authorities, &self.anchors, der, &[], now.min(until)).ok()?;
+        match way.role? {
+            Ok(Role::User(name)) => Some(((way.authority, name), since)),
+            _ => None,
         }
     }
 

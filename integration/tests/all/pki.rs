@@ -226,11 +226,16 @@ fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     assert_eq!(identity["id"], alice.fingerprint());
 
     // Somebody else of the same name gets another.
-    let second = Http::showing(&agent, Some(cluster.client("user-alice", 2)));
-    assert_eq!(auth(&second), "trusted");
-    assert_eq!(known("alice-2")["id"], second.fingerprint());
-
     let operator = Operator::new();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    integration::certificate::p256(dir.path(), "dave");
+    let file = dir.path().join("dave.crt");
+    let file = file.to_str().expect("paths of tests are UTF-8");
+    operator.run_on(&agent, &["auth", "identity", "create", "tls/dave", file]).success();
+    let dave = Http::showing(&agent, Some(cluster.client("user-dave", 2)));
+    assert_eq!(auth(&dave), "trusted");
+    assert_eq!(known("dave-2")["id"], dave.fingerprint());
+
     for command in [
         &["auth", "group", "create", "viewers"][..],
         &["auth", "group", "permission", "add", "viewers", "server", "can_create_groups"],
@@ -240,10 +245,18 @@ fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     }
     assert_eq!(known("alice")["type"], "Client certificate");
     alice.post("/1.0/auth/groups", &json!({ "name": "mine" })).expect(201);
-    second.post("/1.0/auth/groups", &json!({ "name": "other" })).expect(403);
+    dave.post("/1.0/auth/groups", &json!({ "name": "other" })).expect(403);
+
+    // With a newer certificate, of a new key, it is the same user, and the older one is nobody's.
+    let (begins, ends) = (time::Duration::minutes(-5), time::Duration::days(30));
+    let renewed = cluster.timed_client(dir.path(), "user-alice", 5, begins, ends);
+    let renewed = Http::showing(&agent, Some(renewed));
+    renewed.post("/1.0/auth/groups", &json!({ "name": "renewed" })).expect(201);
+    assert_eq!(known("alice")["id"], renewed.fingerprint());
+    assert_eq!((auth(&alice), auth(&renewed)), ("untrusted".to_owned(), "trusted".to_owned()));
+    assert_eq!(known("alice")["id"], renewed.fingerprint());
 
     // Made by the administrator beforehand, it is no newcomer.
-    let dir = tempfile::tempdir().expect("a temporary folder");
     let bob = cluster.client_in(dir.path(), "user-bob", 3);
     let file = dir.path().join("client.crt");
     let file = file.to_str().expect("paths of tests are UTF-8");
@@ -261,14 +274,14 @@ fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     assert_eq!(known("carol")["id"], carol.fingerprint());
     carol.post("/1.0/auth/groups", &json!({ "name": "carols" })).expect(201);
 
-    put(&agent, "ca.crl", &cluster.list(1, [1, 3]));
-    wait_for("the users are nobody", LIMIT, || (auth(&alice) == "untrusted").then_some(()));
-    assert_eq!(auth(&second), "trusted");
-    alice.get("/1.0/certificates").refused(403, "Forbidden");
+    put(&agent, "ca.crl", &cluster.list(1, [3, 5]));
+    wait_for("the users are nobody", LIMIT, || (auth(&renewed) == "untrusted").then_some(()));
+    assert_eq!(auth(&dave), "trusted");
+    renewed.get("/1.0/certificates").refused(403, "Forbidden");
     trusted.get("/1.0/certificates").expect(200);
     let record = Http::socket(&agent).get("/control/v1/audit?limit=1000").expect(200);
     let text = String::from_utf8_lossy(&record.body).into_owned();
-    assert!(text.contains("identity-created") && text.contains("alice-2"), "{text}");
+    assert!(text.contains("identity-created") && text.contains("dave-2"), "{text}");
 }
 
 fn base64(text: &str) -> String {

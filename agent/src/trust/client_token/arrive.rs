@@ -1,13 +1,15 @@
 //! Whoever comes by a certificate of the cluster's own authority for the first time: written down by itself, so that
 //! the administrator sees who is there. It has no rights by that, and there is an end to how many there may be.
 
+use std::cmp::Ordering;
+
 use jiff::Timestamp;
 
-use super::super::certificate::to_pem;
+use super::super::certificate::{from_pem, to_pem};
 use super::super::identity::{IdentityKind, IdentityRecord};
 use super::super::pki::{Entry, Role, Standing, Word};
 use super::super::shown::Shown;
-use super::super::{Access, Caller, Groups, Origin, Who};
+use super::super::{Access, Caller, Groups, IdentityId, Origin, Permission, Who};
 use super::{ClientError, Clients};
 use crate::store::{CommitError, Txn};
 
@@ -15,6 +17,23 @@ use crate::store::{CommitError, Txn};
 const MAX_ARRIVED: usize = 1000;
 /// Tries for a name that is not taken.
 const MAX_SUFFIX: usize = 100;
+
+/// Another certificate of the same user's.
+enum Other {
+    None,
+    /// The one that this is known by was made before.
+    Older(IdentityId),
+    Newer,
+}
+
+/// Whoever came, on its own behalf.
+struct Itself(Caller);
+
+impl Permission for Itself {
+    fn caller(&self) -> &Caller {
+        &self.0
+    }
+}
 
 impl Clients {
     /// Takes note of who shows a certificate that the store does not know, if the cluster's authority answers for it.
@@ -28,7 +47,18 @@ impl Clients {
             return;
         }
         let (kind, wanted) = match pki.standing(shown, Entry::None, now).0 {
-            Standing::Newcomer(name) => (IdentityKind::Newcomer, name),
+            Standing::Newcomer(name) => {
+                match self.other_of(&name, shown, now) {
+                    Other::None => {}
+                    Other::Older(held) => return self.follow(&name, held, shown, origin, now).await,
+                    Other::Newer => {
+                        let fingerprint = shown.fingerprint;
+                        tracing::info!(name, %fingerprint, "a newer certificate of this user's is known here, so this one is nobody's");
+                        return;
+                    }
+                }
+                (IdentityKind::Newcomer, name)
+            }
             Standing::Node(id) => (IdentityKind::Node { id }, format!("node-{id}")),
             Standing::Entry | Standing::Everything | Standing::Nobody(_) => return,
         };
@@ -48,6 +78,51 @@ impl Clients {
             Err(error) => {
                 let fingerprint = shown.fingerprint;
                 tracing::warn!(wanted, %fingerprint, %error, "who came for the first time was not written down, so it is nobody");
+            }
+        }
+    }
+
+    /// The other certificate by which a user of the cluster is known, if there is one.
+    fn other_of(&self, user: &str, shown: &Shown, now: Timestamp) -> Other {
+        let pki = self.identities.pki();
+        let mut found = None;
+        self.identities.each(|id, known| {
+            let is_client = matches!(known.kind, IdentityKind::Client | IdentityKind::Newcomer);
+            if known.name == user && is_client && matches!(known.access, Access::Groups(_)) {
+                found = Some((id.clone(), from_pem(&known.certificate_pem)));
+            }
+        });
+        let Some((id, Some(other))) = found else { return Other::None };
+        let (ours, others) = (pki.user_since(&shown.der, now), pki.user_since(&other, now));
+        let (Some((ours, since)), Some((others, before))) = (ours, others) else { return Other::None };
+        match since.cmp(&before) {
+            _ if ours != others => Other::None,
+            Ordering::Greater => Other::Older(id),
+            Ordering::Less => Other::Newer,
+            // Made in the same second: nothing tells which was meant to follow which.
+            Ordering::Equal => Other::None,
+        }
+    }
+
+    /// Has a user be known by a newer certificate from now on, with all that they may do: the authority says that it is
+    /// the same user. The older one is nobody's after this.
+    async fn follow(&self, user: &str, known: IdentityId, shown: &Shown, origin: Origin, now: Timestamp) {
+        let who = Who::Anonymous { certificate: Some(shown.fingerprint) };
+        let by = Itself(Caller { who, origin, shown: None });
+        let followed = async {
+            let held = self.read(&known).await?;
+            let record = held.record.clone();
+            self.change(&by, held, record, Some(&shown.der), now).await
+        };
+        let (name, fingerprint) = (user, shown.fingerprint);
+        match followed.await {
+            Ok(_) => {
+                tracing::info!(name, before = %known, %fingerprint, "a user came by a newer certificate, and is known by that now")
+            }
+            // By another connection of its own, a moment ago.
+            Err(ClientError::AlreadyTrusted | ClientError::Moved | ClientError::NotFound) => {}
+            Err(error) => {
+                tracing::warn!(name, %fingerprint, %error, "a user's newer certificate was not taken, so it is nobody's");
             }
         }
     }
