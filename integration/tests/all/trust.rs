@@ -110,7 +110,10 @@ fn the_trust_store_is_managed_over_a_remote_that_an_operand_names() {
     let names = |operand: &str| {
         let listed = operator.run(&["--format", "json", "trust", "list", operand]).success().json();
         let listed = listed.as_array().expect("a list").iter().map(|row| row["name"].to_string());
-        listed.collect::<Vec<_>>().join(" ")
+        // They are listed by their fingerprints.
+        let mut names: Vec<String> = listed.collect();
+        names.sort();
+        names.join(" ")
     };
     let certificate = integration::certificate::p256(operator.config_dir(), "laptop");
     let file = operator.config_dir().join("laptop.crt");
