@@ -40,6 +40,7 @@ use listener::doors::Doors;
 
 mod callers;
 pub mod control;
+mod credential;
 pub mod listener;
 pub mod lxd;
 mod pace;

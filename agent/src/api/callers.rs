@@ -9,9 +9,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::credential::Credential;
 use super::lxd::answer::LxdError;
 use super::lxd::attempt::Failures;
-use super::request::{Connection, Credential};
+use super::request::Connection;
 use crate::trust::identity::Identities;
 use crate::trust::oidc::{Arrival, Entered, Logins, OidcConfig, Presented, Refusal};
 use crate::trust::{Caller, Origin, Who};
@@ -43,14 +44,14 @@ pub enum Brought {
 impl Callers {
     /// Looks at what a request brings whose connection is nobody's.
     pub async fn look(&self, connection: &Connection, headers: &HeaderMap, origin: Origin) -> Brought {
-        let Connection::Network { credential, .. } = connection else { return Brought::Nothing };
+        let Connection::Network { credentials, .. } = connection else { return Brought::Nothing };
         let bearer = bearer(headers);
         if let Some(token) = &bearer
             && let digest = token.digest()
             && let Some(who) = self.identities.caller_by_bearer(&digest)
         {
             // The first is what the connection is known by; each request brings its own.
-            let _ = credential.set(Credential::Bearer(digest));
+            credentials.add(Credential::Bearer(digest));
             return Brought::Known { who, session: None, cookie: None };
         }
         if let Some(cookie) = session_cookie(headers)
@@ -58,7 +59,7 @@ impl Callers {
             && let Some(session) = self.identities.sessions(|sessions| sessions.by_cookie(&digest))
             && let Some(who) = self.identities.caller_by_session(&session)
         {
-            let _ = credential.set(Credential::Session(session));
+            credentials.add(Credential::Session(session));
             return Brought::Known { who, session: Some(session), cookie: None };
         }
         let Some(token) = bearer else { return Brought::Nothing };
@@ -79,7 +80,7 @@ impl Callers {
         let shown = Presented { access: token, id: id.map(|id| Secret::new(id.to_owned())) };
         match self.enter(connection, headers, &shown, origin).await {
             Ok(Entered { who, session, cookie }) => {
-                let _ = credential.set(Credential::Session(session));
+                credentials.add(Credential::Session(session));
                 let cookie = cookie.and_then(|secret| self.kept(&session, &secret));
                 Brought::Known { who, session: Some(session), cookie }
             }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ApiState;
 use super::callers::Callers;
+use super::credential::Credentials;
 use super::request::Connection;
 use crate::task::Tasks;
 use crate::trust::acme::challenge::ALPN_ACME;
@@ -196,7 +197,8 @@ impl Network {
             let origin = Origin { address: Some(from), ..Origin::default() };
             self.api.state.clients.arrive(shown, origin, jiff::Timestamp::now()).await;
         }
-        let connection = Connection::Network { from, certificate: shown, credential: OnceLock::new() };
+        let connection =
+            Connection::Network { from, certificate: shown, credentials: Credentials::default() };
         self.api.serve(stream, connection, Some(stranger)).await;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,12 +20,12 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::callers::{Brought, Callers};
+use super::credential::Credentials;
 use super::pace::{self, Paced};
 use super::surface::{Surface, shape};
 use crate::trust::identity::Identities;
 use crate::trust::shown::Shown;
 use crate::trust::{Caller, Fingerprint, Origin, Who};
-use crate::wire::token::SecretDigest;
 
 /// The header that tells a request's id, as the log has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,23 +37,14 @@ const STRANGER_BODY: usize = 64 * 1024;
 const MAX_LOGGED_PATH: usize = 200;
 
 /// The connection that a request came over. Handlers find it as `Extension<Arc<Connection>>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Connection {
     /// The unix socket, from a process of this user.
     Local { uid: u32 },
     /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
-    Network { from: SocketAddr, certificate: Option<Arc<Shown>>, credential: OnceLock<Credential> },
+    Network { from: SocketAddr, certificate: Option<Arc<Shown>>, credentials: Credentials },
     /// A stream of a session with a linked cluster.
     Link { peer: Fingerprint },
-}
-
-/// What else than a certificate was shown over a connection, and was good then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// A bearer's token.
-    Bearer(SecretDigest),
-    /// A session of somebody whom the identity provider vouches for.
-    Session(Uuid),
 }
 
 impl Connection {
@@ -75,21 +66,16 @@ impl Connection {
     pub fn known(&self, identities: &Identities) -> Who {
         let who = self.caller(identities);
         match (&who, self) {
-            (Who::Anonymous { .. }, Connection::Network { credential, .. }) => {
-                let by_credential = match credential.get() {
-                    Some(Credential::Bearer(digest)) => identities.caller_by_bearer(digest),
-                    Some(Credential::Session(session)) => identities.caller_by_session(session),
-                    None => None,
-                };
-                by_credential.unwrap_or(who)
+            (Who::Anonymous { .. }, Connection::Network { credentials, .. }) => {
+                credentials.caller(identities).unwrap_or(who)
             }
             _ => who,
         }
     }
 
-    /// Whether it is known by more than a certificate.
-    pub fn has_credential(&self) -> bool {
-        matches!(self, Connection::Network { credential, .. } if credential.get().is_some())
+    /// Whether somebody who sent requests over it is nobody by now.
+    pub fn lost_any(&self, identities: &Identities) -> bool {
+        matches!(self, Connection::Network { credentials, .. } if credentials.lost_any(identities))
     }
 
     /// Where it comes from, if that is a place on the network.

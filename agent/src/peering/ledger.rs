@@ -88,6 +88,7 @@ pub async fn link_of(store: &dyn Store, peer: &Fingerprint) -> Result<Option<Lin
         IdentityKind::ClusterLink { link, .. } => Some(link),
         IdentityKind::Client
         | IdentityKind::Newcomer
+        | IdentityKind::User
         | IdentityKind::Node { .. }
         | IdentityKind::Metrics
         | IdentityKind::Oidc

@@ -61,6 +61,8 @@ pub enum IdentityKind {
     Client,
     /// A user of the cluster, by a certificate of its own authority, who came by itself and has no groups yet.
     Newcomer,
+    /// Such a user who was given groups. Nobody, where that authority is not this agent's any more.
+    User,
     /// A node of the cluster, by such a certificate (LXD: server certificate). It is no client.
     Node { id: Uuid },
     /// A certificate for reading metrics (LXD: metrics certificate).
@@ -123,6 +125,7 @@ impl IdentityRecord {
             IdentityKind::Bearer { .. } => "/1.0/auth/identities/bearer",
             IdentityKind::Client
             | IdentityKind::Newcomer
+            | IdentityKind::User
             | IdentityKind::Node { .. }
             | IdentityKind::Metrics
             | IdentityKind::ClusterLink { .. } => "/1.0/auth/identities/tls",
@@ -135,6 +138,7 @@ impl IdentityRecord {
             IdentityKind::Client => !matches!(self.access, Access::Groups(_)),
             IdentityKind::Metrics => true,
             IdentityKind::Newcomer
+            | IdentityKind::User
             | IdentityKind::Node { .. }
             | IdentityKind::ClusterLink { .. }
             | IdentityKind::Oidc
@@ -213,7 +217,16 @@ impl Identities {
             tracing::info!(%fingerprint, %reason, "a client certificate is not taken");
             return Who::Anonymous { certificate: Some(fingerprint) };
         }
-        if self.pki.is_none() { self.caller_by_fingerprint(fingerprint) } else { self.vouched(shown, now) }
+        if self.pki.is_none() && !self.needs_authority(&fingerprint.into()) {
+            return self.caller_by_fingerprint(fingerprint);
+        }
+        self.vouched(shown, now)
+    }
+
+    /// Whether an identity is one only for as long as the cluster's own authority vouches for it.
+    fn needs_authority(&self, id: &IdentityId) -> bool {
+        let kind = self.view().identities.get(id).map(|identity| identity.kind.clone());
+        matches!(kind, Some(IdentityKind::Newcomer | IdentityKind::User | IdentityKind::Node { .. }))
     }
 
     /// Who shows a certificate, where authorities have a say.
@@ -223,6 +236,7 @@ impl Identities {
         let entry = match &known {
             None => StoreEntry::None,
             Some(Who::Peer { .. }) => StoreEntry::Pinned,
+            Some(_) if self.needs_authority(&fingerprint.into()) => StoreEntry::User,
             Some(_) => StoreEntry::Client,
         };
         let nobody = Who::Anonymous { certificate: Some(fingerprint) };
@@ -253,7 +267,8 @@ impl Identities {
         let identity = view.identities.get(id)?;
         let name = || identity.name.clone();
         Some(match (&identity.kind, id.fingerprint()) {
-            (IdentityKind::Client | IdentityKind::Newcomer, Some(_)) | (IdentityKind::Oidc, None) => {
+            (IdentityKind::Client | IdentityKind::Newcomer | IdentityKind::User, Some(_))
+            | (IdentityKind::Oidc, None) => {
                 Who::Client { id: id.clone(), name: name(), access: identity.access.clone() }
             }
             (IdentityKind::Bearer { token: Some(token) }, None) if token.expires_at > Timestamp::now() => {

@@ -210,7 +210,7 @@ fn a_clock_that_is_an_hour_off_is_named() {
 #[test]
 fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     let cluster = Authority::of_cluster("mycluster", CLUSTER);
-    let agent = agent_in(&cluster);
+    let mut agent = agent_in(&cluster);
     trust_unknowns(&agent, "true");
     let admin = Http::socket(&agent);
     let alice = Http::showing(&agent, Some(cluster.client("user-alice", 1)));
@@ -253,7 +253,7 @@ fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     let renewed = Http::showing(&agent, Some(renewed));
     renewed.post("/1.0/auth/groups", &json!({ "name": "renewed" })).expect(201);
     assert_eq!(known("alice")["id"], renewed.fingerprint());
-    assert_eq!((auth(&alice), auth(&renewed)), ("untrusted".to_owned(), "trusted".to_owned()));
+    assert_eq!((auth(&alice), auth(&renewed)), (json!("untrusted"), json!("trusted")));
     assert_eq!(known("alice")["id"], renewed.fingerprint());
 
     // Made by the administrator beforehand, it is no newcomer.
@@ -282,6 +282,19 @@ fn a_user_of_the_cluster_has_no_rights_until_it_is_given_some() {
     let record = Http::socket(&agent).get("/control/v1/audit?limit=1000").expect(200);
     let text = String::from_utf8_lossy(&record.body).into_owned();
     assert!(text.contains("identity-created") && text.contains("dave-2"), "{text}");
+
+    // Users are trusted for as long as the authority is that vouched for them, whatever they were given, so one that
+    // was revoked does not come back when another authority takes its place.
+    std::fs::remove_file(agent.data_dir().join("ca.crl")).expect("the list");
+    put(&agent, "ca.pem", &Authority::of_cluster("mycluster", CLUSTER).pem());
+    agent.restart();
+    for user in [&renewed, &dave, &carol] {
+        assert_eq!(auth(user), "untrusted");
+    }
+    assert_eq!(auth(&trusted), "trusted");
+    put(&agent, "ca.pem", &cluster.pem());
+    agent.restart();
+    assert_eq!(auth(&carol), "trusted");
 }
 
 fn base64(text: &str) -> String {

@@ -38,6 +38,29 @@ fn settings_are_replaced_by_put_merged_by_patch_and_guarded_by_etag() {
 }
 
 #[test]
+fn who_is_trusted_is_said_by_those_who_may_do_everything() {
+    let east = settable();
+    let admin = Http::socket(&east);
+    let permissions = json!([{ "entity_type": "server", "url": "/1.0", "entitlement": "can_edit" }]);
+    admin.post("/1.0/auth/groups", &json!({ "name": "editors", "permissions": permissions })).expect(201);
+    let editor = Http::stranger(&east);
+    let certificate = editor.identity.as_ref().expect("a certificate").pem.clone();
+    let body = json!({ "name": "ed", "groups": ["editors"], "certificate": certificate });
+    admin.post("/1.0/auth/identities/tls", &body).expect(201);
+    editor.patch("/1.0", &json!({ "config": { "user.x": "1" } })).expect(200);
+    for config in [
+        json!({ "core.trust_ca_certificates": "true" }),
+        json!({ "oidc.groups.claim": "groups" }),
+        json!({ "oidc.issuer": "http://127.0.0.1:1", "oidc.client.id": "x" }),
+    ] {
+        editor.patch("/1.0", &json!({ "config": config })).expect(403);
+    }
+    // Sent back as it was, it is no change.
+    let shown = editor.get("/1.0").expect(200).metadata();
+    editor.put("/1.0", &shown).expect(200);
+}
+
+#[test]
 fn an_address_given_at_the_start_goes_before_the_setting() {
     let east = settable();
     let refused =

@@ -129,7 +129,7 @@ async fn serve_with<S>(
             // The sender lives as long as the identities do, and those outlive their connections.
             Ok(()) = changed.changed() => {
                 let now = connection.known(identities);
-                let bearer_gone = connection.has_credential() && !now.is_trusted();
+                let bearer_gone = connection.lost_any(identities);
                 if cut.is_none() && (bearer_gone || lost(&known, &now)) {
                     tracing::info!(caller = %known, "the caller is trusted no more; its connection is cut");
                     cut = Some(Instant::now() + LAST_ANSWER);
@@ -159,11 +159,10 @@ fn lost(before: &Who, now: &Who) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+    use crate::api::credential::Credentials;
     use crate::api::lxd::attempt::Failures;
     use crate::audit::Audit;
     use crate::store::sqlite::SqliteStore;
@@ -190,7 +189,7 @@ mod tests {
         let connection = Connection::Network {
             from: ([127, 0, 0, 1], 1).into(),
             certificate: None,
-            credential: OnceLock::new(),
+            credentials: Credentials::default(),
         };
         there.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let patience = Patience { stays: Duration::from_millis(50), leaves: Duration::from_millis(50) };

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 
 use super::super::certificate::{from_pem, to_pem};
 use super::super::identity::{IdentityKind, IdentityRecord};
@@ -15,6 +16,8 @@ use crate::store::{CommitError, Txn};
 
 /// Most identities that came by themselves and were given nothing since.
 const MAX_ARRIVED: usize = 1000;
+/// Most nodes, which stay what they are.
+const MAX_NODES: usize = 10_000;
 /// Tries for a name that is not taken.
 const MAX_SUFFIX: usize = 100;
 
@@ -87,8 +90,8 @@ impl Clients {
         let pki = self.identities.pki();
         let mut found = None;
         self.identities.each(|id, known| {
-            let is_client = matches!(known.kind, IdentityKind::Client | IdentityKind::Newcomer);
-            if known.name == user && is_client && matches!(known.access, Access::Groups(_)) {
+            let is_client = matches!(known.kind, IdentityKind::User | IdentityKind::Newcomer);
+            if known.name == user && is_client {
                 found = Some((id.clone(), from_pem(&known.certificate_pem)));
             }
         });
@@ -117,7 +120,7 @@ impl Clients {
         let (name, fingerprint) = (user, shown.fingerprint);
         match followed.await {
             Ok(_) => {
-                tracing::info!(name, before = %known, %fingerprint, "a user came by a newer certificate, and is known by that now")
+                tracing::info!(name, before = %known, %fingerprint, "a user came by a newer certificate, and is known by that now");
             }
             // By another connection of its own, a moment ago.
             Err(ClientError::AlreadyTrusted | ClientError::Moved | ClientError::NotFound) => {}
@@ -138,12 +141,14 @@ impl Clients {
         // Names are given one at a time.
         let _naming = self.naming.lock().await;
         let (mut arrived, mut names) = (0, std::collections::HashSet::new());
+        let is_node = |kind: &IdentityKind| matches!(kind, IdentityKind::Node { .. });
         self.identities.each(|_, known| {
-            arrived += usize::from(known.kind.came_by_itself());
+            arrived += usize::from(known.kind.came_by_itself() && is_node(&known.kind) == is_node(&kind));
             names.insert(known.name.clone());
         });
-        if arrived >= MAX_ARRIVED {
-            return Err(ClientError::TooManyArrived(MAX_ARRIVED));
+        let most = if is_node(&kind) { MAX_NODES } else { MAX_ARRIVED };
+        if arrived >= most {
+            return Err(ClientError::TooManyArrived(most));
         }
         names.extend(self.pending_identities(now).await?.into_iter().map(|token| token.name));
         let name = std::iter::once(wanted.to_owned())
@@ -158,6 +163,20 @@ impl Clients {
             Ok(()) | Err(ClientError::Commit(CommitError::Conflict(_))) => Ok(name),
             Err(error) => Err(error),
         }
+    }
+
+    /// What an entry with this certificate is: a user of the cluster where its own authority says so, so that whoever is
+    /// trusted by that is trusted no longer than that authority is.
+    pub(super) fn kind_of(
+        &self,
+        kind: IdentityKind,
+        access: &Access,
+        certificate: &CertificateDer<'_>,
+        now: Timestamp,
+    ) -> IdentityKind {
+        let by_groups = kind == IdentityKind::Client && matches!(access, Access::Groups(_));
+        let is_user = by_groups && self.identities.pki().user_since(certificate, now).is_some();
+        if is_user { IdentityKind::User } else { kind }
     }
 
     /// Whether a certificate may become, or stay, an entry of the store.

@@ -144,6 +144,7 @@ impl Clients {
                     (
                         IdentityKind::Client
                             | IdentityKind::Newcomer
+                            | IdentityKind::User
                             | IdentityKind::Node { .. }
                             | IdentityKind::ClusterLink { .. },
                         Access::Groups(_)

@@ -78,7 +78,9 @@ impl Clients {
                 Purpose::ClusterLink { name } => {
                     IdentityKind::ClusterLink { link: name.clone(), backing: Backing::Itself }
                 }
-                Purpose::Certificate | Purpose::Identity => IdentityKind::Client,
+                Purpose::Certificate | Purpose::Identity => {
+                    self.kind_of(IdentityKind::Client, &record.access, certificate, now)
+                }
             };
             let identity = IdentityRecord {
                 kind,

@@ -68,6 +68,7 @@ impl Clients {
             self.check_vacant(name, now).await?;
         }
         let shown = fingerprint(certificate);
+        let kind = self.kind_of(kind, &access, certificate, now);
         let identity =
             IdentityRecord { kind, name: name.to_owned(), access, certificate_pem: to_pem(certificate) };
         match self.write(by.caller(), shown, &identity, Txn::default(), now).await {
@@ -123,7 +124,7 @@ impl Clients {
         }
         if record.kind == IdentityKind::Newcomer && record.access != held.record.access {
             // Somebody has given it something.
-            record.kind = IdentityKind::Client;
+            record.kind = IdentityKind::User;
         }
         let key = keys::identity(&held.id.key_part());
         let mut guards = vec![Guard { key: key.clone(), modify_revision: held.revision }];

@@ -81,7 +81,14 @@ fn is_user(name: &str) -> bool {
     !name.is_empty()
         && name.chars().count() <= MAX_USER
         && !name.starts_with('-')
-        && !name.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '/' | ':'))
+        && !name
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || is_unseen(c) || matches!(c, '/' | ':'))
+}
+
+/// What shows nothing, or turns what follows round: two names that look alike would be two users.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -115,7 +122,9 @@ mod tests {
         assert_eq!(named("user-ålice@example.org"), Ok(Role::User("ålice@example.org".to_owned())));
         assert_eq!(named(&format!("node-{uuid}")), Ok(Role::Node(uuid)));
         assert_eq!(named("control-service"), Ok(Role::ControlService));
-        for name in ["user-", "user--x", "user-a/b", "user-a b", "user-a:b"] {
+        for name in
+            ["user-", "user--x", "user-a/b", "user-a b", "user-a:b", "user-a\u{200b}", "user-\u{202e}a"]
+        {
             assert_eq!(named(name), Err(RoleError::User), "{name}");
         }
         for name in ["node-", "node-x", &format!("node-{}", uuid.as_simple()), "node-{9}"] {

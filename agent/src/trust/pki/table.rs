@@ -36,6 +36,8 @@ pub enum Entry {
     None,
     /// A client's or a metrics certificate.
     Client,
+    /// A user of the cluster, who is one by the word of its own authority alone.
+    User,
     /// A linked cluster's: pinned, whoever signed it.
     Pinned,
 }
@@ -70,6 +72,8 @@ pub enum Why {
     Unknown,
     #[error("it is trusted here, but no authority has signed it, and there is a server.ca")]
     Unsigned,
+    #[error("it is trusted here as a user's of the cluster, and this agent's --cluster-ca has not signed it")]
+    Unvouched,
     #[error("the authority that signed it has revoked it")]
     Revoked,
     #[error("an authority has signed it, but not so that it counts")]
@@ -82,7 +86,10 @@ pub enum Why {
 pub fn standing(mode: Mode, word: &Word, entry: Entry, unknowns: Unknowns) -> Standing {
     match (word, entry) {
         // Links are outside the rule: each side holds to the certificate that it pinned.
-        (_, Entry::Pinned) | (Word::Role(Role::User(_)) | Word::Signed, Entry::Client) => Standing::Entry,
+        (_, Entry::Pinned)
+        | (Word::Role(Role::User(_)) | Word::Signed, Entry::Client)
+        | (Word::Role(Role::User(_)), Entry::User) => Standing::Entry,
+        (Word::Signed | Word::Unsigned, Entry::User) => Standing::Nobody(Why::Unvouched),
         (Word::Revoked, _) => Standing::Nobody(Why::Revoked),
         (Word::Void, _) => Standing::Nobody(Why::Void),
         (Word::Role(Role::Node(id)), _) => Standing::Node(*id),
@@ -165,6 +172,10 @@ mod tests {
                 let of = |word: &Word, entry| standing(mode, word, entry, unknowns);
                 assert_eq!(of(&user, Entry::None), Standing::Newcomer("alice".to_owned()));
                 assert_eq!(of(&user, Entry::Client), Standing::Entry);
+                assert_eq!(of(&user, Entry::User), Standing::Entry);
+                for word in [Word::Unsigned, Word::Signed] {
+                    assert_eq!(of(&word, Entry::User), Standing::Nobody(Why::Unvouched));
+                }
                 for entry in [Entry::None, Entry::Client] {
                     assert_eq!(of(&node, entry), Standing::Node(Uuid::nil()));
                     let control = Word::Role(Role::ControlService);

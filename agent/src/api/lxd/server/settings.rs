@@ -159,6 +159,23 @@ fn read(bytes: &[u8]) -> Result<Vec<(String, String)>, LxdError> {
     Ok(pairs.map(|(key, value)| (key, value.unwrap_or_default())).collect())
 }
 
+/// Whoever says who is trusted gives away every right there is, so it takes them all: whom an identity provider or an
+/// authority vouches for may be anybody whom groups here name. And a secret goes to the provider that it was set for.
+fn check_trust(state: &ApiState, permit: &Permit, base: &Current, config: &Config) -> Result<(), LxdError> {
+    let decides = |key: &String| key.starts_with("oidc.") || key == "core.trust_ca_certificates";
+    if base.config.differing(config).iter().any(decides) {
+        state.permit(permit.caller(), Entitlement::Admin, Entity::Server)?;
+    }
+    let secret = |config: &Config| config.entries().get("oidc.client.secret").cloned();
+    let kept = secret(config).is_some() && secret(&base.config) == secret(config);
+    if kept && base.oidc_issuer() != config.oidc_issuer() {
+        return Err(LxdError::bad_request(
+            "oidc.client.secret is the one that was set for another issuer: set it together with the new issuer, or to nothing",
+        ));
+    }
+    Ok(())
+}
+
 /// Commits, and moves the listener if it is to be elsewhere: bound before the commit, so that what cannot be is not set.
 async fn change(
     state: &ApiState,
@@ -166,6 +183,7 @@ async fn change(
     base: &Current,
     config: Config,
 ) -> Result<Response, LxdError> {
+    check_trust(state, permit, base, &config)?;
     let now = Timestamp::now();
     let (provider, found) = (config.oidc(), try_provider(state, base, &config).await?);
     if base.https_address() == config.https_address() {

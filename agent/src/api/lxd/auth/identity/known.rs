@@ -46,6 +46,7 @@ impl Known {
                 IdentityKind::Bearer { .. } => "bearer",
                 IdentityKind::Client
                 | IdentityKind::Newcomer
+                | IdentityKind::User
                 | IdentityKind::Node { .. }
                 | IdentityKind::Metrics
                 | IdentityKind::ClusterLink { .. } => "tls",
@@ -99,7 +100,7 @@ impl Known {
             }
             Known::Pending(_) => types::CLIENT_PENDING,
             Known::Active { record, .. } => match (&record.kind, &record.access) {
-                (IdentityKind::Client, Access::Groups(_)) => types::CLIENT,
+                (IdentityKind::Client, Access::Groups(_)) | (IdentityKind::User, _) => types::CLIENT,
                 (IdentityKind::Client, Access::Projects(_)) => types::CLIENT_RESTRICTED,
                 (IdentityKind::Client, Access::Unrestricted) => types::CLIENT_UNRESTRICTED,
                 (IdentityKind::Newcomer, _) => types::CLIENT_PENDING,
