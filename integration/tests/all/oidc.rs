@@ -86,6 +86,10 @@ fn somebody_new_can_do_nothing_until_a_group_is_granted_by_hand_or_by_the_provid
     let identity = "/1.0/auth/identities/oidc/alice@example.com";
     let known = admin.get(identity).expect(200).metadata();
     assert_eq!((&known["type"], &known["name"]), (&json!("OIDC client"), &json!("alice")));
+    // Nobody is found by the name that they gave themselves.
+    admin.get("/1.0/auth/identities/oidc/alice").expect(404);
+    admin.patch("/1.0/auth/identities/oidc/alice", &json!({ "groups": [] })).expect(404);
+    admin.delete("/1.0/auth/identities/oidc/alice").expect(404);
 
     // By hand, and by what the provider says: both count.
     for group in ["by-hand", "by-provider"] {

@@ -118,7 +118,7 @@ async fn current(
     }))
 }
 
-/// The identity that a path names, by name or identifier, if the caller may know of it.
+/// The identity that a path names, by identifier or by a name that was given to it here, if the caller may know of it.
 async fn find(state: &ApiState, caller: &Caller, method: &str, name: &str) -> Result<Known, LxdError> {
     require_trust(caller)?;
     let mut found = known::every(state).await?;

@@ -70,7 +70,8 @@ async fn identified(state: &ApiState, entity: String) -> Result<String, LxdError
         return Ok(entity);
     }
     let all = super::identity::known::every(state).await?;
-    let mut found = all.iter().filter(|known| known.name() == name && known.method() == method);
+    let mut found =
+        all.iter().filter(|known| known.goes_by_name() && known.name() == name && known.method() == method);
     Ok(match (found.next(), found.next()) {
         (Some(known), None) => format!("{method}/{}", known.identifier()),
         _ => entity,

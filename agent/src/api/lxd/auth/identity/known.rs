@@ -75,8 +75,14 @@ impl Known {
         }
     }
 
+    /// Whether its name says who is meant. That of somebody whom a provider vouches for does not: they choose it
+    /// themselves, so it may be anybody's, or another's mail address.
+    pub fn goes_by_name(&self) -> bool {
+        self.method() != "oidc"
+    }
+
     pub fn is_called(&self, wanted: &str) -> bool {
-        self.name() == wanted || self.identifier() == wanted
+        self.identifier() == wanted || (self.goes_by_name() && self.name() == wanted)
     }
 
     pub fn entity(&self) -> Entity {
@@ -160,5 +166,29 @@ impl Known {
             tls_certificate,
             expires_at,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_called_by_a_name_that_they_chose_themselves() {
+        let known = |id: &str, kind: IdentityKind| Known::Active {
+            id: id.parse().unwrap(),
+            record: Arc::new(IdentityRecord {
+                kind,
+                name: "ceo@example.com".to_owned(),
+                access: Access::Groups(Groups::default()),
+                certificate_pem: String::new(),
+            }),
+        };
+        let mallory = known("mallory@example.com", IdentityKind::Oidc);
+        assert!(mallory.is_called("mallory@example.com") && !mallory.is_called("ceo@example.com"));
+        // An administrator gave this one its name.
+        let bearer = "00000000-0000-0000-0000-000000000007";
+        let given = known(bearer, IdentityKind::Bearer { token: None });
+        assert!(given.is_called("ceo@example.com") && given.is_called(bearer));
     }
 }
