@@ -109,6 +109,18 @@ impl Http {
     /// Sends one request over a connection of its own.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+        let answer = self.try_send(method, path, headers, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// The same, by somebody whose connection may be cut meanwhile.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> io::Result<Answer> {
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n");
         for (name, value) in headers {
             text.extend([name, ": ", value, "\r\n"]);
@@ -118,14 +130,13 @@ impl Http {
             text.extend(["content-type: application/json\r\ncontent-length: ", &length, "\r\n"]);
         }
         text = text + "\r\n" + body.unwrap_or_default();
-        let answer = match &self.target {
+        let (status, headers, body) = match &self.target {
             Target::Socket(path) => exchange(unix(path), text.as_bytes()),
             Target::Tls { .. } => {
                 exchange_over_tls(self.connect().expect("the agent can be reached"), text.as_bytes())
             }
-        };
-        let (status, headers, body) = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        Answer { asked: format!("{method} {path}"), status, headers, body }
+        }?;
+        Ok(Answer { asked: format!("{method} {path}"), status, headers, body })
     }
 
     /// A raw connection, with the limit of all waits on what it reads and writes.
