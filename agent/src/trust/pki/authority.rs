@@ -1,7 +1,7 @@
 //! Who signs certificates: what `server.ca` and the cluster's own authority are read into. Both are read at the start
 //! and stay what they are; what an authority has revoked is another matter.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -47,10 +47,52 @@ pub struct Authority {
     pub ends: Timestamp,
     /// Whether it may sign revocation lists.
     pub signs_lists: bool,
+    /// What its certificates, all of them, let it sign.
+    pub limits: Limits,
+    /// All that are known of its key: renewed ones, and ones by several others.
+    pub certificates: Vec<Own>,
+}
+
+/// A certificate of an authority's.
+#[derive(Debug, Clone)]
+pub struct Own {
     pub serial: Serial,
-    /// Which other authority has signed its certificate, where one has.
+    /// Which other authority has signed it, where one has.
     pub above: Option<usize>,
     der: CertificateDer<'static>,
+}
+
+/// What a certificate says of those that its key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most authorities between it and a certificate that is nobody's authority.
+    pub path: Option<u32>,
+    /// Whether it may sign certificates at all.
+    pub signs: bool,
+    /// Whether those that it signs may be clients'.
+    pub clients: bool,
+}
+
+impl Limits {
+    /// `None` of a certificate whose extensions cannot be read, which is not to say that it has none.
+    pub fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
+        let usage = certificate.key_usage().ok()?;
+        let extended = certificate.extended_key_usage().ok()?;
+        Some(Self {
+            path: certificate.basic_constraints().ok()?.and_then(|basic| basic.value.path_len_constraint),
+            signs: usage.is_none_or(|usage| usage.value.key_cert_sign()),
+            clients: extended.is_none_or(|extended| extended.value.client_auth || extended.value.any),
+        })
+    }
+
+    /// What both allow.
+    fn and(self, other: Self) -> Self {
+        let path = match (self.path, other.path) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self { path, signs: self.signs && other.signs, clients: self.clients && other.clients }
+    }
 }
 
 /// Why a file of authorities cannot be used.
@@ -71,7 +113,7 @@ pub enum AuthorityError {
     #[error("{} is cut short or damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "{}: the certificate {subject:?} is no authority's (basic constraints say no CA:TRUE): put in the certificate of who \
+        "{}: the certificate {subject:?} is no authority's (basic constraints say no CA:TRUE, or key usage leaves keyCertSign out): put in the certificate of who \
          signed it",
         path.display()
     )]
@@ -109,8 +151,11 @@ pub fn read(path: &Path, source: Source, authorities: &mut Vec<Authority>) -> Re
                 && known.anchor.subject_public_key_info == authority.anchor.subject_public_key_info
         };
         match authorities.iter_mut().find(same) {
-            // The same key under a renewed certificate.
+            // The same key under a renewed certificate. Which one is meant by what it signed cannot be told, so what
+            // is revoked of one, or forbidden by one, is of all.
             Some(known) => {
+                known.limits = known.limits.and(authority.limits);
+                known.certificates.extend(authority.certificates);
                 known.scope.clients = known.scope.clients.or(authority.scope.clients);
                 known.scope.roles = known.scope.roles.or(authority.scope.roles);
                 (known.begins, known.ends) =
@@ -122,23 +167,26 @@ pub fn read(path: &Path, source: Source, authorities: &mut Vec<Authority>) -> Re
     if found == 0 { Err(AuthorityError::Empty(path.to_owned())) } else { Ok(()) }
 }
 
-/// Notes of each authority which of the others has signed its certificate.
+/// Notes of each authority's certificates which of the others has signed them.
 pub fn connect(authorities: &mut [Authority]) {
-    let above: Vec<Option<usize>> = authorities
-        .iter()
-        .enumerate()
-        .map(|(own, authority)| {
-            let (_, certificate) = x509_parser::parse_x509_certificate(&authority.der).ok()?;
-            authorities.iter().enumerate().position(|(other, above)| {
-                other != own
-                    && x509_parser::parse_x509_certificate(&above.der).is_ok_and(|(_, above)| {
-                        above.subject().as_raw() == certificate.issuer().as_raw()
-                            && certificate.verify_signature(Some(above.public_key())).is_ok()
-                    })
+    // An authority is one name and one key, so a certificate is of one at most.
+    let signer = |own: usize, certificate: &Own| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&certificate.der).ok()?;
+        authorities.iter().enumerate().position(|(other, above)| {
+            let Some(above) = above.certificates.first().filter(|_| other != own) else { return false };
+            x509_parser::parse_x509_certificate(&above.der).is_ok_and(|(_, above)| {
+                above.subject().as_raw() == certificate.issuer().as_raw()
+                    && certificate.verify_signature(Some(above.public_key())).is_ok()
             })
         })
+    };
+    let all = authorities.iter().enumerate();
+    let above: Vec<Vec<Option<usize>>> = all
+        .map(|(own, authority)| authority.certificates.iter().map(|one| signer(own, one)).collect())
         .collect();
-    authorities.iter_mut().zip(above).for_each(|(authority, above)| authority.above = above);
+    for (authority, above) in authorities.iter_mut().zip(above) {
+        authority.certificates.iter_mut().zip(above).for_each(|(one, above)| one.above = above);
+    }
 }
 
 fn authority(
@@ -157,9 +205,9 @@ fn authority(
     if certificate.version() != X509Version::V3 {
         return Err(AuthorityError::Version { path, subject });
     }
-    let usage = certificate.key_usage().ok().flatten();
-    let signs = usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign());
-    if !certificate.is_ca() || !signs {
+    let usage = certificate.key_usage().map_err(|_| unreadable())?;
+    let limits = Limits::of(&certificate).ok_or_else(unreadable)?;
+    if !certificate.is_ca() || !limits.signs {
         return Err(AuthorityError::Leaf { path, subject });
     }
     let scope = match source {
@@ -178,10 +226,13 @@ fn authority(
         begins: at(certificate.validity().not_before.timestamp())?,
         ends: at(certificate.validity().not_after.timestamp())?,
         signs_lists: usage.is_none_or(|usage| usage.value.crl_sign()),
-        serial: Serial::new(certificate.raw_serial()),
-        above: None,
+        limits,
+        certificates: vec![Own {
+            serial: Serial::new(certificate.raw_serial()),
+            above: None,
+            der: der.clone(),
+        }],
         anchor: anchor.to_owned(),
-        der: der.clone(),
     })
 }
 
@@ -203,12 +254,19 @@ pub fn pem_fault(error: &rustls_pki_types::pem::Error) -> String {
     .to_owned()
 }
 
-/// A regular file of at most `most` bytes.
+/// A regular file of at most `most` bytes. `NotFound` is said of a name that is not there, and of nothing else.
 pub fn contents(path: &Path, most: u64) -> Result<Vec<u8>, AuthorityError> {
     let failed = |source| AuthorityError::Io { path: path.to_owned(), source };
     // NONBLOCK, so that a FIFO of that name does not make us wait for a writer.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = opened.map_err(|error| {
+        let is_there = || fs::symlink_metadata(path).is_ok();
+        if error.kind() == io::ErrorKind::NotFound && is_there() {
+            return failed(io::Error::other("it is a link to something that is not there"));
+        }
+        failed(error)
+    })?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(failed(io::Error::other("it is not a regular file")));

@@ -4,6 +4,7 @@
 //! is looked at is the file's identity, size and times, and a file is read once two looks in a row agree, so that one
 //! that is still being written is left alone. That holds on any filesystem, and for a file that is replaced by a rename.
 
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::task::Tasks;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What a file is known by: two that are the same in all of this are one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamp {
     place: (u64, u64),
     size: u64,
@@ -27,9 +28,14 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// `None` where there is nothing.
+    /// `None` where there is nothing of that name. A link to what is not there is something, and so is what nobody may
+    /// look at: it could be a list.
     pub fn of(path: &Path) -> Option<Self> {
-        let found = std::fs::metadata(path).ok()?;
+        let found = match std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path)) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(_) => return Some(Self::default()),
+        };
         Some(Self {
             place: (found.dev(), found.ino()),
             size: found.size(),

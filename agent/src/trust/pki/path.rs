@@ -8,14 +8,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{
+    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage,
+    RequiredEkuNotFoundContext,
+};
+use x509_parser::certificate::X509Certificate;
 
-use super::authority::Authority;
+use super::authority::{Authority, Limits};
 use super::crl::Serial;
 use super::role::{Role, RoleError};
 
 /// Most certificates that are taken from a client besides its own.
 const MAX_INTERMEDIATES: usize = 8;
+/// id-kp-clientAuth and anyExtendedKeyUsage, by RFC 5280, as they stand in DER.
+const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+const ANY_PURPOSE: &[u8] = &[0x55, 0x1d, 0x25, 0];
 /// Longest common name that is repeated.
 const MAX_NAME: usize = 64;
 
@@ -54,6 +61,24 @@ pub enum NoWay {
     AuthorityNotYet { name: String, begins: Timestamp },
     #[error("it is not for clients (its extended key usage leaves clientAuth out)")]
     Usage,
+    #[error(
+        "an authority between it and one that is known here may not sign clients (its extended key usage leaves clientAuth out)"
+    )]
+    UsageBetween,
+    #[error(
+        "the authority {0}, which is between it and one that is known here, may not sign certificates (its key usage leaves keyCertSign out)"
+    )]
+    SignsBetween(String),
+    #[error("the authority {0} may not sign clients (its extended key usage leaves clientAuth out)")]
+    AuthorityUsage(String),
+    #[error(
+        "there are more authorities between it and {name} than that one allows (its path length is {most})"
+    )]
+    Length { name: String, most: u32 },
+    #[error(
+        "an authority between it and one that is known here allows fewer authorities below itself than there are (by its path length)"
+    )]
+    LengthBetween,
     #[error("it is of X.509 version 1, which TLS has no use for: have it issued as version 3")]
     Version,
     #[error("the way from it to an authority cannot be checked: {0}")]
@@ -73,8 +98,15 @@ pub fn find(
     let time = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().try_into().unwrap_or(0)));
     let between = &between[..between.len().min(MAX_INTERMEDIATES)];
     let found = certificate
-        .verify_for_usage(known.all, anchors, between, time, KeyUsage::client_auth(), None, None)
-        .map_err(|error| no_way(&error, now))?;
+        .verify_for_usage(known.all, anchors, between, time, ForClients, None, None)
+        .map_err(|error| match no_way(&error, now) {
+            NoWay::Usage if is_for_clients(leaf) => NoWay::UsageBetween,
+            other => other,
+        })?;
+    // A leaf's has to be clientAuth itself, where an authority may as well be for anything.
+    if !is_for_clients(leaf) {
+        return Err(NoWay::Usage);
+    }
     let end = found.anchor();
     let same = |anchor: &TrustAnchor<'_>| {
         anchor.subject == end.subject && anchor.subject_public_key_info == end.subject_public_key_info
@@ -92,18 +124,60 @@ pub fn find(
         Ok::<_, NoWay>(())
     };
     narrow(read.validity())?;
+    let mut steps = 0;
     let (mut number, mut direct) = (Serial::new(read.raw_serial()), true);
     // From the leaf up: the last one is the authority's own.
     for step in found.intermediate_certificates() {
         let der = step.der();
         let (_, read) = x509_parser::parse_x509_certificate(&der).map_err(|_| unreadable())?;
         narrow(read.validity())?;
+        // webpki looks at the other limits of an intermediate, but not at this one.
+        if !Limits::of(&read).ok_or_else(unreadable)?.signs {
+            return Err(NoWay::SignsBetween(common_name(&read)));
+        }
+        steps += 1;
         (number, direct) = (Serial::new(read.raw_serial()), false);
     }
-    let name = read.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    let name = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+    // Of an authority itself, it looks at the key and names alone. One that may not sign at all is refused at the start.
+    let known_as = || authority.name.clone();
+    if !authority.limits.clients {
+        return Err(NoWay::AuthorityUsage(known_as()));
+    }
+    if let Some(most) = authority.limits.path.filter(|most| steps > *most) {
+        return Err(NoWay::Length { name: known_as(), most });
+    }
+    let name = common_name(&read);
     let role = authority.scope.roles.filter(|_| direct).map(|cluster| Role::of(read.subject(), cluster));
     Ok(Way { authority: at, name, serial: number, role, begins, ends })
+}
+
+fn common_name(read: &X509Certificate<'_>) -> String {
+    let name = read.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
+}
+
+/// What webpki is to ask of each extended key usage on a way: clientAuth or, as it does not by itself, any.
+struct ForClients;
+
+impl ExtendedKeyUsageValidator for ForClients {
+    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        let mut is_limited = false;
+        for purpose in purposes {
+            let purpose = purpose?;
+            if [CLIENT_AUTH, ANY_PURPOSE].iter().any(|fitting| purpose == KeyPurposeId::new(fitting)) {
+                return Ok(());
+            }
+            is_limited = true;
+        }
+        let required = KeyUsage::client_auth();
+        let context = RequiredEkuNotFoundContext { required, present: Vec::new() };
+        if is_limited { Err(webpki::Error::RequiredEkuNotFoundContext(context)) } else { Ok(()) }
+    }
+}
+
+fn is_for_clients(leaf: &CertificateDer<'_>) -> bool {
+    let Ok((_, read)) = x509_parser::parse_x509_certificate(leaf) else { return false };
+    read.extended_key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.client_auth))
 }
 
 impl Way {
@@ -140,6 +214,7 @@ fn no_way(error: &webpki::Error, now: Timestamp) -> NoWay {
             NoWay::Expired { ended: at(*not_after).unwrap_or(Timestamp::MIN), now: second(now) }
         }
         webpki::Error::RequiredEkuNotFoundContext(_) => NoWay::Usage,
+        webpki::Error::PathLenConstraintViolated => NoWay::LengthBetween,
         webpki::Error::UnsupportedCertVersion => NoWay::Version,
         other => NoWay::Other(other.to_string()),
     }

@@ -13,6 +13,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::*;
 
+mod strict;
+
 /// A CA of a test.
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
