@@ -72,7 +72,12 @@ impl Keeper {
             let shown = issued.fingerprint;
             format!("{shown} for {} is still shown to clients, and is not renewed", issued.domain)
         });
-        if self.kept.take().is_some() {
+        if let Some(kept) = self.kept.take() {
+            if let Some(schedule) = &self.schedule {
+                // Whoever wants one again does not wait for what failed before.
+                Ours::of(&self.acme.parts.dir)
+                    .keep_past(&kept.directory, &schedule.past().clone().forgiven());
+            }
             let left = note.as_deref().unwrap_or("clients are shown what they were shown before");
             tracing::info!("acme.domain is not set any more: {left}");
         }
@@ -138,6 +143,7 @@ impl Keeper {
             Schedule::new(life, past, now, chance())
         });
         self.kept = Some(wanted.clone());
+        self.keep_past(wanted);
     }
 
     /// What keeps us from showing anything of our own.

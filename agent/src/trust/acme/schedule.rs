@@ -4,7 +4,8 @@
 //! not ask together. What failed is tried again after a pause that doubles, longer where the authority itself has said
 //! no, for such answers are counted there; never before the authority has said, and never more often in an hour than
 //! any public authority bears with. An authority whose certificates live for less than a day is asked as often as
-//! those need it.
+//! those need it, but never without a pause. A start of the agent changes none of this; another wish ends the pauses of
+//! what failed.
 
 use std::collections::VecDeque;
 
@@ -13,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a renewal may come early by, of the certificate's life: one part in this many.
 const EARLY: i32 = 20;
-/// After this long what is not renewed is not looked at again any sooner, however short its life.
-const SHORTEST: SignedDuration = SignedDuration::from_secs(1);
+/// From the beginning of an attempt to that of the next, however short the life of what it brought.
+const BETWEEN: SignedDuration = SignedDuration::from_secs(10);
 /// The window in which attempts are counted, and how many there may be in it.
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 const MOST: usize = 20;
@@ -22,6 +23,8 @@ const MOST: usize = 20;
 const SHORT_LIFE: SignedDuration = SignedDuration::from_hours(24);
 /// The furthest that an authority can put us off.
 const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The longest pause after what failed.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(12);
 
 /// A certificate's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +61,7 @@ impl Setback {
     fn pauses(self) -> (SignedDuration, SignedDuration) {
         match self {
             Setback::Passing => (SignedDuration::from_secs(10), SignedDuration::from_hours(1)),
-            Setback::Refused | Setback::PutOff(_) => {
-                (SignedDuration::from_mins(5), SignedDuration::from_hours(12))
-            }
+            Setback::Refused | Setback::PutOff(_) => (SignedDuration::from_mins(5), LONGEST_PAUSE),
         }
     }
 }
@@ -71,8 +72,6 @@ pub struct Schedule {
     /// Of the certificate that is there.
     life: Option<Life>,
     due: Timestamp,
-    /// Attempts that came to nothing since the last that did not.
-    failures: u32,
     past: Past,
 }
 
@@ -83,24 +82,41 @@ pub struct Past {
     recent: VecDeque<Timestamp>,
     /// The authority's word.
     put_off: Option<Timestamp>,
+    /// Attempts that came to nothing since the last that did not.
+    #[serde(default)]
+    failures: u32,
+    /// The end of the pause after the last of them.
+    #[serde(default)]
+    pause: Option<Timestamp>,
 }
 
 impl Past {
     /// The same, for another authority.
     #[must_use]
     pub fn elsewhere(self) -> Self {
-        Self { put_off: None, ..self }
+        Self { put_off: None, ..self.forgiven() }
+    }
+
+    /// The same, when what failed is not wanted any more.
+    #[must_use]
+    pub fn forgiven(self) -> Self {
+        Self { failures: 0, pause: None, ..self }
     }
 }
 
 impl Schedule {
     /// With the certificate that there is, if there is one: none is asked for at once, as far as the past lets.
     pub fn new(life: Option<Life>, past: Past, now: Timestamp, chance: u8) -> Self {
+        Self::wished(life, past, now, chance).spaced(now)
+    }
+
+    fn wished(life: Option<Life>, past: Past, now: Timestamp, chance: u8) -> Self {
         let due = life.map_or(now, |life| life.renewal(chance));
         // What is read from a file may be anything.
         let put_off = past.put_off.map(|until| until.min(later(now, LONGEST)));
-        let due = due.max(put_off.unwrap_or(due));
-        Self { life, due, failures: 0, past: Past { put_off, ..past } }.within_limits(now)
+        let pause = past.pause.map(|until| until.min(later(now, LONGEST_PAUSE)));
+        let due = due.max(put_off.unwrap_or(due)).max(pause.unwrap_or(due));
+        Self { life, due, past: Past { put_off, pause, ..past } }.within_limits(now)
     }
 
     /// What is to be known at the next start.
@@ -115,7 +131,7 @@ impl Schedule {
 
     /// How many attempts have failed in a row.
     pub fn failures(&self) -> u32 {
-        self.failures
+        self.past.failures
     }
 
     /// An attempt begins.
@@ -132,38 +148,48 @@ impl Schedule {
     /// It has brought a certificate.
     #[must_use]
     pub fn issued(self, life: Life, now: Timestamp, chance: u8) -> Self {
-        let due = life.renewal(chance).max(later(now, SHORTEST));
-        Self { life: Some(life), due, failures: 0, past: self.past.elsewhere() }.within_limits(now)
+        let due = life.renewal(chance);
+        Self { life: Some(life), due, past: self.past.elsewhere() }.within_limits(now).spaced(now)
     }
 
     /// It has come to nothing.
     #[must_use]
     pub fn failed(self, setback: Setback, now: Timestamp, chance: u8) -> Self {
-        let failures = self.failures.saturating_add(1);
+        let failures = self.past.failures.saturating_add(1);
         let (mut first, mut longest) = setback.pauses();
         if let Some(life) = self.life {
             // What lives for minutes cannot wait for hours.
-            first = first.min(life.length() / 20).max(SHORTEST);
-            longest = longest.min(life.length() / 6).max(SHORTEST);
+            first = first.min(life.length() / 20).max(BETWEEN);
+            longest = longest.min(life.length() / 6).max(BETWEEN);
         }
         let doubled = first.checked_mul(1 << (failures - 1).min(16)).unwrap_or(longest).min(longest);
         // Between three quarters of it and the whole.
-        let pause = (doubled - doubled / 1024 * i32::from(chance)).max(SHORTEST);
+        let pause = doubled - doubled / 1024 * i32::from(chance);
         let put_off = match setback {
             Setback::PutOff(until) => Some(until.min(later(now, LONGEST))),
             Setback::Passing | Setback::Refused => None,
         };
-        let due = later(now, pause).max(put_off.unwrap_or(now));
-        let past = Past { put_off, ..self.past };
-        Self { due, failures, past, ..self }.within_limits(now)
+        let pause = later(now, pause);
+        let due = pause.max(put_off.unwrap_or(now));
+        let past = Past { put_off, failures, pause: Some(pause), ..self.past };
+        Self { due, past, ..self }.within_limits(now).spaced(now)
     }
 
     /// Something else is wanted, so there is no reason to wait but the limits, and the authority's word if it is still
-    /// the same authority.
+    /// the same authority. Whoever wants it is not there to make a loop, so it does not wait for its turn either.
     #[must_use]
     pub fn changed(self, life: Option<Life>, same_authority: bool, now: Timestamp, chance: u8) -> Self {
-        let past = if same_authority { self.past } else { self.past.elsewhere() };
-        Self::new(life, past, now, chance)
+        let past = if same_authority { self.past.forgiven() } else { self.past.elsewhere() };
+        Self::wished(life, past, now, chance)
+    }
+
+    /// Not right after the last attempt began.
+    fn spaced(mut self, now: Timestamp) -> Self {
+        if let Some(last) = self.past.recent.back() {
+            // As below, of a clock that was set back.
+            self.due = self.due.max(later(*last, BETWEEN).min(later(now, BETWEEN)));
+        }
+        self
     }
 
     fn within_limits(mut self, now: Timestamp) -> Self {
@@ -245,12 +271,59 @@ mod tests {
     fn what_lives_for_seconds_is_tried_again_within_seconds() {
         let short = Schedule::new(Some(life(0, 12)), Past::default(), at(0), 0);
         assert_eq!(short.due(), at(8));
-        assert_eq!(pauses(short, Setback::Refused, 4), [1, 2, 2, 2]);
-        // However short, it is no loop.
-        let shortest = Schedule::new(None, Past::default(), at(0), 0).issued(life(0, 1), at(0), 255);
-        assert!(shortest.due() >= at(1));
-        let over = Schedule::new(None, Past::default(), at(0), 0).issued(life(10, 0), at(10), 255);
-        assert!(over.due() >= at(11));
+        assert_eq!(pauses(short, Setback::Refused, 4), [10, 10, 10, 10]);
+    }
+
+    #[test]
+    fn however_short_lives_are_there_are_ten_seconds_between_two_orders() {
+        // What lives for 24 s is renewed in time.
+        let begun = Schedule::new(None, Past::default(), at(0), 0).begun(at(0));
+        assert_eq!(begun.clone().issued(life(0, 24), at(2), 0).due(), at(16));
+        assert_eq!(begun.clone().issued(life(0, 24), at(2), 255).due().as_second(), 14);
+        assert_eq!(begun.clone().issued(life(0, 1), at(1), 255).due(), at(10));
+        assert_eq!(begun.clone().issued(life(10, 0), at(1), 255).due(), at(10));
+        // Chance does not shorten it, and neither does a start.
+        let failed = Schedule::new(Some(life(0, 15)), Past::default(), at(9), 0).begun(at(9));
+        assert!(failed.failed(Setback::Passing, at(9), 255).due() >= at(19));
+        let again = Schedule::new(Some(life(0, 1)), begun.past().clone(), at(3), 255);
+        assert_eq!(again.due(), at(10));
+        // A clock that was set back holds it up for no longer.
+        assert_eq!(Schedule::new(None, begun.past().clone(), at(-DAY), 0).due(), at(10 - DAY));
+
+        let (mut schedule, mut orders) = (begun, 0);
+        while schedule.due() < at(60) {
+            let now = schedule.due();
+            schedule = schedule.begun(now).issued(life(now.as_second(), now.as_second() + 2), now, 255);
+            orders += 1;
+        }
+        assert_eq!(orders, 6, "in a minute");
+    }
+
+    #[test]
+    fn a_start_ends_no_pause_and_another_wish_does() {
+        let mut schedule = Schedule::new(None, Past::default(), at(0), 0);
+        let mut now = at(0);
+        for pause in [300, 600, 1200, 2400] {
+            schedule = schedule.begun(now).failed(Setback::Refused, now, 0);
+            let kept = serde_json::to_vec(schedule.past()).unwrap();
+            let kept = || serde_json::from_slice::<Past>(&kept).unwrap();
+            schedule = Schedule::new(None, kept(), later(now, SignedDuration::from_secs(20)), 0);
+            assert_eq!(schedule.due().duration_since(now).as_secs(), pause);
+            // A clock that was set back holds it up for the longest pause at most.
+            assert_eq!(Schedule::new(None, kept(), at(-DAY), 0).due(), at(12 * 3600 - DAY));
+            now = schedule.due();
+        }
+        assert_eq!(schedule.failures(), 4);
+        let changed = schedule.clone().changed(None, true, at(5000), 0);
+        assert_eq!((changed.due(), changed.failures()), (at(5000), 0));
+        let elsewhere = Schedule::new(None, schedule.past().clone().elsewhere(), at(5000), 0);
+        assert_eq!((elsewhere.due(), elsewhere.failures()), (at(5000), 0));
+        let issued = schedule.issued(life(now.as_second(), 90 * DAY), now, 0);
+        assert_eq!((issued.past().failures, issued.past().pause), (0, None));
+        // What an agent has kept that did not know of pauses.
+        let old: Past =
+            serde_json::from_str(r#"{"recent":["1970-01-01T00:00:00Z"],"put_off":null}"#).unwrap();
+        assert_eq!(Schedule::new(None, old, at(60), 0).due(), at(60));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A look at what an authority has issued, before anybody is shown it.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::certificate::X509Certificate;
@@ -12,6 +12,8 @@ use super::schedule::Life;
 /// Longest chain that is taken, in bytes of PEM and in certificates.
 const MAX_CHAIN: usize = 64 * 1024;
 const MAX_CERTIFICATES: usize = 10;
+/// What lives for less cannot be renewed in time, and would be ordered without end.
+const SHORTEST_SECS: i64 = 15;
 
 /// Why a certificate is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,11 @@ pub enum Unfit {
     NotYet { from: Timestamp, now: Timestamp },
     #[error("it was valid until {until:.0}, and this machine's clock says {now:.0}: is the clock right?")]
     Over { until: Timestamp, now: Timestamp },
+    #[error(
+        "it is valid until {until:.0} only, for less than {SHORTEST_SECS} s (this machine's clock says {now:.0}), and \
+         could not be renewed in time"
+    )]
+    Short { until: Timestamp, now: Timestamp },
 }
 
 /// The chain in `pem`, leaf first, if a server of this name can show it at this moment. `spki` is the key that it was
@@ -79,6 +86,10 @@ pub fn check(
     }
     if now >= life.until {
         return Err(Unfit::Over { until: life.until, now });
+    }
+    // What was dated back lives for no longer than is left of it.
+    if life.until.duration_since(now) < SignedDuration::from_secs(SHORTEST_SECS) {
+        return Err(Unfit::Short { until: life.until, now });
     }
     Ok(chain)
 }
@@ -174,8 +185,16 @@ mod tests {
         let hour = SignedDuration::from_hours(1);
         let early = refused(&pem, "east.example", now - hour);
         assert!(matches!(early, Unfit::NotYet { .. }) && early.to_string().contains("is the clock right?"));
-        let late = refused(&pem, "east.example", now + hour);
+        let late = refused(&pem, "east.example", now + hour * 2);
         assert!(matches!(late, Unfit::Over { .. }) && late.to_string().contains("is the clock right?"));
+        let left =
+            |seconds| check(&pem, &spki, "east.example", life.until - SignedDuration::from_secs(seconds));
+        assert!(left(15).is_ok());
+        let short = left(14).unwrap_err();
+        assert!(
+            matches!(short, Unfit::Short { .. }) && short.to_string().contains("for less than 15 s"),
+            "{short}"
+        );
         let leaf_end = pem.find("-----END").unwrap();
         for cut in ["", "no PEM", &pem[..leaf_end]] {
             assert_eq!(refused(cut, "east.example", now), Unfit::Malformed, "{cut}");
