@@ -124,13 +124,13 @@ pub async fn connect(address: &str, config: Arc<ClientConfig>) -> Result<TlsStre
             failures.into_iter().next().map_or_else(none, |(_, error)| AttemptError::Connect(error))
         })?;
     tune(&tcp).map_err(AttemptError::Connect)?;
-    TlsConnector::from(config).connect(tls::server_name(), tcp).await.map_err(
-        |error| match tls::pin_mismatch(&error) {
+    TlsConnector::from(config).connect(tls::name_at(address), tcp).await.map_err(|error| {
+        match tls::pin_mismatch(&error) {
             Some(mismatch) => AttemptError::Mismatch { expected: mismatch.expected, got: mismatch.got },
             None if tls::is_old(&error) => AttemptError::OldTls,
             None => AttemptError::Tls(plain(&error)),
-        },
-    )
+        }
+    })
 }
 
 /// What every TCP connection of ours has: no delay, and probes that find a peer which vanished.

@@ -195,3 +195,12 @@ async fn a_peer_that_is_not_trusted_hears_so() {
     let message = dialled.unwrap_err().to_string();
     assert!(message.contains("no link with this certificate"), "{message}");
 }
+
+#[test]
+fn a_server_is_asked_for_by_its_name_where_it_has_one() {
+    let asked = |address: &str| tls::name_at(address).to_str().into_owned();
+    assert_eq!(asked("east.example:8443"), "east.example");
+    for unnamed in ["127.0.0.1:8443", "[::1]:8443", "a b:1", ""] {
+        assert_eq!(asked(unnamed), "0.0.0.0", "{unnamed}");
+    }
+}

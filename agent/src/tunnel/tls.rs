@@ -114,13 +114,22 @@ fn client_config(
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.resumption = Resumption::disabled();
-    config.enable_sni = false;
     Ok(Arc::new(config))
 }
 
-/// The name that clients give rustls: never sent, never looked at.
+/// The name that clients give rustls where there is none: never sent, never looked at.
 pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// The name of the server at `address` (`host:port`): sent, so that a proxy which tells servers apart by it (LXD's
+/// example for HAProxy does) knows whom to hand the connection to. What is shown is judged by its fingerprint alone.
+pub fn name_at(address: &str) -> ServerName<'static> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    match ServerName::try_from(host.to_owned()) {
+        Ok(name @ ServerName::DnsName(_)) => name,
+        _ => server_name(),
+    }
 }
 
 /// The mismatch that made a handshake fail, if that is what did.
