@@ -20,6 +20,7 @@ pub mod project;
 pub mod reconcile;
 pub mod settings;
 pub mod store;
+pub mod strangers;
 pub mod task;
 pub mod transfer;
 pub mod trust;
@@ -34,7 +35,7 @@ mod floors {
 
     /// From the ground up. Modules of one floor do not import each other, except as `BESIDE` says.
     const FLOORS: [&[&str]; 10] = [
-        &["store", "files", "task"],
+        &["store", "files", "task", "strangers"],
         &["wire", "dataset", "audit", "web"],
         &["tunnel", "trust", "authorize", "settings"],
         &["catalog", "health", "operation", "client", "project"],

@@ -19,6 +19,7 @@ use super::ApiState;
 use super::callers::Callers;
 use super::credential::Credentials;
 use super::request::Connection;
+use crate::strangers::{self, Stranger, Strangers};
 use crate::task::Tasks;
 use crate::trust::acme::challenge::ALPN_ACME;
 use crate::trust::certificate::CertificateError;
@@ -33,10 +34,8 @@ pub mod doors;
 mod http;
 pub mod network;
 pub mod socket;
-mod strangers;
 
 use configs::Configs;
-use strangers::{Stranger, Strangers};
 
 /// Most connections from the network at a time.
 const MAX_CONNECTIONS: usize = 2048;

@@ -14,9 +14,9 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::strangers::{Stranger, evicted};
 use crate::api::callers::Callers;
 use crate::api::request::{Connection, observe};
+use crate::strangers::{Stranger, evicted};
 use crate::task::Tasks;
 use crate::trust::Who;
 

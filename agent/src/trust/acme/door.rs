@@ -1,7 +1,7 @@
 //! The one door in the clear: answers of open HTTP-01 challenges, and nothing else. It is open only while one is.
 //!
-//! Whoever comes is unknown, so everything is bounded: connections, their time, the size of a request. What is asked
-//! for is never repeated.
+//! Whoever comes is unknown, so everything is bounded: connections, their time, the size of a request. When there are
+//! too many, the oldest gives way: nobody who says nothing keeps the authority out. What is asked for is never repeated.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::challenge::Challenges;
+use crate::strangers::Strangers;
 use crate::task::Tasks;
 
 /// Where the authority looks.
@@ -89,25 +90,33 @@ async fn accept(
     tasks: Tasks,
     closing: CancellationToken,
 ) {
+    let strangers = Strangers::new(MAX_CONNECTIONS);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => return,
         };
-        let Ok((stream, from)) = accepted else {
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::debug!(%from, "too many connections look for a challenge; one was dropped");
-            continue;
-        };
+        let stranger = strangers.enter();
+        // Whoever has to go for this one goes at once, so this waits for no more than its turn.
+        let waiting = closing.run_until_cancelled(Arc::clone(&places).acquire_owned());
+        let Some(Ok(place)) = waiting.await else { return };
         let (challenges, closing) = (Arc::clone(&challenges), closing.clone());
         tasks.spawn("acme-http-connection", async move {
             let served = tokio::time::timeout(PATIENCE, serve(stream, challenges));
             // A caller that takes too long is as gone as one that has left.
-            let _ = closing.run_until_cancelled(served).await;
+            tokio::select! {
+                _ = served => {}
+                () = stranger.evicted() => {
+                    tracing::debug!("too many connections look for a challenge; the oldest was dropped");
+                }
+                () = closing.cancelled() => {}
+            }
+            drop(stranger);
             drop(place);
         });
     }
@@ -189,5 +198,29 @@ mod tests {
         drop(door);
         assert_eq!(tasks.drain(Duration::from_secs(4)).await, crate::task::Drained::Clean);
         assert!(TcpStream::connect(at).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn those_who_say_nothing_keep_nobody_out() {
+        let (challenges, tasks) = (Challenges::new(), Tasks::new());
+        let anywhere = ["127.0.0.1:0".parse().unwrap()];
+        let door = Door::open(&anywhere, challenges.clone(), &tasks).unwrap();
+        let _open = challenges.open_in_clear("token", "token.thumb");
+        let began = std::time::Instant::now();
+        let mut silent = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS + 8 {
+            silent.push(TcpStream::connect(door.at()).await.unwrap());
+        }
+        let get = "GET /.well-known/acme-challenge/token HTTP/1.1\r\nhost: east.example\r\n\r\n";
+        let answered = ask(door.at(), get).await;
+        assert!(answered.starts_with("HTTP/1.1 200 ") && answered.ends_with("token.thumb"), "{answered}");
+        // As many as there may be are still there, less the one that gave way to the question, and no more.
+        let mut left = 0;
+        for stream in &mut silent {
+            let heard = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0])).await;
+            left += usize::from(heard.is_err());
+        }
+        assert!(began.elapsed() < PATIENCE, "nobody has gone for being slow: {:?}", began.elapsed());
+        assert_eq!(left, MAX_CONNECTIONS - 1);
     }
 }
