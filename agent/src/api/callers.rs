@@ -77,7 +77,7 @@ impl Callers {
             return Brought::Refused(LxdError::new(StatusCode::UNAUTHORIZED, message));
         }
         let id = headers.get(ID_TOKEN).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-        let shown = Presented { access: token, id: id.map(|id| Secret::new(id.to_owned())) };
+        let shown = self.logins.presented(token, id.map(|id| Secret::new(id.to_owned())));
         match self.enter(connection, headers, &shown, origin).await {
             Ok(Entered { who, session, cookie }) => {
                 credentials.add(Credential::Session(session));

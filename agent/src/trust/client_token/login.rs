@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::super::identity::{IdentityKind, IdentityRecord};
-use super::super::oidc::session::SessionRecord;
+use super::super::oidc::session::{SessionRecord, session_id};
 use super::super::{Access, Caller, Groups, IdentityId, Origin, Permission, Who};
 use super::{ClientError, Clients, TRIES};
 use crate::audit::{Action, Actor, Record, Writes};
-use crate::store::value::encode;
+use crate::store::value::{decode, encode};
 use crate::store::{CommitError, Guard, Op, Revision, Txn, keys};
 use crate::wire::token::{Secret, SecretDigest};
 
@@ -155,6 +155,44 @@ impl Clients {
         self.audit.record(told.on(format!("/1.0/auth/oidc-sessions/{session}")));
         tracing::info!(%session, by = %by.caller(), "a session was ended");
         Ok(())
+    }
+
+    /// Ends a session that should not have been begun.
+    pub async fn end_begun_session(&self, session: Uuid, now: Timestamp) -> Result<(), ClientError> {
+        self.end(Actor::agent(), vec![session], now).await
+    }
+
+    /// Has no session go on longer than `lasts` from when it began.
+    pub async fn shorten_sessions(
+        &self,
+        by: &impl Permission,
+        lasts: SignedDuration,
+        now: Timestamp,
+    ) -> Result<(), ClientError> {
+        for _ in 0..TRIES {
+            let (mut txn, mut over) = (Txn::default(), Vec::new());
+            for entry in self.store.range(keys::OIDC_SESSION).await?.entries {
+                let Some(session) = session_id(&entry.key) else { continue };
+                // One that cannot be read is nobody's.
+                let Ok(record) = decode::<SessionRecord>(&entry) else { continue };
+                let until = record.created_at.saturating_add(lasts).unwrap_or(Timestamp::MAX);
+                if until <= now {
+                    over.push(session);
+                } else if until < record.expires_at {
+                    let record = SessionRecord { expires_at: until, ..record };
+                    txn.guards.push(Guard { key: entry.key.clone(), modify_revision: entry.modify_revision });
+                    txn.ops.push(Op::Put { key: entry.key, value: encode(&record) });
+                }
+            }
+            if !txn.ops.is_empty() {
+                match moved(self.store.commit(txn).await) {
+                    Err(ClientError::Moved) => continue,
+                    committed => self.identities.sessions_seen(committed?).await,
+                }
+            }
+            return self.end(Actor::from(by.caller()), over, now).await;
+        }
+        Err(ClientError::Contended)
     }
 
     /// Ends every session: who vouched for them has no say any more.

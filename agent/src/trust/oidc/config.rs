@@ -47,6 +47,15 @@ impl OidcConfig {
         plain(self) == plain(other) && secret(self) == secret(other)
     }
 
+    /// Whether whoever was let in by `other` would be by this, with the same groups: else their sessions end.
+    pub fn vouches_as(&self, other: &Self) -> bool {
+        self.issuer == other.issuer
+            && self.client_id == other.client_id
+            && self.device_client_id == other.device_client_id
+            && self.audience == other.audience
+            && self.groups_claim == other.groups_claim
+    }
+
     /// What a token is asked for.
     pub fn expected<'a>(&'a self, clients: &'a [&'a str]) -> Expected<'a> {
         Expected { issuer: &self.issuer, audience: self.audience.as_deref(), clients }

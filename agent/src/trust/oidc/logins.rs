@@ -166,6 +166,14 @@ impl Logins {
         self.provider().is_some_and(|provider| provider.is_there())
     }
 
+    /// What is shown of a login, without an ID token that would not be judged: whoever varied that would have the same
+    /// access token judged again and again.
+    pub fn presented(&self, access: Secret, id: Option<Secret>) -> Presented {
+        let is_judged = Unproven::read(access.expose()).is_none()
+            && self.provider().is_some_and(|provider| provider.needs_id_token());
+        Presented { access, id: id.filter(|_| is_judged) }
+    }
+
     fn verdicts(&self) -> std::sync::MutexGuard<'_, Verdicts> {
         // Whole between statements, so a panic elsewhere leaves nothing half done.
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -188,7 +196,6 @@ impl Logins {
 
     /// Lets in whom the provider gave this access token.
     pub async fn enter(&self, shown: &Presented, arrival: Arrival<'_>) -> Result<Entered, Refusal> {
-        let provider = self.provider().ok_or_else(|| Refusal::Absent("none is set".to_owned()))?;
         let digest = shown.digest();
         let lane = usize::from_str_radix(digest.as_str().get(..2).unwrap_or_default(), 16).unwrap_or(0);
         let turn = tokio::time::timeout(TURN, self.lanes[lane % LANES].lock()).await;
@@ -196,20 +203,49 @@ impl Logins {
         if let Some(judged) = self.judged(&digest) {
             return judged;
         }
+        let provider = self.provider().ok_or_else(|| Refusal::Absent("none is set".to_owned()))?;
         match self.judge(&provider, shown).await {
-            Ok(vouched) => {
-                let good_for = vouched.good_for;
-                let entered = self.admit(&provider.config, &digest, vouched, arrival).await?;
-                self.verdicts().taken(&digest, good_for, Instant::now());
-                Ok(entered)
-            }
+            Ok(vouched) => self.keep(&provider, &digest, vouched, arrival).await,
             Err(refusal) => {
                 if refusal.is_verdict() {
-                    self.verdicts().refused(&digest, refusal.clone(), Instant::now());
+                    let refused = || self.verdicts().refused(&digest, refusal.clone(), Instant::now());
+                    self.while_set(&provider, refused)?;
                 }
                 Err(refusal)
             }
         }
+    }
+
+    /// Does what holds only while this provider is the one that is set: another may have been set while it was asked.
+    fn while_set<T>(&self, provider: &Arc<Provider>, then: impl FnOnce() -> T) -> Result<T, Refusal> {
+        let set = self.provider.read().unwrap_or_else(PoisonError::into_inner);
+        if set.as_ref().is_some_and(|set| Arc::ptr_eq(set, provider)) {
+            return Ok(then());
+        }
+        Err(Refusal::Absent("what is set about it has changed meanwhile; try again".to_owned()))
+    }
+
+    /// Lets in whom `provider` vouches for, if it still has a say once that is written down.
+    async fn keep(
+        &self,
+        provider: &Arc<Provider>,
+        digest: &SecretDigest,
+        vouched: Vouched,
+        arrival: Arrival<'_>,
+    ) -> Result<Entered, Refusal> {
+        let good_for = vouched.good_for;
+        self.while_set(provider, || ())?;
+        let entered = self.admit(&provider.config, digest, vouched, arrival).await?;
+        let kept = self.while_set(provider, || self.verdicts().taken(digest, good_for, Instant::now()));
+        if let Err(refusal) = kept {
+            // Whoever set another has ended the sessions that there were then, which this one may have come after.
+            let ended = self.clients.end_begun_session(entered.session, Timestamp::now()).await;
+            if let Err(error) = ended {
+                tracing::error!(%error, session = %entered.session, "a login that does not count could not be ended");
+            }
+            return Err(refusal);
+        }
+        Ok(entered)
     }
 
     async fn judge(&self, provider: &Provider, shown: &Presented) -> Result<Vouched, Refusal> {
@@ -225,6 +261,7 @@ impl Logins {
         match Unproven::read(token.expose()) {
             Some(unproven) => {
                 let (claims, good_for, discovered) = self.proven(provider, discovered, &unproven).await?;
+                token::check_access(&claims).map_err(|fault| Refusal::NotGood(fault.to_string()))?;
                 self.describe(provider, &discovered, token, claims, good_for).await
             }
             None if provider.is_there() => self.judge_opaque(provider, discovered, shown).await,
@@ -307,6 +344,8 @@ impl Logins {
                     )
                 })?;
                 let (claims, good_for, newer) = self.proven(provider, discovered, &unproven).await?;
+                let goes = unproven.goes_with(&claims, token.expose());
+                goes.map_err(|fault| Refusal::NotGood(fault.to_string()))?;
                 discovered = newer;
                 (claims, good_for)
             }
@@ -354,7 +393,7 @@ impl Logins {
                 if own.is_some() && own != other {
                     return Err(Refusal::NotGood("the identity provider tells of another user".to_owned()));
                 }
-                claims.extend(told);
+                person::add_told(&mut claims, told);
                 Ok((claims, true))
             }
             Err(AskError::Refused) => Ok((claims, false)),
@@ -417,3 +456,6 @@ fn vouched(provider: &Provider, claims: &Claims, good_for: Duration) -> Result<V
     let groups = claim.and_then(|claim| person::groups(claims, claim)).unwrap_or_default();
     Ok(Vouched { person, groups, good_for })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Who a provider says that somebody is.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use super::token::Claims;
@@ -10,6 +12,35 @@ const MAX_NAME: usize = 128;
 /// Most groups of a claim, and the longest name of one, in bytes.
 const MAX_GROUPS: usize = 1000;
 const MAX_GROUP: usize = 255;
+
+/// Characters that format text (Unicode's category Cf), and others that leave no mark.
+const UNSEEN: [RangeInclusive<char>; 25] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
 
 /// Somebody as the provider describes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,18 +70,49 @@ impl Person {
     pub fn of(claims: &Claims) -> Result<Self, PersonFault> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let email = text("email").ok_or(PersonFault::NoEmail)?;
-        // Some write it as a text.
-        if claims.get("email_verified").is_some_and(|value| value == false || value == "false") {
+        // Some write it as a text. What is neither says nothing that could be relied on.
+        if claims.get("email_verified").is_some_and(|value| value != true && value != "true") {
             return Err(PersonFault::Unverified);
         }
-        if !matches!(email.parse(), Ok(IdentityId::Email(_))) {
-            return Err(PersonFault::NotAnEmail);
-        }
+        let email = &address(email).ok_or(PersonFault::NotAnEmail)?;
         let name = text("name").or_else(|| text("preferred_username")).unwrap_or(email);
         let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-        let name = if name.trim().is_empty() { email.to_owned() } else { name };
-        Ok(Self { email: email.to_owned(), name })
+        let name = if name.trim().is_empty() { email.clone() } else { name };
+        Ok(Self { email: email.clone(), name })
     }
+}
+
+/// A mail address as it names somebody here: no two that look alike to people or are the same to mail servers. Only
+/// ASCII is folded, since other letters may become another domain's.
+fn address(text: &str) -> Option<String> {
+    let (local, domain) = text.split_once('@')?;
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !is_unseen(c) && !matches!(c, '/' | '@');
+    let good = !local.is_empty()
+        && !domain.is_empty()
+        && !local.starts_with('-')
+        && local.chars().chain(domain.chars()).all(plain);
+    let address = format!("{local}@{}", domain.to_ascii_lowercase());
+    (good && matches!(address.parse(), Ok(IdentityId::Email(_)))).then_some(address)
+}
+
+/// Whether nothing is to be seen of it, or it has the text around it be seen otherwise than it is.
+fn is_unseen(c: char) -> bool {
+    UNSEEN.iter().any(|range| range.contains(&c))
+}
+
+/// Adds what the provider tells about a token's user to what the token says. What is said about an address being
+/// verified counts for that address alone.
+pub fn add_told(claims: &mut Claims, mut told: Claims) {
+    match told.get("email") {
+        None => {
+            told.remove("email_verified");
+        }
+        other if other != claims.get("email") => {
+            claims.remove("email_verified");
+        }
+        Some(_) => {}
+    }
+    claims.extend(told);
 }
 
 /// The groups that a claim lists; `None` where the claim is not there. What is no name is passed over.
@@ -92,11 +154,54 @@ mod tests {
             (json!({ "email": ["a@b"] }), PersonFault::NoEmail),
             (json!({ "email": "a@b", "email_verified": false }), PersonFault::Unverified),
             (json!({ "email": "a@b", "email_verified": "false" }), PersonFault::Unverified),
+            (json!({ "email": "a@b", "email_verified": null }), PersonFault::Unverified),
+            (json!({ "email": "a@b", "email_verified": "no" }), PersonFault::Unverified),
             (json!({ "email": "a b@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "a@b@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "a@" }), PersonFault::NotAnEmail),
+            (json!({ "email": "-a@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "a/b@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "a\u{200b}@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "a\u{202e}@c" }), PersonFault::NotAnEmail),
+            (json!({ "email": "a@c\u{2060}" }), PersonFault::NotAnEmail),
+            (json!({ "email": "\u{feff}a@c" }), PersonFault::NotAnEmail),
             (json!({ "email": "0".repeat(64) }), PersonFault::NotAnEmail),
         ] {
             assert_eq!(person(value), Err(fault));
         }
+    }
+
+    #[test]
+    fn a_domain_is_the_same_however_it_is_written() {
+        let email = |text: &str| Person::of(&claims(json!({ "email": text }))).unwrap().email;
+        assert_eq!(email("Alice@EXAMPLE.com"), "Alice@example.com");
+        // The sign of kelvins is no k.
+        assert_eq!(email("a@ban\u{212a}.example"), "a@ban\u{212a}.example");
+    }
+
+    #[test]
+    fn what_is_said_of_one_address_is_not_said_of_another() {
+        let person = |own, told| {
+            let mut all = claims(own);
+            add_told(&mut all, claims(told));
+            Person::of(&all).map(|person| person.email)
+        };
+        let told = |value: Value| json!({ "email": "ceo@b", "email_verified": value });
+        assert_eq!(
+            person(json!({ "email": "a@b", "email_verified": true }), told(false.into())),
+            Err(PersonFault::Unverified)
+        );
+        assert_eq!(
+            person(told(false.into()), json!({ "email_verified": true })),
+            Err(PersonFault::Unverified)
+        );
+        assert_eq!(person(told(false.into()), json!({ "email": "ceo@b" })), Err(PersonFault::Unverified));
+        assert_eq!(
+            person(told(false.into()), json!({ "email": "a@b", "email_verified": true })),
+            Ok("a@b".to_owned())
+        );
+        assert_eq!(person(told(false.into()), json!({ "email": "a@b" })), Ok("a@b".to_owned()));
     }
 
     #[test]

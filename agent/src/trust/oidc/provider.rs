@@ -226,6 +226,14 @@ impl Provider {
         })
     }
 
+    /// Whether an ID token is looked at beside an access token that cannot be read: where the provider cannot be asked
+    /// whom that one is for, and no audience is set, about which an ID token says nothing.
+    pub fn needs_id_token(&self) -> bool {
+        let can_ask =
+            self.known().is_none_or(|known| known.discovered.metadata.introspection_endpoint.is_some());
+        self.config.audience.is_none() && !(self.config.client_secret.is_some() && can_ask)
+    }
+
     /// Has the provider looked at before its time, if it seems not to be there.
     fn doubt(&self, is_absence: bool) {
         if is_absence {

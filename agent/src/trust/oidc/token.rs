@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::crypto;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::keys::{Keys, algorithm};
 use crate::wire::printable;
@@ -48,6 +49,10 @@ pub enum TokenFault {
     Issuer(String),
     #[error("it is for {found}, not for {wanted}")]
     Audience { found: String, wanted: String },
+    #[error("it is an ID token; an access token is needed")]
+    IdToken,
+    #[error("the ID token beside it was given with another access token")]
+    Beside,
     #[error("it expired at {at}, which is {} ago by this machine's clock ({now})", spelled(*.by))]
     Expired { at: Timestamp, by: SignedDuration, now: Timestamp },
     #[error(
@@ -108,6 +113,30 @@ impl<'a> Unproven<'a> {
         let claims = message.split_once('.').and_then(|(_, claims)| json(claims));
         claims.ok_or(TokenFault::Claim("claims"))
     }
+
+    /// Whether an ID token with these claims, which are proven, was given together with this access token, where it says
+    /// with which (OpenID Connect Core, section 3.1.3.6).
+    pub fn goes_with(&self, claims: &Claims, access: &str) -> Result<(), TokenFault> {
+        let Some(said) = claims.get("at_hash") else { return Ok(()) };
+        let digest = match self.header.get("alg").and_then(Value::as_str).unwrap_or_default() {
+            name if name.ends_with("256") => Sha256::digest(access).to_vec(),
+            name if name.ends_with("384") => Sha384::digest(access).to_vec(),
+            // Ed25519 has it within.
+            _ => Sha512::digest(access).to_vec(),
+        };
+        let half = URL_SAFE_NO_PAD.encode(&digest[..digest.len() / 2]);
+        if said.as_str().is_some_and(|said| said.trim_end_matches('=') == half) {
+            return Ok(());
+        }
+        Err(TokenFault::Beside)
+    }
+}
+
+/// Whether what a token says is for its client alone, as far as can be told: it says who has logged in, and gives no
+/// access. Clients show ID tokens to others more readily than access tokens.
+pub fn check_access(claims: &Claims) -> Result<(), TokenFault> {
+    let is_id = ["at_hash", "c_hash", "nonce"].iter().any(|name| claims.contains_key(*name));
+    if is_id { Err(TokenFault::IdToken) } else { Ok(()) }
 }
 
 /// Whether these claims are this provider's, for this cluster, at `now`. Gives when that ends.

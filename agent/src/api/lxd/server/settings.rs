@@ -135,7 +135,8 @@ async fn try_provider(
     }
 }
 
-/// Has logins be judged by what is set now. Those that another provider vouched for are over.
+/// Has logins be judged by what is set now. Sessions of logins that were judged otherwise
+/// are over, and none goes on longer than is set.
 async fn change_provider(
     state: &ApiState,
     permit: &Permit,
@@ -143,14 +144,20 @@ async fn change_provider(
     provider: Option<OidcConfig>,
     found: Option<Discovered>,
 ) -> Result<(), LxdError> {
-    let issuer = |config: &OidcConfig| config.issuer.clone();
-    let another = base.oidc().as_ref().map(issuer) != provider.as_ref().map(issuer);
+    let (before, now) = (base.oidc(), Timestamp::now());
+    let same = match (&before, &provider) {
+        (Some(before), Some(provider)) => provider.vouches_as(before),
+        (before, provider) => before.is_none() && provider.is_none(),
+    };
+    let lasts = provider.as_ref().map(|provider| provider.session_expiry);
+    let shorter = lasts.filter(|lasts| before.is_some_and(|before| *lasts < before.session_expiry));
     state.logins.set_provider(provider, found);
-    if another {
-        let ended = state.clients.end_every_session(permit, Timestamp::now()).await;
-        ended.map_err(|error| LxdError::internal(&error))?;
-    }
-    Ok(())
+    let done = match shorter {
+        _ if !same => state.clients.end_every_session(permit, now).await,
+        Some(lasts) => state.clients.shorten_sessions(permit, lasts, now).await,
+        None => Ok(()),
+    };
+    done.map_err(|error| LxdError::internal(&error))
 }
 
 fn read(bytes: &[u8]) -> Result<Vec<(String, String)>, LxdError> {

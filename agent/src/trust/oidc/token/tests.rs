@@ -142,3 +142,34 @@ fn a_clock_that_is_wrong_is_named() {
     }
     assert!(checked(|claims| claims["exp"] = json!(1_800_000_300.7), None).is_ok());
 }
+
+#[test]
+fn an_id_token_is_no_access_token_and_goes_with_one() {
+    let said = |name: &str, value: Value| {
+        let mut claims = claims();
+        claims[name] = value;
+        let Value::Object(claims) = claims else { unreachable!() };
+        claims
+    };
+    for name in ["at_hash", "c_hash", "nonce"] {
+        assert_eq!(check_access(&said(name, json!("x"))), Err(TokenFault::IdToken), "{name}");
+    }
+    assert_eq!(check_access(&said("jti", json!("x"))), Ok(()));
+
+    // The first is the example of the specification, appendix A.4.
+    let access = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
+    for (algorithm, hash) in [
+        ("RS256", "77QmUPtjPfzWtF2AnpK9RQ"),
+        ("ES384", "jtAeDp945y1dDqU3nkIVGNZP1HjH_MFs"),
+        ("PS512", "q7nS86GgvvFaZkzALLWqJYaJIKw2wCDAVfCAsm5CrBM"),
+        ("EdDSA", "q7nS86GgvvFaZkzALLWqJYaJIKw2wCDAVfCAsm5CrBM"),
+    ] {
+        let token = format!("{}.e30.", URL_SAFE_NO_PAD.encode(json!({ "alg": algorithm }).to_string()));
+        let unproven = Unproven::read(&token).unwrap();
+        assert_eq!(unproven.goes_with(&said("at_hash", json!(hash)), access), Ok(()), "{algorithm}");
+        let other = unproven.goes_with(&said("at_hash", json!(hash)), "another");
+        assert_eq!(other, Err(TokenFault::Beside), "{algorithm}");
+        assert_eq!(unproven.goes_with(&said("at_hash", json!(7)), access), Err(TokenFault::Beside));
+        assert_eq!(unproven.goes_with(&said("jti", json!("x")), access), Ok(()));
+    }
+}
