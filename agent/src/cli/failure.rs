@@ -90,7 +90,7 @@ impl From<ClientError> for CliError {
             ClientError::Broken { .. } => ("broken-connection".to_owned(), None),
             ClientError::Refused { code, hint, .. } => (code, hint),
             ClientError::Unexpected { .. } => ("unexpected-answer".to_owned(), None),
-            ClientError::Login { remote, error } => (error.code().to_owned(), error.hint(&remote)),
+            ClientError::Login { remote, error } => (error.code().to_owned(), error.hint(Some(&remote))),
         };
         Self { message, hint, code, exit: ExitCode::Failed }
     }

@@ -8,9 +8,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 use schema::render::visible;
 
 use super::output::visible_line;
-use crate::client::login::{Invitation, Show};
+use crate::client::login::{Invitation, Provider, Show};
 
 mod qr;
+
+/// Says with whom a login is about to begin, in the agent's words: one that has turned bad could name the provider and
+/// the client of another service, for which whoever approves the code would log in.
+pub fn announce(agent: &str, provider: &Provider) {
+    let _ = writeln!(anstream::stderr(), "{}", visible(&format!("{agent} has logins judged by {provider}.")));
+}
 
 /// Shows the code to whoever started the command.
 pub fn show(invitation: &Invitation) {

@@ -107,17 +107,18 @@ struct Login {
 }
 
 /// Has somebody log in at the agent that `nobody` calls, whose certificate is settled.
-async fn logged_in(called: &RemoteName, nobody: &Client) -> Result<Login, CliError> {
+async fn logged_in(called: &RemoteName, nobody: &Client) -> Result<Login, ClientError> {
     let hinted = |error: LoginError| ClientError::Login { remote: called.to_string(), error };
     let provider = nobody.provider().await?;
-    let web = Web::new().map_err(|error| CliError::failed(error).code("login-failed"))?;
+    login::announce(called.as_str(), &provider);
+    let web = Web::new().map_err(|error| hinted(LoginError::Kept(error.to_string())))?;
     let tokens = log_in(&web, &provider, &login::show).await.map_err(hinted)?;
     let shelf = Arc::new(Unkept::of(tokens));
     let client = nobody.clone().logged_in(Arc::new(Session::begun(called.as_str(), shelf.clone())));
     let server = client.server().await?;
     if server.auth != "trusted" {
         let reason = "it does not know who this is after the login".to_owned();
-        return Err(hinted(LoginError::NotAccepted { agent: client.agent(), reason }).into());
+        return Err(hinted(LoginError::NotAccepted { agent: client.agent(), reason }));
     }
     let user = server.auth_user_name.as_deref().map_or_else(|| "somebody".to_owned(), printable);
     Ok(Login { client, shelf, user })

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::auth::remote;
 use super::{CliError, Context, ExitCode, Format};
+use crate::settings::Config;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +42,15 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let output = &context.output;
     match args.command {
         Command::Get { key } => {
-            let config = context.client(None).await?.settings().await?;
+            let client = context.client(None).await?;
+            let config = client.settings().await?;
+            let unknown = if config.contains_key(&key) { None } else { Config::check_key(&key).err() };
+            // An LXD server has keys of its own.
+            if let Some(error) = unknown
+                && client.cluster_certificate().await?.is_some()
+            {
+                return Err(CliError::failed(error).code("bad-request"));
+            }
             let value = config.get(&key).cloned().unwrap_or_default();
             match output.format() {
                 Format::Json => output.json(&value),

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::{CliError, Context, ExitCode, Format};
 use crate::client::{Client, ClientError, NO_BODY};
 use crate::daemon::options::duration;
-use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate};
+use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate, Standing};
 use crate::wire::control::{WatchState, WatchStatus};
-use crate::wire::status::{AuthorityStatus, Status};
+use crate::wire::status::{AuthorityStatus, LoginStatus, Status};
 
 /// The first pause between two attempts; each later one is half as long again, up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -115,7 +115,13 @@ fn text(status: &Status) -> String {
             line("", &format!("at {:.0}: {}", error.at, error.message));
         }
     }
+    if let Some(login) = &status.login {
+        line("Identity provider: ", &judged(login));
+    }
     if let Some(pki) = &status.pki {
+        if pki.idle_list {
+            line("Authorities:", "none: ca.crl is not used, since there is no server.ca and no --cluster-ca");
+        }
         let mut key = "Authorities:";
         for authority in &pki.authorities {
             line(key, &answers_for(authority, pki.trusts_unknowns));
@@ -145,7 +151,24 @@ fn about(certificate: &ServerCertificate) -> String {
         Origin::Folder => "put into the data folder",
         Origin::Given => "given at the start",
     };
-    format!("for {names}, until {:.0}, {origin}", certificate.valid_until)
+    let text = format!("for {names}, until {:.0}, {origin}", certificate.valid_until);
+    match certificate.standing {
+        Standing::Valid => text,
+        Standing::Expired => format!("EXPIRED: {text}"),
+        Standing::NotYetValid => {
+            format!("NOT VALID before {:.0}: {text}; is this machine's clock right?", certificate.valid_from)
+        }
+    }
+}
+
+/// By whom logins are judged, or why by nobody.
+fn judged(login: &LoginStatus) -> String {
+    let issuer = login.issuer.as_deref().unwrap_or("none");
+    if !login.missing.is_empty() {
+        return format!("{issuer}: not used, since {} is not set", login.missing.join(" and "));
+    }
+    let answers = if login.usable { "answers" } else { "DOES NOT ANSWER; it is asked again by itself" };
+    format!("{issuer}: {answers}")
 }
 
 fn renewed(acme: &AcmeStatus) -> String {
@@ -232,6 +255,41 @@ mod tests {
     }
 
     #[test]
+    fn people_see_that_a_certificate_is_out_of_its_time_and_who_judges_logins() {
+        let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+        let (from, until) = (at("2026-01-01T00:00:00Z"), at("2026-02-01T00:00:00Z"));
+        let shown = |now: &str| {
+            about(&ServerCertificate {
+                fingerprint: "ab".repeat(32),
+                names: vec!["east.example".to_owned()],
+                issuer: "CN=ca".to_owned(),
+                valid_from: from,
+                valid_until: until,
+                origin: Origin::Given,
+                standing: Standing::of(from, until, at(now)),
+            })
+        };
+        let usual = "for east.example, until 2026-02-01T00:00:00Z, given at the start";
+        assert_eq!(shown("2026-01-15T00:00:00Z"), usual);
+        assert_eq!(shown("2026-02-15T00:00:00Z"), format!("EXPIRED: {usual}"));
+        assert!(shown("2025-12-15T00:00:00Z").starts_with("NOT VALID before 2026-01-01T00:00:00Z: "));
+
+        let login = |usable, missing: &[&str]| {
+            judged(&LoginStatus {
+                issuer: Some("https://idp".to_owned()),
+                usable,
+                missing: missing.iter().map(|key| (*key).to_owned()).collect(),
+            })
+        };
+        assert_eq!(login(true, &[]), "https://idp: answers");
+        assert!(login(false, &[]).starts_with("https://idp: DOES NOT ANSWER"));
+        assert_eq!(
+            login(false, &["oidc.client.id"]),
+            "https://idp: not used, since oidc.client.id is not set"
+        );
+    }
+
+    #[test]
     fn people_see_links_with_their_reasons_and_faults_with_their_places() {
         let link = |name: &str, state, reason: Option<&str>| LinkSummary {
             name: name.parse().unwrap(),
@@ -263,6 +321,7 @@ mod tests {
                 last_applied: None,
             }),
             pki: None,
+            login: None,
         };
         assert_eq!(
             text(&status),

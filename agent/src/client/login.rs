@@ -54,6 +54,8 @@ pub enum LoginError {
     Ended { agent: String },
     #[error("the login at {agent} was renewed while a command was being sent")]
     Renewed { agent: String },
+    #[error("{agent} has logins judged by {now} now; this one was made at {before}")]
+    OtherProvider { agent: String, before: String, now: String },
     #[error("{agent} does not accept the login: {reason}")]
     NotAccepted { agent: String, reason: String },
     #[error("{0}")]
@@ -70,13 +72,17 @@ impl LoginError {
             LoginError::Expired => "login-expired",
             LoginError::Ended { .. } => "login-ended",
             LoginError::Renewed { .. } => "login-renewed",
+            LoginError::OtherProvider { .. } => "other-provider",
             _ => "login-failed",
         }
     }
 
-    /// What to do next. `remote` is what the agent is called here.
-    pub fn hint(&self, remote: &str) -> Option<String> {
-        let again = format!("`comity remote login {remote}` logs in again.");
+    /// What to do next. `remote` is what the agent is called here; nothing, while it is being added.
+    pub fn hint(&self, remote: Option<&str>) -> Option<String> {
+        let again = match remote {
+            Some(remote) => format!("`comity remote login {remote}` logs in again."),
+            None => "Run this again to log in anew.".to_owned(),
+        };
         Some(match self {
             LoginError::NoProvider { .. } => "Its administrator sets oidc.issuer and oidc.device.client.id there. A trust token works without: `comity remote add NAME TOKEN`.".to_owned(),
             LoginError::Unreachable { .. } => "Other ways to be trusted go on without the provider. Is its address right (oidc.issuer there), and can it be reached from here?".to_owned(),
@@ -85,10 +91,32 @@ impl LoginError {
             }
             LoginError::Url { .. } => "A provider is reached over https; http is for loopback alone.".to_owned(),
             LoginError::NoDeviceCodes { .. } => "The provider must offer the device authorization grant to the client oidc.device.client.id.".to_owned(),
-            LoginError::Expired | LoginError::Used => format!("A code works once and for some minutes. Run the command again for a new one; {again}"),
+            LoginError::Expired | LoginError::Used => format!("A code works once and for some minutes. {again}"),
+            LoginError::NotAccepted { reason, .. } if reason.contains("mail address") => format!("The provider's administrator has to mend it there. Then: {again}"),
+            LoginError::OtherProvider { .. } => format!("Nothing was sent. Ask who runs the agent whether that is so. If it is: {again}"),
             LoginError::Ended { .. } | LoginError::NotAccepted { .. } => again,
             LoginError::Renewed { .. } => "It works now: run the command again.".to_owned(),
             LoginError::Denied | LoginError::Refused { .. } | LoginError::Unexpected { .. } | LoginError::Kept(_) => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_no_remote_that_is_not_there_yet_and_who_can_mend_a_mail_address() {
+        let refused =
+            |reason: &str| LoginError::NotAccepted { agent: "east".to_owned(), reason: reason.to_owned() };
+        let hint = |error: &LoginError, remote| error.hint(remote).unwrap();
+        assert_eq!(hint(&refused("no"), Some("east")), "`comity remote login east` logs in again.");
+        for error in [refused("no"), LoginError::Expired, LoginError::Used] {
+            let adding = hint(&error, None);
+            assert!(adding.contains("Run this again") && !adding.contains("remote login"), "{adding}");
+        }
+        let unverified =
+            refused("the identity provider says that this user's mail address has not been verified");
+        assert!(hint(&unverified, None).starts_with("The provider's administrator has to mend it there."));
     }
 }

@@ -81,6 +81,14 @@ impl Config {
         login::check_whole(self)
     }
 
+    /// Whether `key` is one that can be set.
+    pub fn check_key(key: &str) -> Result<(), ConfigError> {
+        match Self::default().set(key, "") {
+            Err(error @ ConfigError::Unknown { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Sets one key. Nothing takes it away again, except that an empty address is one of its own.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
         if key.len() > MAX_KEY || value.len() > MAX_VALUE {
@@ -183,6 +191,17 @@ mod tests {
 
     fn refused(key: &str, value: &str) -> String {
         Config::default().set(key, value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_key_is_known_whatever_it_may_be_set_to() {
+        for known in ["core.https_address", "core.trust_password", "oidc.issuer", "acme.domain", "user.x"] {
+            Config::check_key(known).unwrap();
+        }
+        assert_eq!(
+            Config::check_key("oidc.isuer").unwrap_err().to_string(),
+            r#"Unknown server configuration key "oidc.isuer", did you mean "oidc.issuer"?"#
+        );
     }
 
     #[test]

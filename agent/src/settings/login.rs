@@ -51,6 +51,14 @@ impl Config {
         self.entries().get(ISSUER).map(String::as_str)
     }
 
+    /// What is not set of a login of which something is; `None` where nothing is.
+    pub fn login_gaps(&self) -> Option<Vec<&'static str>> {
+        let entries = self.entries();
+        entries.keys().any(|key| key.starts_with("oidc.")).then(|| {
+            [ISSUER, CLIENT_ID].into_iter().filter(|needed| !entries.contains_key(*needed)).collect()
+        })
+    }
+
     /// What somebody must know who is to log in: no secret, and told to everybody (LXD does so).
     pub fn public_login(&self) -> Option<BTreeMap<&'static str, String>> {
         let oidc = self.oidc()?;

@@ -14,7 +14,7 @@ use self::challenge::Challenges;
 use super::server_identity::{ServerIdentity, Source};
 use crate::audit::Audit;
 use crate::task::Tasks;
-use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate};
+use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate, Standing};
 
 mod account;
 mod attempt;
@@ -132,6 +132,8 @@ impl Acme {
             valid_from: life.from,
             valid_until: life.until,
             origin,
+            // Whoever shows it looks at the clock.
+            standing: Standing::default(),
         })
     }
 }

@@ -53,6 +53,10 @@ pub enum CertificateError {
     Malformed { path: PathBuf, expected: &'static str },
     #[error("{} and {} do not belong together", certificate.display(), key.display())]
     Mismatch { certificate: PathBuf, key: PathBuf },
+    #[error("{} is no certificate that a server may show: it is for {used} (extendedKeyUsage), not for serverAuth; --server-cert takes the agent's, as `comity ca create-control-certificate` makes it", path.display())]
+    NotForServers { path: PathBuf, used: &'static str },
+    #[error("--server-cert ({}) and --server-key ({}) are swapped: the first is a private key, the second a certificate", certificate.display(), key.display())]
+    Swapped { certificate: PathBuf, key: PathBuf },
     #[error("the cluster's next certificate, {expected}, is not in {} any more", dir.display())]
     NotPrepared { dir: PathBuf, expected: Fingerprint },
     #[error("this agent keeps its key in memory only, so there is no other to follow it")]

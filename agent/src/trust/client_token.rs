@@ -83,6 +83,10 @@ pub enum ClientError {
     #[error("The certificate is not trusted by the CA or has been revoked")]
     NotSigned,
     #[error(
+        "The certificate is that of node {0} of this cluster, which is no client: a user's is made by `comity ca create-api-certificate`"
+    )]
+    Node(uuid::Uuid),
+    #[error(
         "{0} identities came by themselves and were given no group yet: give some of them one, or delete them"
     )]
     TooManyArrived(usize),

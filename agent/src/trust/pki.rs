@@ -327,9 +327,10 @@ impl Pki {
         issuer.is_ok_and(|issuer| self.anchors.iter().any(|anchor| anchor.subject.as_ref() == issuer.content))
     }
 
-    /// What `comity status` shows; `None` where there are no authorities.
+    /// What `comity status` shows; `None` where there are neither authorities nor a list that waits for one.
     pub fn status(&self, now: Timestamp) -> Option<PkiStatus> {
-        if self.authorities.is_empty() {
+        let idle_list = self.authorities.is_empty() && Stamp::of(&self.crl).is_some();
+        if self.authorities.is_empty() && !idle_list {
             return None;
         }
         let lists = Arc::clone(&self.lists());
@@ -352,6 +353,7 @@ impl Pki {
             authorities: authorities.collect(),
             closed: lists.closed.clone(),
             refused: self.news().refused.clone(),
+            idle_list,
         })
     }
 

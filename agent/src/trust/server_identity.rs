@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use super::Fingerprint;
+use super::authority::file::{self, Kind};
 use super::certificate::{CertificateError, KeyPair, next};
 use super::cluster_identity::ClusterIdentity;
 
@@ -52,6 +53,38 @@ pub struct PairFiles {
     pub key: PathBuf,
 }
 
+impl PairFiles {
+    /// The pair, if it is one that clients can be shown: they would refuse another, each in words of its own.
+    fn load(&self) -> Result<KeyPair, CertificateError> {
+        let (certificate, key) = (self.certificate.clone(), self.key.clone());
+        if holds(&certificate, Kind::Key) && holds(&key, Kind::Certificate) {
+            return Err(CertificateError::Swapped { certificate, key });
+        }
+        let pair = KeyPair::load(&certificate, &key)?;
+        match other_use(&pair.certificate) {
+            Some(used) => Err(CertificateError::NotForServers { path: certificate, used }),
+            None => Ok(pair),
+        }
+    }
+}
+
+/// Whether a file holds this and nothing else.
+fn holds(path: &Path, kind: Kind) -> bool {
+    let items = file::read(path, kind).map(|(items, _)| items).unwrap_or_default();
+    !items.is_empty() && items.iter().all(|item| item.kind() == kind)
+}
+
+/// What a certificate is for, if it says so and no server is among it.
+fn other_use(der: &[u8]) -> Option<&'static str> {
+    let (_, read) = x509_parser::parse_x509_certificate(der).ok()?;
+    let usage = read.extended_key_usage().ok().flatten()?.value;
+    match usage {
+        usage if usage.server_auth || usage.any => None,
+        usage if usage.client_auth => Some("clientAuth"),
+        _ => Some("something else"),
+    }
+}
+
 /// Why the pair was not replaced.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -77,7 +110,7 @@ impl ServerIdentity {
     ) -> Result<Arc<Self>, CertificateError> {
         next::recover(dir, STEM)?;
         let own = match given {
-            Some(files) => Some(KeyPair::load(&files.certificate, &files.key)?),
+            Some(files) => Some(files.load()?),
             None => next::current(dir, STEM)?,
         };
         let own = watch::Sender::new(own.map(Arc::new).map(Own::of).transpose()?);
@@ -158,6 +191,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+
     use super::*;
 
     #[test]
@@ -188,5 +223,38 @@ mod tests {
         assert_eq!((server.fingerprint(), server.source()), (given.fingerprint, Source::Given));
         let other = KeyPair::generate("other", &[]).unwrap();
         assert!(matches!(server.install(other), Err(InstallError::Given)));
+    }
+
+    #[test]
+    fn a_pair_that_is_swapped_or_for_clients_is_refused_in_words_that_name_the_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        KeyPair::load_or_create(folder.path(), "control", "control", &[]).unwrap();
+        let files = PairFiles { certificate: at("control.key"), key: at("control.crt") };
+        let swapped = files.load().unwrap_err().to_string();
+        assert!(
+            swapped.contains("--server-cert (") && swapped.ends_with("the second a certificate"),
+            "{swapped}"
+        );
+
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = |usages: Vec<rcgen::ExtendedKeyUsagePurpose>| {
+            let mut params = rcgen::CertificateParams::default();
+            params.extended_key_usages = usages;
+            params.self_signed(&key).unwrap()
+        };
+        fs::write(at("user.key"), key.serialize_pem()).unwrap();
+        fs::set_permissions(at("user.key"), fs::Permissions::from_mode(0o600)).unwrap();
+        let files = PairFiles { certificate: at("user.crt"), key: at("user.key") };
+        for (usages, is_good) in
+            [(vec![ClientAuth], false), (vec![ClientAuth, ServerAuth], true), (vec![], true)]
+        {
+            fs::write(at("user.crt"), made(usages.clone()).pem()).unwrap();
+            let loaded = files.load();
+            assert_eq!(loaded.is_ok(), is_good, "{usages:?}");
+            if let Err(error) = loaded {
+                assert!(error.to_string().contains("it is for clientAuth"), "{error}");
+            }
+        }
     }
 }

@@ -14,6 +14,29 @@ pub struct ServerCertificate {
     pub valid_from: Timestamp,
     pub valid_until: Timestamp,
     pub origin: Origin,
+    /// Whether it is within its time.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// A certificate's time, as it is now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    #[default]
+    Valid,
+    /// It begins later, or this machine's clock is behind.
+    NotYetValid,
+    Expired,
+}
+
+impl Standing {
+    pub fn of(from: Timestamp, until: Timestamp, now: Timestamp) -> Self {
+        if now < from {
+            return Standing::NotYetValid;
+        }
+        if now > until { Standing::Expired } else { Standing::Valid }
+    }
 }
 
 /// Where a certificate comes from.

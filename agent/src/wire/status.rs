@@ -41,6 +41,21 @@ pub struct Status {
     /// Who signs certificates that are recognised here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pki: Option<PkiStatus>,
+    /// Who vouches for logins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginStatus>,
+}
+
+/// The identity provider that is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Whether somebody can log in by it at this moment.
+    pub usable: bool,
+    /// The settings without which it is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// The authorities, and what they have revoked.
@@ -56,6 +71,9 @@ pub struct PkiStatus {
     /// The last look at the revocation lists, if some of them was not taken then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedList>,
+    /// There is a `ca.crl` and no authority, so that nobody is revoked by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle_list: bool,
 }
 
 /// One authority.

@@ -9,7 +9,8 @@ use crate::api::problem::Problem;
 use crate::authorize::{Denied, Entitlement, Entity};
 use crate::store::Txn;
 use crate::trust::Caller;
-use crate::wire::status::{LinkSummary, Status};
+use crate::wire::acme::{ServerCertificate, Standing};
+use crate::wire::status::{LinkSummary, LoginStatus, Status};
 use jiff::Timestamp;
 
 pub fn router() -> Router<ApiState> {
@@ -37,13 +38,19 @@ async fn show(
     });
     // What the folder's faults quote is for who may see what it declares, as is what an ACME server says.
     let watched = state.permit_reading(&caller).is_ok();
-    let pki = if watched { state.identities.pki().status(Timestamp::now()) } else { None };
+    let login = if watched { login(&state) } else { None };
+    let now = Timestamp::now();
+    let server_certificate = state.acme.certificate().map(|shown| ServerCertificate {
+        standing: Standing::of(shown.valid_from, shown.valid_until, now),
+        ..shown
+    });
+    let pki = if watched { state.identities.pki().status(now) } else { None };
     Ok(Json(Status {
         name: state.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: state.identity.fingerprint().to_string(),
         server_fingerprint: state.server.own().map(|pair| pair.fingerprint.to_string()),
-        server_certificate: state.acme.certificate(),
+        server_certificate,
         addresses: state.addresses.current().to_vec(),
         epoch: state.store.epoch().to_owned(),
         revision: revision.0,
@@ -54,5 +61,14 @@ async fn show(
         acme: if watched { state.acme.status() } else { None },
         watch: if watched { state.reconcile.as_ref().map(|folder| folder.status()) } else { None },
         pki,
+        login,
     }))
+}
+
+/// The identity provider, where anything is set of one.
+fn login(state: &ApiState) -> Option<LoginStatus> {
+    let config = state.settings.current();
+    let missing: Vec<String> = config.login_gaps()?.into_iter().map(str::to_owned).collect();
+    let usable = missing.is_empty() && state.logins.is_usable();
+    Some(LoginStatus { issuer: config.oidc_issuer().map(str::to_owned), usable, missing })
 }

@@ -50,7 +50,8 @@ impl From<ClientError> for LxdError {
             | ClientError::Used
             | ClientError::Expired
             | ClientError::ForLinks
-            | ClientError::NotSigned => StatusCode::FORBIDDEN,
+            | ClientError::NotSigned
+            | ClientError::Node(_) => StatusCode::FORBIDDEN,
             ClientError::AlreadyTrusted | ClientError::NameTaken(_) => StatusCode::CONFLICT,
             ClientError::Moved => StatusCode::PRECONDITION_FAILED,
             ClientError::NotFound => return LxdError::plain(StatusCode::NOT_FOUND),
@@ -163,7 +164,7 @@ async fn redeem(
             let unknown = LxdError::new(StatusCode::FORBIDDEN, "No matching certificate add operation found");
             Err(state.failures.answer(caller, "certificates", unknown).await)
         }
-        Err(error @ (ClientError::Malformed(_) | ClientError::NotSigned)) => {
+        Err(error @ (ClientError::Malformed(_) | ClientError::NotSigned | ClientError::Node(_))) => {
             Err(state.failures.answer(caller, "certificates", error.into()).await)
         }
         Err(error @ (ClientError::Expired | ClientError::ForIdentities)) => {

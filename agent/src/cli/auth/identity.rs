@@ -265,8 +265,11 @@ async fn create(
             let pem = crate::cli::trust::certificate_file(path, MAX_FILE)?;
             let certificate = crate::trust::certificate::to_pem(&pem);
             let body = TlsIdentityPost { name: name.clone(), certificate, groups, ..Default::default() };
-            client.add_identity(&body).await?;
             let fingerprint = crate::trust::certificate::fingerprint(&pem);
+            if let Err(error) = client.add_identity(&body).await {
+                let known = client.identities().await.unwrap_or_default();
+                return Err(taken(error, &name, &fingerprint.to_string(), &body.groups, &known));
+            }
             let text = format!("TLS identity {name:?} created with fingerprint \"{fingerprint}\"");
             output.done(text, &fingerprint.to_string());
             Ok(())
@@ -343,6 +346,35 @@ async fn token(context: &Context, command: TokenCommand) -> Result<(), CliError>
     Ok(())
 }
 
+/// Why there is no new identity, and what to do with the one that is there: a user of the cluster's own authority is
+/// known from the first call on.
+fn taken(
+    error: ClientError,
+    name: &str,
+    fingerprint: &str,
+    groups: &[String],
+    known: &[Identity],
+) -> CliError {
+    let is_taken = error.status() == Some(StatusCode::CONFLICT);
+    let failed = CliError::from(error);
+    if !is_taken {
+        return failed;
+    }
+    if let Some(same) = known.iter().find(|identity| identity.id == fingerprint) {
+        let group = groups.first().map_or("GROUP", String::as_str);
+        return failed.hint(format!(
+            "It is known by this very certificate: `comity auth identity group add tls/{} {group}`.",
+            same.name
+        ));
+    }
+    if known.iter().any(|identity| identity.authentication_method == "tls" && identity.name == name) {
+        return failed.hint(format!(
+            "Another certificate has this name: `comity auth identity edit tls/{name}` gives it this one, `comity auth identity delete tls/{name}` frees the name."
+        ));
+    }
+    failed
+}
+
 async fn get(client: &Client, kind: Kind, name: &str) -> Result<Identity, CliError> {
     client.identity(kind.method(), name).await.map_err(|error| missing(error, name))
 }
@@ -399,3 +431,36 @@ const EXPLAINED: &str = "\
 ###
 ### groups:
 ### - operators";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_or_a_certificate_that_is_taken_says_what_to_do_with_who_has_it() {
+        let identity = |id: &str| Identity {
+            authentication_method: "tls".to_owned(),
+            kind: types::CLIENT.to_owned(),
+            id: id.to_owned(),
+            name: "alice".to_owned(),
+            groups: Vec::new(),
+            tls_certificate: String::new(),
+            expires_at: None,
+        };
+        let hint = |status, fingerprint: &str| {
+            let error = ClientError::Refused {
+                agent: "east".to_owned(),
+                status,
+                code: "conflict".to_owned(),
+                message: "taken".to_owned(),
+                hint: None,
+            };
+            taken(error, "alice", fingerprint, &["operators".to_owned()], &[identity("aa")]).hint
+        };
+        let same = hint(StatusCode::CONFLICT, "aa").unwrap();
+        assert!(same.contains("`comity auth identity group add tls/alice operators`"), "{same}");
+        let other = hint(StatusCode::CONFLICT, "bb").unwrap();
+        assert!(other.contains("edit tls/alice") && other.contains("delete tls/alice"), "{other}");
+        assert_eq!(hint(StatusCode::FORBIDDEN, "aa"), None);
+    }
+}

@@ -44,6 +44,10 @@ impl Made {
         Ok(Self { certificate_file, key_file, certificate })
     }
 
+    pub(super) fn is_role(&self, role: &str) -> bool {
+        self.certificate.role == Some(role)
+    }
+
     pub(super) fn valid_until(&self) -> Timestamp {
         self.certificate.not_after
     }
@@ -147,8 +151,10 @@ pub fn user(
     let made = Made::of(&pair.certificate, Some(&pair.key), &issued, &authority, now)?;
     tell(&made, &called, output, || {
         format!(
-            "Created {}. You can now give it to your API enduser so they can access the control service API.",
-            pair.certificate.display()
+            "Created {certificate} and {}. You can now give them to your API enduser so they can access the control service API, with cluster.crt (and never cluster.key).\n\
+             What they may do there is said by groups, for which this makes them known there: comity auth identity create tls/{called} {certificate} --group GROUP",
+            pair.key.display(),
+            certificate = pair.certificate.display(),
         )
     });
     Ok(())

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::create::Made;
 use super::{about, revocations};
 use crate::cli::{CliError, Format, Output};
-use crate::trust::authority::file::{self, Kind, old};
+use crate::trust::authority::file::{self, FileError, Kind, old};
 use crate::trust::authority::folder::beside;
 use crate::trust::authority::serial::Serial;
 use crate::trust::authority::{Algorithm, Authority, Issued, parsed};
@@ -54,7 +54,7 @@ pub fn run(
         }
         authority.renew(&before, new_key, now).map_err(|error| about(path, &error))?
     };
-    write(path, &key_path, &issued)?;
+    write(path, &key_path, &issued).map_err(|error| not_kept(error, is_own))?;
     let key_file = issued.key.is_some().then_some(key_path.as_path());
     let made = Made::of(path, key_file, &issued, &authority, now)?;
     match output.format() {
@@ -66,7 +66,7 @@ pub fn run(
 }
 
 /// The key first: a certificate with the key before it is seen to be one (`ca show`), and `FILE.old` has the rest.
-fn write(path: &Path, key_path: &Path, issued: &Issued) -> Result<(), CliError> {
+fn write(path: &Path, key_path: &Path, issued: &Issued) -> Result<(), FileError> {
     let pem = issued.pem();
     let certificate = (Kind::Certificate, path, pem.as_str());
     match &issued.key {
@@ -74,6 +74,16 @@ fn write(path: &Path, key_path: &Path, issued: &Issued) -> Result<(), CliError> 
         None => file::supersede(&[certificate])?,
     }
     Ok(())
+}
+
+/// A CA does not revoke itself: its own certificate before is only put away.
+fn not_kept(error: FileError, is_own: bool) -> CliError {
+    let is_kept = matches!(error, FileError::Kept(_));
+    let failed = CliError::from(error);
+    if !(is_own && is_kept) {
+        return failed;
+    }
+    failed.hint("Nothing was changed. Move it away once every agent and client has the one that came after it, or keep it under another name.")
 }
 
 fn tell(path: &Path, is_own: bool, authority: &Authority, made: &Made, output: &Output) {
@@ -91,5 +101,22 @@ fn tell(path: &Path, is_own: bool, authority: &Authority, made: &Made, output: &
              `comity ca revoke {old}`.",
             old = old.display()
         ));
+        if made.is_role("control") {
+            output.line("The agent reads its certificate at its next start: put this one where --server-cert is, and restart it.");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_of_the_last_renewal_is_revoked_or_put_away_by_what_it_is() {
+        let hint = |path: &str, is_own| not_kept(FileError::Kept(path.into()), is_own).hint.unwrap();
+        let own = hint("cluster.crt.old", true);
+        assert!(own.contains("Move it away") && !own.contains("revoke"), "{own}");
+        assert!(hint("alice.crt.old", false).contains("`comity ca revoke alice.crt.old`"));
+        assert!(hint("out/alice.key.old", false).contains("`comity ca revoke out/alice.crt.old`"));
     }
 }

@@ -29,6 +29,11 @@ pub fn revoke(
     let authority = folder.open()?;
     let (serial, subject) = if is_file { of_file(given, &authority)? } else { (of_text(given)?, None) };
     let path = folder.revocations();
+    if !is_file && !is_beside(file::folder(&path), &serial) {
+        output.note(format!(
+            "No certificate beside the CA has the serial number {serial}: is it right? A revocation is never taken back."
+        ));
+    }
     let mut list = revocations(&path, &authority, now)?;
     let added = list.add(serial.clone(), reason, now);
     let called =
@@ -88,6 +93,20 @@ fn of_file(path: &Path, authority: &Authority) -> Result<(Serial, Option<String>
     Ok((Serial::of(read.raw_serial()), subject.map(str::to_owned)))
 }
 
+/// Whether a certificate in `folder` has this serial number. Those of other folders are not looked at.
+fn is_beside(folder: &Path, serial: &Serial) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let is_certificate = |path: &Path| {
+        let name = path.to_string_lossy();
+        name.ends_with(".crt") || name.ends_with(".crt.old")
+    };
+    entries.flatten().map(|entry| entry.path()).filter(|path| is_certificate(path)).any(|path| {
+        // What cannot be read is not the one.
+        let Ok(der) = file::certificate(&path) else { return false };
+        parsed(&der).is_ok_and(|read| Serial::of(read.raw_serial()) == *serial)
+    })
+}
+
 fn of_text(given: &Path) -> Result<Serial, CliError> {
     let text = given.to_string_lossy();
     text.parse().map_err(|error| {
@@ -136,4 +155,23 @@ fn as_it_is(path: &Path, list: &Revocations) -> Value {
         "file": path, "number": list.number(), "this_update": signed.map(|signed| signed.at),
         "next_update": signed.and_then(|signed| signed.until), "revoked": list.entries().len(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::certificate::KeyPair;
+
+    #[test]
+    fn a_serial_number_is_looked_for_among_the_certificates_beside_the_ca() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = KeyPair::generate("alice", &[]).unwrap();
+        let (_, read) = x509_parser::parse_x509_certificate(&pair.certificate).unwrap();
+        let serial = Serial::of(read.raw_serial());
+        std::fs::write(folder.path().join("damaged.crt"), "no certificate").unwrap();
+        assert!(!is_beside(folder.path(), &serial));
+        std::fs::write(folder.path().join("alice.crt.old"), &pair.pem).unwrap();
+        assert!(is_beside(folder.path(), &serial));
+        assert!(!is_beside(folder.path(), &"1234".parse().unwrap()));
+    }
 }

@@ -144,7 +144,7 @@ fn warnings(rotation: &Rotation) -> Vec<String> {
             ));
         }
         lines.push("LXD's own clients pin the certificate and cannot follow it: `lxc remote remove` and `lxc remote add` it there. `comity` follows by itself until the deadline.".to_owned());
-        lines.push("Tokens that were given out before name the old certificate: make new ones.".to_owned());
+        lines.push("Link tokens that were given out before name the old certificate: make new ones. Client tokens go on: `comity` follows to the new one.".to_owned());
     }
     lines
 }

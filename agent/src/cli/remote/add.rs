@@ -183,7 +183,7 @@ async fn by_address(context: &Context, asked: &Asked, address: &str) -> Result<T
         if !offers("oidc") {
             return Err(unsupported("oidc").hint("The provider may be away at the moment: `comity server show` there and its log tell. Otherwise its administrator sets oidc.issuer, oidc.client.id and oidc.device.client.id."));
         }
-        let login = logged_in(&asked.called, &nobody).await?;
+        let login = logged_in(&asked.called, &nobody).await.map_err(not_added)?;
         keep(context, asked, found(AuthType::Oidc, Some(login.shelf.kept())), &login.client).await?;
         super::tell_of_rights(context, &asked.called, &login).await;
         return Ok(Trust::LoggedIn { user: login.user });
@@ -204,6 +204,15 @@ async fn by_address(context: &Context, asked: &Asked, address: &str) -> Result<T
     let trust = redeem(&client, &text).await?;
     keep(context, asked, found(AuthType::Tls, None), &client).await?;
     Ok(trust)
+}
+
+/// A login that failed, of a remote that is not there: what helps other logins cannot name it.
+fn not_added(error: ClientError) -> CliError {
+    let hint = match &error {
+        ClientError::Login { error, .. } => error.hint(None),
+        _ => return error.into(),
+    };
+    CliError { hint, ..CliError::from(error) }
 }
 
 fn client(

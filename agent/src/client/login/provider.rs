@@ -1,5 +1,7 @@
 //! The identity provider that an agent names, and the endpoints that the provider names.
 
+use std::fmt;
+
 use http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -69,6 +71,17 @@ impl Provider {
             scopes: SCOPES.map(str::to_owned).to_vec(),
         })
     }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&named(&self.issuer, &self.client_id))
+    }
+}
+
+/// Whose login it is: what somebody compares before approving a code.
+pub fn named(issuer: &str, client_id: &str) -> String {
+    format!("{} (client {})", printable(issuer), printable(client_id))
 }
 
 /// Where the provider's discovery document is.

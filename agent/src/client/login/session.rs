@@ -169,12 +169,28 @@ impl Session {
             Err(LoginError::Ended { .. }) => {}
             ended => return ended,
         }
+        if let (Some(before), Some(now)) = (&kept.tokens, &provider) {
+            self.same_provider(before, now)?;
+        }
         let Some(show) = &self.show else { return Err(self.ended()) };
         let provider = provider.ok_or_else(|| LoginError::NoProvider { agent: self.agent.clone() })?;
         let tokens = log_in(self.web()?, &provider, show.as_ref()).await?;
         self.shelf.keep_tokens(&tokens).map_err(LoginError::Kept)?;
         *state = State { kept: Some(Kept { tokens: Some(tokens), cookie: None }), fresh: true };
         Ok(())
+    }
+
+    /// An agent that has turned bad could name another service's provider and client, and somebody who approves the
+    /// code by habit would give it a token for that service. Only whoever asks for it logs in there.
+    fn same_provider(&self, before: &Tokens, now: &Provider) -> Result<(), LoginError> {
+        if now.issuer == before.issuer && now.client_id == before.client_id {
+            return Ok(());
+        }
+        Err(LoginError::OtherProvider {
+            agent: self.agent.clone(),
+            before: provider::named(&before.issuer, &before.client_id),
+            now: provider::named(&now.issuer, &now.client_id),
+        })
     }
 
     fn web(&self) -> Result<&Web, LoginError> {

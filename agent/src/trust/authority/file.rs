@@ -118,6 +118,11 @@ impl FileError {
                 io::ErrorKind::PermissionDenied => Some("Who may write into that folder?".to_owned()),
                 _ => None,
             },
+            // The key comes first; it is its certificate that can be revoked.
+            FileError::Kept(path) if path.to_string_lossy().ends_with(".key.old") => Some(format!(
+                "Nothing was changed. Its certificate counts until its own end, or until `comity ca revoke {}`; then move both away.",
+                path.with_extension("").with_extension("crt.old").display()
+            )),
             FileError::Kept(path) => Some(format!(
                 "Nothing was changed. It counts until its own end, or until `comity ca revoke {}`; then move it away.",
                 path.display()

@@ -181,7 +181,12 @@ impl Clients {
 
     /// Whether a certificate may become, or stay, an entry of the store.
     pub(super) fn check_signed(&self, shown: &Shown, now: Timestamp) -> Result<(), ClientError> {
-        self.identities.pki().may_enter(shown, now).map_err(|objection| {
+        let pki = self.identities.pki();
+        pki.may_enter(shown, now).map_err(|objection| {
+            // The authority answers for it, but not as for a client: what LXD says would mislead.
+            if let Word::Role(Role::Node(id)) = pki.word(shown, now).0 {
+                return ClientError::Node(id);
+            }
             let objection = objection.map(|objection| objection.to_string()).unwrap_or_default();
             tracing::info!(fingerprint = %shown.fingerprint, objection, "no authority answers for a certificate");
             ClientError::NotSigned

@@ -344,3 +344,14 @@ fn a_hundred_thousand_entries_are_read_and_looked_up() {
     assert_eq!(word(&pki, &ca.leaf("a", 700_000)), Word::Revoked);
     assert_eq!(word(&pki, &ca.leaf("a", 8)), Word::Signed);
 }
+
+#[test]
+fn a_list_without_an_authority_is_told() {
+    let ca = Ca::new("ca");
+    let folder = Folder::new(&ca.pem());
+    fs::remove_file(folder.0.path().join(SERVER_CA)).unwrap();
+    assert_eq!(folder.open().status(Timestamp::now()), None);
+    folder.put(CA_CRL, &ca.list(1, &[7]));
+    let status = folder.open().status(Timestamp::now()).unwrap();
+    assert!(status.idle_list && status.authorities.is_empty());
+}

@@ -253,3 +253,25 @@ async fn a_login_waits_until_the_code_is_approved() {
     assert_eq!(tokens.access_token.expose(), "a");
     assert_eq!(*seen.lock().unwrap(), ["1234"]);
 }
+
+#[tokio::test]
+async fn no_login_begins_by_itself_at_another_provider_or_for_another_client() {
+    let shelf = ended("http://127.0.0.1:1");
+    let tokens = Tokens { refresh_token: None, ..shelf.read().unwrap().tokens.unwrap() };
+    shelf.keep_tokens(&tokens).unwrap();
+    let show = |_: &crate::client::login::Invitation| panic!("nobody is to approve this");
+    for (issuer, client) in [("http://127.0.0.1:2", "cli"), ("http://127.0.0.1:1", "bank")] {
+        let session = Session::new("east", shelf.clone(), Some(Box::new(show)));
+        let headers = [("x-lxd-oidc-issuer", issuer), ("x-lxd-oidc-clientid", client)]
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        let error = session.renew(&Used::default(), &headers.into_iter().collect(), "").await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "east has logins judged by {issuer} (client {client}) now; \
+                 this one was made at http://127.0.0.1:1 (client cli)"
+            )
+        );
+        assert!(error.hint(Some("east")).unwrap().contains("`comity remote login east`"));
+    }
+}

@@ -114,7 +114,7 @@ async fn redeem(
             let error = forbidden(&format!("Failed during search for pending TLS identity: {why}"));
             Err(state.failures.answer(caller, "identities", error).await)
         }
-        Err(error @ ClientError::NotSigned) => {
+        Err(error @ (ClientError::NotSigned | ClientError::Node(_))) => {
             Err(state.failures.answer(caller, "identities", error.into()).await)
         }
         Err(ClientError::Expired) => {
