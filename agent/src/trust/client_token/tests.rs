@@ -4,9 +4,12 @@ use super::*;
 use crate::store::keys;
 use crate::store::sqlite::SqliteStore;
 use crate::task::Tasks;
+use crate::trust::authority::subject::Role;
+use crate::trust::authority::{Algorithm, Authority};
 use crate::trust::certificate::KeyPair;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
+use crate::trust::pki::{Pki, Unknowns};
 use crate::trust::shown::Shown;
 use crate::trust::{Access, Caller, Groups, Permission, Who};
 use crate::wire::token::{Secret, TrustToken};
@@ -259,4 +262,29 @@ async fn tokens_of_older_versions_are_found_once_they_are_indexed() {
     assert!(matches!(fixture.redeem(&text, &pair()).await, Err(ClientError::Unknown)));
     fixture.clients.prune(fixture.now).await.unwrap();
     fixture.redeem(&text, &pair()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_nodes_certificate_is_said_to_be_one() {
+    let (folder, now) = (tempfile::tempdir().unwrap(), Timestamp::now());
+    let (authority, issued) =
+        Authority::create(&"mycluster".parse().unwrap(), Algorithm::EcdsaP384, now).unwrap();
+    let path = folder.path().join("cluster.crt");
+    std::fs::write(&path, issued.pem()).unwrap();
+    let pki = Pki::open(folder.path(), Some(&path), Box::new(|| Unknowns::AreNobody), now).unwrap();
+    let store = SqliteStore::scratch();
+    let identities = Identities::start_with(store.clone(), pki, &Tasks::new()).await.unwrap();
+    let server = ServerIdentity::of_cluster(ClusterIdentity::scratch());
+    let clients = Clients::new(store, identities, server, Audit::none());
+
+    let node = uuid::Uuid::from_u128(9);
+    let issued = authority.issue_client(&Role::Node(node), Algorithm::EcdsaP384, now).unwrap();
+    let newcomer = Newcomer {
+        name: "x",
+        kind: IdentityKind::Client,
+        access: groups(&[]),
+        certificate: &issued.certificate,
+    };
+    let error = clients.add(&BY, newcomer, now).await.unwrap_err();
+    assert!(matches!(error, ClientError::Node(id) if id == node), "{error}");
 }
