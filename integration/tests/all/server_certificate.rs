@@ -117,7 +117,7 @@ fn what_cannot_be_shown_keeps_the_agent_from_starting_and_says_why() {
     for (certificate, key, said) in [
         ("good.crt", "other.key", "do not belong together"),
         ("cut.crt", "good.key", "does not hold a certificate"),
-        ("good.key", "good.crt", "mode 644"),
+        ("good.key", "good.crt", "are swapped"),
         ("good.crt", "open.key", "chmod 600"),
         ("none.crt", "good.key", "none.crt could not be opened"),
     ] {
