@@ -25,6 +25,7 @@ pub mod provider_group;
 pub mod server_identity;
 pub mod shown;
 pub mod succession;
+mod unseen;
 
 pub use caller::{Access, Caller, Origin, Who};
 pub use groups::Groups;

@@ -187,16 +187,20 @@ fn json<T: DeserializeOwned>(place: Place, answer: &Response<Bytes>) -> Result<T
     })
 }
 
+/// Whether the host of an address is this machine, to which plain HTTP may go.
+pub fn is_here(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// An address that may be called.
 fn url(text: &str) -> Result<Url, WebError> {
     let wrong = || WebError::Address(shown(text));
     let url = Url::parse(text).map_err(|_| wrong())?;
     let host = url.host_str().ok_or_else(wrong)?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let here = host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match url.scheme() {
         "https" => Ok(url),
-        "http" if here => Ok(url),
+        "http" if is_here(host) => Ok(url),
         _ => Err(wrong()),
     }
 }

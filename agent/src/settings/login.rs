@@ -9,6 +9,7 @@ use super::Config;
 use super::config::{ConfigError, wrong};
 use super::expiry::expiry;
 use crate::trust::oidc::OidcConfig;
+use crate::web::is_here;
 use crate::wire::token::Secret;
 
 pub(super) const ISSUER: &str = "oidc.issuer";
@@ -110,11 +111,9 @@ pub(super) fn web_address(text: &str) -> Result<(), String> {
         || "it is an https:// address, without a query (http:// is for this machine alone)".to_owned();
     let uri: Uri = text.parse().map_err(|_| explain())?;
     let host = uri.host().ok_or_else(explain)?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let here = host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let trusty = match uri.scheme_str() {
         Some("https") => true,
-        Some("http") => here,
+        Some("http") => is_here(host),
         _ => false,
     };
     let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));

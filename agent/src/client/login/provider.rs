@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::LoginError;
+use crate::web::is_here;
 use crate::wire::printable;
 
 /// What is asked for where the agent does not say.
@@ -142,12 +143,9 @@ pub fn check_url(uri: &Uri, shown: &str) -> Result<(), LoginError> {
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return wrong("it names a user");
     }
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let loopback =
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(()),
-        Some("http") if loopback => Ok(()),
+        Some("http") if is_here(host) => Ok(()),
         Some("http") => wrong("http is not safe"),
         _ => wrong("it is neither https nor http"),
     }

@@ -1,46 +1,16 @@
 //! Who a provider says that somebody is.
 
-use std::ops::RangeInclusive;
-
 use serde_json::Value;
 
 use super::token::Claims;
 use crate::trust::IdentityId;
+use crate::trust::unseen::is_unseen;
 
 /// Longest name, in characters.
 const MAX_NAME: usize = 128;
 /// Most groups of a claim, and the longest name of one, in bytes.
 const MAX_GROUPS: usize = 1000;
 const MAX_GROUP: usize = 255;
-
-/// Characters that format text (Unicode's category Cf), and others that leave no mark.
-const UNSEEN: [RangeInclusive<char>; 25] = [
-    '\u{ad}'..='\u{ad}',
-    '\u{34f}'..='\u{34f}',
-    '\u{600}'..='\u{605}',
-    '\u{61c}'..='\u{61c}',
-    '\u{6dd}'..='\u{6dd}',
-    '\u{70f}'..='\u{70f}',
-    '\u{890}'..='\u{891}',
-    '\u{8e2}'..='\u{8e2}',
-    '\u{115f}'..='\u{1160}',
-    '\u{17b4}'..='\u{17b5}',
-    '\u{180b}'..='\u{180f}',
-    '\u{200b}'..='\u{200f}',
-    '\u{202a}'..='\u{202e}',
-    '\u{2060}'..='\u{206f}',
-    '\u{3164}'..='\u{3164}',
-    '\u{fe00}'..='\u{fe0f}',
-    '\u{feff}'..='\u{feff}',
-    '\u{ffa0}'..='\u{ffa0}',
-    '\u{fff0}'..='\u{fffb}',
-    '\u{110bd}'..='\u{110bd}',
-    '\u{110cd}'..='\u{110cd}',
-    '\u{13430}'..='\u{1343f}',
-    '\u{1bca0}'..='\u{1bca3}',
-    '\u{1d173}'..='\u{1d17a}',
-    '\u{e0000}'..='\u{e0fff}',
-];
 
 /// Somebody as the provider describes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +63,6 @@ fn address(text: &str) -> Option<String> {
         && local.chars().chain(domain.chars()).all(plain);
     let address = format!("{local}@{}", domain.to_ascii_lowercase());
     (good && matches!(address.parse(), Ok(IdentityId::Email(_)))).then_some(address)
-}
-
-/// Whether nothing is to be seen of it, or it has the text around it be seen otherwise than it is.
-fn is_unseen(c: char) -> bool {
-    UNSEEN.iter().any(|range| range.contains(&c))
 }
 
 /// Adds what the provider tells about a token's user to what the token says. What is said about an address being

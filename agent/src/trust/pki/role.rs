@@ -4,6 +4,8 @@
 use uuid::Uuid;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
+use crate::trust::unseen::is_unseen;
+
 const USER: &str = "user-";
 const NODE: &str = "node-";
 const CONTROL: &str = "control-service";
@@ -84,11 +86,6 @@ fn is_user(name: &str) -> bool {
         && !name
             .chars()
             .any(|c| c.is_control() || c.is_whitespace() || is_unseen(c) || matches!(c, '/' | ':'))
-}
-
-/// What shows nothing, or turns what follows round: two names that look alike would be two users.
-fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
