@@ -31,7 +31,12 @@ pub struct Http {
 #[derive(Clone)]
 enum Target {
     Socket(PathBuf),
-    Tls { address: String, config: Arc<ClientConfig> },
+    /// Without TLS, as the listener for Consul's tools has it.
+    Plain(String),
+    Tls {
+        address: String,
+        config: Arc<ClientConfig>,
+    },
 }
 
 /// What came back.
@@ -52,6 +57,11 @@ impl Http {
     /// The machine's own administrator.
     pub fn socket(agent: &Agent) -> Self {
         Self { target: Target::Socket(agent.socket()), identity: None }
+    }
+
+    /// Somebody who speaks plain HTTP to a loopback port.
+    pub fn plain(port: u16) -> Self {
+        Self { target: Target::Plain(format!("127.0.0.1:{port}")), identity: None }
     }
 
     /// Somebody without a certificate.
@@ -106,7 +116,7 @@ impl Http {
         self.send("DELETE", path, &[], None)
     }
 
-    /// Sends one request over a connection of its own.
+    /// Sends one request over a connection of its own. A body is JSON where no header says otherwise.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
         let answer = self.try_send(method, path, headers, body);
@@ -121,17 +131,26 @@ impl Http {
         headers: &[(&str, &str)],
         body: Option<&str>,
     ) -> io::Result<Answer> {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n");
+        let given = |header: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(header));
+        let mut text = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if !given("host") {
+            let host = if let Target::Plain(address) = &self.target { address } else { "agent" };
+            text.extend(["host: ", host, "\r\n"]);
+        }
         for (name, value) in headers {
             text.extend([name, ": ", value, "\r\n"]);
         }
         if let Some(body) = body {
+            if !given("content-type") {
+                text.push_str("content-type: application/json\r\n");
+            }
             let length = body.len().to_string();
-            text.extend(["content-type: application/json\r\ncontent-length: ", &length, "\r\n"]);
+            text.extend(["content-length: ", &length, "\r\n"]);
         }
         text = text + "\r\n" + body.unwrap_or_default();
         let (status, headers, body) = match &self.target {
             Target::Socket(path) => exchange(unix(path), text.as_bytes()),
+            Target::Plain(address) => exchange(plain(address)?, text.as_bytes()),
             Target::Tls { .. } => {
                 exchange_over_tls(self.connect().expect("the agent can be reached"), text.as_bytes())
             }
@@ -144,10 +163,7 @@ impl Http {
         let Target::Tls { address, config } = &self.target else {
             return Err(io::Error::other("only the network has TLS"));
         };
-        let tcp = TcpStream::connect(address)?;
-        tcp.set_read_timeout(Some(LIMIT))?;
-        tcp.set_write_timeout(Some(LIMIT))?;
-        tcp.set_nodelay(true)?;
+        let tcp = plain(address)?;
         let connection =
             ClientConnection::new(config.clone(), tls::server_name()).map_err(io::Error::other)?;
         Ok(StreamOwned::new(connection, tcp))
@@ -174,6 +190,28 @@ impl Answer {
         let error = body["error"].as_str().unwrap_or_default();
         assert!(error.contains(words), "{}: {words:?} is not in {error:?}", answer.asked);
         answer
+    }
+
+    /// This answer, if it has this status and this plain text is in its body: an error as Consul gives it.
+    #[track_caller]
+    #[allow(clippy::return_self_not_must_use)] // as above
+    pub fn says(self, status: u16, words: &str) -> Self {
+        let answer = self.expect(status);
+        let text = answer.text();
+        assert!(text.contains(words), "{}: {words:?} is not in {text:?}", answer.asked);
+        answer
+    }
+
+    /// The body as it is.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// `X-Consul-Index`: what a blocking query waits on.
+    #[track_caller]
+    pub fn index(&self) -> u64 {
+        let index = self.header("x-consul-index").and_then(|index| index.parse().ok());
+        index.unwrap_or_else(|| panic!("{}: no index in {:?}", self.asked, self.headers))
     }
 
     #[track_caller]
@@ -214,6 +252,14 @@ fn unix(path: &PathBuf) -> UnixStream {
     let stream = UnixStream::connect(path).expect("the agent's socket");
     stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
     stream
+}
+
+fn plain(address: &str) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address)?;
+    tcp.set_read_timeout(Some(LIMIT))?;
+    tcp.set_write_timeout(Some(LIMIT))?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
 }
 
 type Parts = (u16, Vec<(String, String)>, Vec<u8>);
