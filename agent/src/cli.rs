@@ -18,6 +18,7 @@ mod context;
 mod edit;
 mod explain;
 mod failure;
+mod go_flags;
 mod link;
 mod login;
 mod monitor;
@@ -123,6 +124,7 @@ pub fn main() -> std::process::ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
+    let arguments = go_flags::accepted(arguments);
     let json = failure::asks_for_json(&arguments);
     let cli = match parse(arguments) {
         Ok(cli) => cli,

@@ -3,6 +3,7 @@
 //! A connection is made for each call and not kept: a command makes a handful of calls, and a pool would have to be
 //! asked whether its connections still live. HTTP/1.1 is enough, and tells best why a call failed.
 
+pub mod consul;
 pub mod link;
 pub mod login;
 pub mod verify;
@@ -311,9 +312,11 @@ impl Client {
         }
     }
 
-    /// The error that a response with a status of failure tells: ours, LXD's, or whatever text there is.
+    /// The error that a response with a status of failure tells: ours, LXD's, Consul's, or whatever text there is.
     async fn refusal(&self, response: Response<hyper::body::Incoming>) -> ClientError {
         let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_text = kind.is_some_and(|kind| kind.starts_with("text/plain"));
         let body = match Limited::new(response.into_body(), MAX_ERROR).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => return self.broken(&*error),
@@ -323,6 +326,13 @@ impl Client {
         }
         if let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) {
             return self.refused(status, &envelope.error, None, None);
+        }
+        // Consul's way.
+        if is_text
+            && let Ok(text) = std::str::from_utf8(&body)
+            && !text.trim().is_empty()
+        {
+            return self.refused(status, text.trim(), None, None);
         }
         self.refused(status, &format!("{} answered: {status}", self.agent()), None, None)
     }

@@ -19,7 +19,7 @@ use super::yaml;
 pub enum Encoding {
     // No doc comments: clap would make every help page longer by them.
     #[default]
-    #[value(alias = "table")]
+    #[value(alias = "table", alias = "pretty")]
     Text,
     Json,
     Yaml,

@@ -1,0 +1,66 @@
+//! Go's flags on Consul's nouns: there `-name` means `--name`, as scripts for the `consul` command have it.
+
+use std::ffi::{OsStr, OsString};
+
+/// Nouns that are Consul's too.
+const NOUNS: [&str; 5] = ["config", "intention", "peering", "service", "services"];
+/// Global flags whose value stands apart, before the noun.
+const WITH_VALUE: [&str; 4] = ["--socket", "--remote", "--format", "-f"];
+
+/// The same arguments with every `-word` after one of Consul's nouns as `--word`. One letter after a dash stays a
+/// short flag, a dash alone is standard input, and nothing behind `--` is a flag.
+pub fn accepted(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let Some(noun) = noun(&arguments) else { return arguments };
+    for argument in &mut arguments[noun + 1..] {
+        if argument == "--" {
+            break;
+        }
+        if is_word(argument) {
+            let mut long = OsString::from("-");
+            long.push(&*argument);
+            *argument = long;
+        }
+    }
+    arguments
+}
+
+/// Where the noun stands, if it is one of Consul's.
+fn noun(arguments: &[OsString]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        let argument = arguments.get(at)?.to_str()?;
+        if !argument.starts_with('-') {
+            return NOUNS.contains(&argument).then_some(at);
+        }
+        at += if WITH_VALUE.contains(&argument) { 2 } else { 1 };
+    }
+}
+
+/// `-name`, `-name=web`: a dash and two letters or more.
+fn is_word(argument: &OsStr) -> bool {
+    matches!(argument.as_encoded_bytes(), [b'-', first, _, ..] if first.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> String {
+        let arguments = line.split_whitespace().map(OsString::from).collect();
+        accepted(arguments).join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[test]
+    fn a_word_behind_one_dash_is_a_flag_of_consuls_nouns_only() {
+        for (given, read) in [
+            ("comity config write -cas -modify-index 3 -", "comity config write --cas --modify-index 3 -"),
+            ("comity -f json config read -kind=mesh -q", "comity -f json config read --kind=mesh -q"),
+            ("comity --socket s services export -name web", "comity --socket s services export --name web"),
+            ("comity intention check -- -a -bc", "comity intention check -- -a -bc"),
+            ("comity volume list -fjson", "comity volume list -fjson"),
+            ("comity --format", "comity --format"),
+        ] {
+            assert_eq!(shown(given), read);
+        }
+    }
+}
