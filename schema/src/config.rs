@@ -13,6 +13,7 @@ use crate::record::RecordKey;
 mod assemble;
 mod cross;
 mod declare;
+pub mod entry;
 mod references;
 
 pub use references::dangling;

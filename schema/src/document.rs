@@ -1,7 +1,7 @@
 //! One document tree with spans for HCL, TOML and JSON.
 //!
 //! Each syntax has its own reader; all end here, so that a kind is decoded once and every message has a place. A
-//! file is either a *config entry* in Consul's form, or a set of *blocks*. Serde was passed over for decoding: it
+//! file holds either *config entries* in Consul's form, or a set of *blocks*. Serde was passed over for decoding: it
 //! drops spans, stops at the first fault, and cannot say what was meant.
 
 use std::ops::Range;
@@ -18,6 +18,8 @@ mod hcl_plain;
 mod json;
 pub mod limits;
 mod toml;
+
+pub use blocks::is_kind;
 
 /// What values may ask of the world outside the files. The world is the caller's: this crate does no I/O.
 pub trait Inputs {
@@ -168,8 +170,8 @@ pub struct Document {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Blocks(Vec<Block>),
-    /// A config entry in Consul's form: literal strings, lenient shapes, keys in any case.
-    Entry(Table),
+    /// Config entries in Consul's form, one after the other: literal strings, lenient shapes, keys in any case.
+    Entries(Vec<Table>),
 }
 
 /// The syntaxes, told apart by the file's extension.
@@ -209,16 +211,35 @@ pub fn parse(path: &Arc<str>, bytes: &[u8], inputs: &dyn Inputs) -> Parsed {
     let text = limits::text(bytes, &mut faults);
     let content = text.usable.then(|| match Syntax::of(path).unwrap_or(Syntax::Hcl) {
         Syntax::Hcl if hcl1::is_entry(&text.shown) => {
-            Some(Content::Entry(hcl1::parse(&text.shown, &mut faults)))
+            Some(Content::Entries(hcl1::parse(&text.shown, &mut faults)))
         }
         Syntax::Hcl => Some(Content::Blocks(hcl::parse(&text.shown, inputs, &mut faults))),
-        Syntax::Toml => Some(blocks::content(toml::parse(&text.shown, &mut faults), inputs, &mut faults)),
+        Syntax::Toml => {
+            Some(blocks::content(vec![toml::parse(&text.shown, &mut faults)], inputs, &mut faults))
+        }
         Syntax::Json => {
-            json::parse(&text.shown, &mut faults).map(|root| blocks::content(root, inputs, &mut faults))
+            let roots = json::parse(&text.shown, &mut faults);
+            (!roots.is_empty()).then(|| blocks::content(roots, inputs, &mut faults))
         }
     });
     Parsed {
         document: content.flatten().map(|content| Document { path: Arc::clone(path), content }),
+        source: text.shown,
+        diagnostics: faults.into_list(),
+    }
+}
+
+/// Parses what must be config entries, from a file or a request: never blocks, and of at most `max` bytes.
+pub fn parse_entries(path: &Arc<str>, bytes: &[u8], syntax: Syntax, max: usize) -> Parsed {
+    let mut faults = Faults::new(path);
+    let text = limits::text_within(bytes, max, &mut faults);
+    let tables = text.usable.then(|| match syntax {
+        Syntax::Hcl => hcl1::parse(&text.shown, &mut faults),
+        Syntax::Toml => vec![toml::parse(&text.shown, &mut faults)],
+        Syntax::Json => json::parse(&text.shown, &mut faults),
+    });
+    Parsed {
+        document: tables.map(|tables| Document { path: Arc::clone(path), content: Content::Entries(tables) }),
         source: text.shown,
         diagnostics: faults.into_list(),
     }

@@ -3,7 +3,7 @@
 use crate::diagnostic::nearest::suggestion;
 use crate::diagnostic::secret::{looks_secret, quoted};
 use crate::diagnostic::{Diagnostic, Faults};
-use crate::document::{Block, Content, Document, Node, Span, Table, Value};
+use crate::document::{Block, Content, Document, Node, Span, Table, Value, is_kind};
 use crate::kind::fields::{Form, label_text};
 use crate::kind::{self, Declaration, Decoded, Kind};
 
@@ -38,7 +38,11 @@ pub fn decode(document: &Document, faults: &mut Faults) -> Vec<(Span, Decoded)> 
         Content::Blocks(blocks) => {
             blocks.iter().filter_map(|block| Some((block.header, decode_block(block, faults)?))).collect()
         }
-        Content::Entry(table) => decode_entry(table, faults).into_iter().collect(),
+        Content::Entries(tables) => tables
+            .iter()
+            .filter_map(|table| decode_entry(table, faults))
+            .map(|entry| (entry.header, entry.decoded))
+            .collect(),
     }
 }
 
@@ -65,8 +69,21 @@ fn decode_block(block: &Block, faults: &mut Faults) -> Option<Decoded> {
     Some(kind::decode(kind, &declaration, faults))
 }
 
-fn decode_entry(table: &Table, faults: &mut Faults) -> Option<(Span, Decoded)> {
-    let (_, word) = table.0.iter().find(|(key, _)| key.text == "Kind" || key.text == "kind")?;
+/// A config entry, decoded.
+pub struct DecodedEntry {
+    pub kind: Kind,
+    pub name: String,
+    pub header: Span,
+    pub decoded: Decoded,
+}
+
+/// Decodes one config entry; `None` if not even its kind and name can be told.
+pub fn decode_entry(table: &Table, faults: &mut Faults) -> Option<DecodedEntry> {
+    let Some((_, word)) = table.0.iter().find(|(key, _)| is_kind(&key.text)) else {
+        let at = table.0.first().map_or(Span::default(), |(key, _)| key.span);
+        faults.error("no-kind", "Payload does not contain a kind/Kind key at the top level", at);
+        return None;
+    };
     let kind = entry_kind(word, faults)?;
     let table = weak_table(table);
     let name = table.0.iter().find(|(key, _)| Form::Entry.spells(&key.text, "name"));
@@ -81,7 +98,8 @@ fn decode_entry(table: &Table, faults: &mut Faults) -> Option<(Span, Decoded)> {
     };
     let label = crate::document::Key { text, span: header };
     let declaration = Declaration { form: Form::Entry, name: label_text(&label), header, table: &table };
-    Some((header, kind::decode(kind, &declaration, faults)))
+    let decoded = kind::decode(kind, &declaration, faults);
+    Some(DecodedEntry { kind, name: label.text, header, decoded })
 }
 
 fn entry_kind(word: &Node, faults: &mut Faults) -> Option<Kind> {

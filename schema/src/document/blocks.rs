@@ -7,11 +7,12 @@ use super::eval::{Evaluator, template_expression};
 use super::{Block, Content, Inputs, Key, Node, Origin, Span, Table, Value};
 use crate::diagnostic::{Diagnostic, Faults};
 
-/// What a root table holds: a config entry if it has a `Kind`, else blocks.
-pub fn content(root: Table, inputs: &dyn Inputs, faults: &mut Faults) -> Content {
-    if root.0.iter().any(|(key, _)| key.text == "Kind" || key.text == "kind") {
-        return Content::Entry(root);
+/// What root tables hold: config entries if the first has a `Kind`, else blocks.
+pub fn content(roots: Vec<Table>, inputs: &dyn Inputs, faults: &mut Faults) -> Content {
+    if roots.first().is_some_and(has_kind) {
+        return Content::Entries(roots);
     }
+    let root = Table(roots.into_iter().flat_map(|root| root.0).collect());
     let mut evaluator = Evaluator::new(inputs);
     for (_, node) in root.0.iter().filter(|(key, _)| key.text == "locals") {
         declare(node, &mut evaluator, faults);
@@ -38,6 +39,16 @@ pub fn content(root: Table, inputs: &dyn Inputs, faults: &mut Faults) -> Content
         }
     }
     Content::Blocks(blocks)
+}
+
+/// Whether a table is a config entry.
+pub fn has_kind(table: &Table) -> bool {
+    table.0.iter().any(|(key, _)| is_kind(&key.text))
+}
+
+/// Whether a key is the one that says an entry's kind: Consul takes these two spellings of it.
+pub fn is_kind(key: &str) -> bool {
+    matches!(key, "Kind" | "kind")
 }
 
 /// The fault of a value at the top of a file, where only blocks are.

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::blocks::is_kind;
 use super::hcl_items::Items;
 use super::limits::{self, MAX_DEPTH};
 use super::{Key, Node, Origin, Span, Table, Value};
@@ -26,7 +27,7 @@ pub fn is_entry(source: &str) -> bool {
         let unquoted = text.strip_prefix('"').unwrap_or(text);
         let (word, rest) = unquoted.split_at(word_end(unquoted));
         let rest = rest.strip_prefix('"').unwrap_or(rest).trim_start();
-        if matches!(word, "Kind" | "kind") && rest.starts_with('=') {
+        if is_kind(word) && rest.starts_with('=') {
             return true;
         }
         // The first block tells: no config entry begins with one of ours.
@@ -37,13 +38,18 @@ pub fn is_entry(source: &str) -> bool {
     false
 }
 
-/// The entry's table, without what is faulty.
-pub fn parse(source: &str, faults: &mut Faults) -> Table {
-    let mut parser = Parser { lexer: Lexer::new(source), source, faults };
+/// The entries' tables, without what is faulty. A second `Kind` begins the next entry; each of several begins with its
+/// own, since it could not be told otherwise whose the keys before it are.
+pub fn parse(source: &str, faults: &mut Faults) -> Vec<Table> {
+    let mut parser = Parser { lexer: Lexer::new(source), source, faults, done: Vec::new() };
     let mut table = Table::default();
     loop {
         match parser.items(&mut table, 0) {
-            Ok(()) if parser.lexer.peek().token == Token::End => return table,
+            Ok(()) if parser.lexer.peek().token == Token::End => {
+                let mut tables = parser.done;
+                tables.push(table);
+                return tables;
+            }
             // A closing bracket too many.
             Ok(()) => {
                 let token = parser.lexer.next();
@@ -64,6 +70,8 @@ struct Parser<'s, 'f> {
     lexer: Lexer<'s>,
     source: &'s str,
     faults: &'f mut Faults,
+    /// Entries before the one that is being read.
+    done: Vec<Table>,
 }
 
 impl Parser<'_, '_> {
@@ -103,6 +111,12 @@ impl Parser<'_, '_> {
                 _ => return Err(self.fault(next.span, "Expected a key here.")),
             };
             let key = Key::new(text, next.span);
+            if depth == 0
+                && is_kind(&key.text)
+                && table.0.first().is_some_and(|(first, _)| is_kind(&first.text))
+            {
+                self.done.push(std::mem::take(table));
+            }
             match self.item_value(depth) {
                 Ok(node) => self.insert(table, key, node),
                 Err(told) => {

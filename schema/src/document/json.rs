@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::blocks::has_kind;
 use super::limits::{self, MAX_DEPTH};
 use super::{Key, Node, Span, Table, Value};
 use crate::diagnostic::secret::quoted;
@@ -11,23 +12,32 @@ use crate::diagnostic::{Diagnostic, Faults};
 /// Members of objects at this depth and above are recovered: the root's, and those of a kind.
 const RECOVERED_DEPTH: usize = 2;
 
-/// The root object, without what is faulty; `None` if there is none.
-pub fn parse(source: &str, faults: &mut Faults) -> Option<Table> {
+/// The root object, without what is faulty, or the objects one after the other where they are config entries. Empty
+/// if there is none.
+pub fn parse(source: &str, faults: &mut Faults) -> Vec<Table> {
     let mut parser = Parser { source, bytes: source.as_bytes(), at: 0, faults };
     parser.skip_blank();
     if parser.peek().is_some_and(|byte| byte != b'{') {
         parser.fault(parser.at..parser.at + 1, "A declaration file in JSON is one object.");
-        return None;
+        return Vec::new();
     }
     if parser.peek().is_none() {
-        return Some(Table::default());
+        return vec![Table::default()];
     }
-    let root = parser.object(1).ok()?;
-    parser.skip_blank();
-    if parser.peek().is_some() {
-        parser.fault(parser.at..parser.at + 1, "Nothing may follow the object.");
+    let mut roots = Vec::new();
+    loop {
+        let Ok(root) = parser.object(1) else { return roots };
+        roots.push(root);
+        parser.skip_blank();
+        match parser.peek() {
+            None => return roots,
+            Some(b'{') if roots.first().is_some_and(has_kind) => {}
+            Some(_) => {
+                parser.fault(parser.at..parser.at + 1, "Nothing may follow the object.");
+                return roots;
+            }
+        }
     }
-    Some(root)
 }
 
 /// The fault has been told.

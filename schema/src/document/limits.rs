@@ -24,14 +24,19 @@ pub struct Text {
 
 /// Decodes a file. A byte order mark is blanked, so that every place stays what it is.
 pub fn text(bytes: &[u8], faults: &mut Faults) -> Text {
+    text_within(bytes, MAX_FILE, faults)
+}
+
+/// The same, for what may have at most `max` bytes.
+pub fn text_within(bytes: &[u8], max: usize, faults: &mut Faults) -> Text {
     let unusable = |shown: &str| Text { shown: Arc::from(shown), usable: false };
-    if bytes.len() > MAX_FILE {
+    if bytes.len() > max {
         faults.push(
             Diagnostic::error("file-too-large", "this file is too large", Some(faults.at(0..0))).detail(
                 format!(
                     "It has {} bytes; a declaration file has at most {} MiB. Split it into several files.",
                     bytes.len(),
-                    MAX_FILE / (1024 * 1024)
+                    max / (1024 * 1024)
                 ),
             ),
         );
