@@ -19,11 +19,14 @@ use fields::{Fields, Form, Place, Text, bad_name};
 pub mod auth_group;
 pub mod cluster_link;
 pub mod duration;
+pub mod entry;
 pub mod exported_services;
 pub mod fields;
 pub mod manifest;
 mod meta;
+pub mod sameness_group;
 pub mod service;
+pub mod service_defaults;
 pub mod service_intentions;
 mod tenancy;
 pub mod transfer;
@@ -36,6 +39,8 @@ pub enum Kind {
     Manifest,
     AuthGroup,
     ClusterLink,
+    SamenessGroup,
+    ServiceDefaults,
     Service,
     ExportedServices,
     ServiceIntentions,
@@ -44,10 +49,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Manifest,
         Kind::AuthGroup,
         Kind::ClusterLink,
+        Kind::SamenessGroup,
+        Kind::ServiceDefaults,
         Kind::Service,
         Kind::ExportedServices,
         Kind::ServiceIntentions,
@@ -61,6 +68,8 @@ impl Kind {
             Kind::Manifest => "manifest",
             Kind::AuthGroup => "auth_group",
             Kind::ClusterLink => "cluster_link",
+            Kind::SamenessGroup => "sameness_group",
+            Kind::ServiceDefaults => "service_defaults",
             Kind::Service => "service",
             Kind::ExportedServices => "exported_services",
             Kind::ServiceIntentions => "service_intentions",
@@ -157,6 +166,8 @@ pub fn decode(kind: Kind, declaration: &Declaration<'_>, faults: &mut Faults) ->
         Kind::Manifest => manifest::decode(declaration, faults),
         Kind::AuthGroup => auth_group::decode(declaration, faults),
         Kind::ClusterLink => cluster_link::decode(declaration, faults),
+        Kind::SamenessGroup => sameness_group::decode(declaration, faults),
+        Kind::ServiceDefaults => service_defaults::decode(declaration, faults),
         Kind::Service => service::decode(declaration, faults),
         Kind::ExportedServices => exported_services::decode(declaration, faults),
         Kind::ServiceIntentions => service_intentions::decode(declaration, faults),

@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod kind;
 pub mod name;
+pub mod origin;
 pub mod plan;
 pub mod record;
 pub mod render;

@@ -96,6 +96,8 @@ names! {
     LinkName;
     /// A service of this cluster or of a peer (Consul).
     ServiceName;
+    /// A set of peers, and perhaps this cluster, that are treated alike (Consul: sameness group).
+    SamenessGroupName;
     /// What instances and volumes are grouped by (LXD: project).
     ProjectName;
     /// A storage pool (LXD).

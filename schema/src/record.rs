@@ -10,14 +10,19 @@ use serde::{Deserialize, Serialize};
 use crate::kind::Kind;
 use crate::kind::auth_group::AuthGroup;
 use crate::kind::cluster_link::ClusterLink;
+use crate::kind::entry::Entry;
 use crate::kind::exported_services::Export;
+use crate::kind::sameness_group::SamenessGroup;
 use crate::kind::service::Service;
+use crate::kind::service_defaults::ServiceDefaults;
 use crate::kind::service_intentions::IntentionSource;
 use crate::kind::transfer::Transfer;
 use crate::kind::volume::Volume;
 use crate::name::{
-    GroupName, LinkName, ManifestName, NameError, PoolName, ServiceName, TransferName, VolumeName,
+    GroupName, LinkName, ManifestName, NameError, PoolName, SamenessGroupName, ServiceName, TransferName,
+    VolumeName,
 };
+use crate::origin::Origin;
 
 /// A service name, or `*` for every service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,16 +62,29 @@ impl From<ServiceMatch> for String {
 }
 
 /// Names one record. Its text form (`service_intentions/backend/west/frontend`) is the key in the store and the API;
-/// an intention source of this cluster has `@` where a peer's would be named, which no name can be.
+/// an intention source of this cluster has `@` where a peer's would be named, which no name can be ([`Origin`]).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum RecordKey {
     AuthGroup(GroupName),
     ClusterLink(LinkName),
+    SamenessGroup(SamenessGroupName),
+    ServiceDefaults(ServiceName),
     Service(ServiceName),
+    /// What the export list has besides its services.
+    ExportEntry,
     Export(ServiceMatch),
-    Intention { destination: ServiceMatch, peer: Option<LinkName>, source: ServiceMatch },
-    Volume { pool: PoolName, volume: VolumeName },
+    /// What the intentions of a destination have besides their sources.
+    IntentionEntry(ServiceMatch),
+    Intention {
+        destination: ServiceMatch,
+        origin: Origin,
+        source: ServiceMatch,
+    },
+    Volume {
+        pool: PoolName,
+        volume: VolumeName,
+    },
     Transfer(TransferName),
 }
 
@@ -80,9 +98,11 @@ impl RecordKey {
         match self {
             RecordKey::AuthGroup(_) => Kind::AuthGroup,
             RecordKey::ClusterLink(_) => Kind::ClusterLink,
+            RecordKey::SamenessGroup(_) => Kind::SamenessGroup,
+            RecordKey::ServiceDefaults(_) => Kind::ServiceDefaults,
             RecordKey::Service(_) => Kind::Service,
-            RecordKey::Export(_) => Kind::ExportedServices,
-            RecordKey::Intention { .. } => Kind::ServiceIntentions,
+            RecordKey::ExportEntry | RecordKey::Export(_) => Kind::ExportedServices,
+            RecordKey::IntentionEntry(_) | RecordKey::Intention { .. } => Kind::ServiceIntentions,
             RecordKey::Volume { .. } => Kind::Volume,
             RecordKey::Transfer(_) => Kind::Transfer,
         }
@@ -93,9 +113,12 @@ impl RecordKey {
         match self {
             RecordKey::AuthGroup(name) => name.to_string(),
             RecordKey::ClusterLink(name) => name.to_string(),
-            RecordKey::Service(name) => name.to_string(),
-            RecordKey::Export(_) => "default".to_owned(),
-            RecordKey::Intention { destination, .. } => destination.to_string(),
+            RecordKey::SamenessGroup(name) => name.to_string(),
+            RecordKey::ServiceDefaults(name) | RecordKey::Service(name) => name.to_string(),
+            RecordKey::ExportEntry | RecordKey::Export(_) => "default".to_owned(),
+            RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
+                destination.to_string()
+            }
             RecordKey::Volume { pool, volume } => format!("{pool}/{volume}"),
             RecordKey::Transfer(name) => name.to_string(),
         }
@@ -112,8 +135,7 @@ impl fmt::Display for RecordKey {
         write!(f, "{}/{}", self.kind(), self.entry_name())?;
         match self {
             RecordKey::Export(service) => write!(f, "/{service}"),
-            RecordKey::Intention { peer: Some(peer), source, .. } => write!(f, "/{peer}/{source}"),
-            RecordKey::Intention { peer: None, source, .. } => write!(f, "/@/{source}"),
+            RecordKey::Intention { origin, source, .. } => write!(f, "/{origin}/{source}"),
             _ => Ok(()),
         }
     }
@@ -129,11 +151,15 @@ impl FromStr for RecordKey {
         Ok(match parts[..] {
             ["auth_group", group] => RecordKey::AuthGroup(name(group)?),
             ["cluster_link", link] => RecordKey::ClusterLink(name(link)?),
+            ["sameness_group", group] => RecordKey::SamenessGroup(name(group)?),
+            ["service_defaults", service] => RecordKey::ServiceDefaults(name(service)?),
             ["service", service] => RecordKey::Service(name(service)?),
+            ["exported_services", "default"] => RecordKey::ExportEntry,
             ["exported_services", "default", service] => RecordKey::Export(name(service)?),
-            ["service_intentions", destination, peer, source] => RecordKey::Intention {
+            ["service_intentions", destination] => RecordKey::IntentionEntry(name(destination)?),
+            ["service_intentions", destination, origin, source] => RecordKey::Intention {
                 destination: name(destination)?,
-                peer: if peer == "@" { None } else { Some(name(peer)?) },
+                origin: name(origin)?,
                 source: name(source)?,
             },
             ["volume", pool, volume] => RecordKey::Volume { pool: name(pool)?, volume: name(volume)? },
@@ -162,21 +188,34 @@ impl From<RecordKey> for String {
 pub enum Record {
     AuthGroup(AuthGroup),
     ClusterLink(ClusterLink),
+    SamenessGroup(SamenessGroup),
+    ServiceDefaults(ServiceDefaults),
     Service(Service),
     ExportedServices(Export),
     ServiceIntentions(IntentionSource),
+    ExportEntry(Entry),
+    IntentionEntry(Entry),
     Volume(Volume),
     Transfer(Transfer),
 }
 
 impl Record {
+    /// Whether a record of this content can be under `key`.
+    pub fn fits(&self, key: &RecordKey) -> bool {
+        let is_entry = matches!(self, Record::ExportEntry(_) | Record::IntentionEntry(_));
+        let names_entry = matches!(key, RecordKey::ExportEntry | RecordKey::IntentionEntry(_));
+        self.kind() == key.kind() && is_entry == names_entry
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Record::AuthGroup(_) => Kind::AuthGroup,
             Record::ClusterLink(_) => Kind::ClusterLink,
+            Record::SamenessGroup(_) => Kind::SamenessGroup,
+            Record::ServiceDefaults(_) => Kind::ServiceDefaults,
             Record::Service(_) => Kind::Service,
-            Record::ExportedServices(_) => Kind::ExportedServices,
-            Record::ServiceIntentions(_) => Kind::ServiceIntentions,
+            Record::ExportedServices(_) | Record::ExportEntry(_) => Kind::ExportedServices,
+            Record::ServiceIntentions(_) | Record::IntentionEntry(_) => Kind::ServiceIntentions,
             Record::Volume(_) => Kind::Volume,
             Record::Transfer(_) => Kind::Transfer,
         }
@@ -209,12 +248,18 @@ mod tests {
             "exported_services/default/*",
             "service_intentions/backend/west/frontend",
             "service_intentions/*/@/*",
+            "service_intentions/backend/*/*",
+            "service_intentions/backend/@both/frontend",
+            "service_intentions/backend",
+            "exported_services/default",
+            "sameness_group/both",
+            "service_defaults/backend",
             "volume/default/orders",
             "transfer/orders-to-west",
         ] {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }
-        assert!("service_intentions/backend".parse::<RecordKey>().is_err());
+        assert!("service_intentions/backend/west".parse::<RecordKey>().is_err());
         assert!("service/a/b".parse::<RecordKey>().is_err());
     }
 }

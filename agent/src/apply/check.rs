@@ -27,7 +27,7 @@ pub fn shape(plan: &Plan, destroy_data: bool) -> Result<(), ApplyError> {
         if !seen.insert(&change.key) {
             return fault("it is changed twice");
         }
-        if change.after.as_ref().is_some_and(|record| record.kind() != change.key.kind()) {
+        if change.after.as_ref().is_some_and(|record| !record.fits(&change.key)) {
             return fault("its content is of another kind");
         }
         if let Some(Err(why)) = change.after.as_ref().map(content::check) {
@@ -105,7 +105,7 @@ pub fn edits(edits: Vec<Edit>, current: &BTreeMap<RecordKey, LiveRecord>) -> Res
         if !seen.insert(key.clone()) {
             return Err(ApplyError::Malformed(key, "it is changed twice"));
         }
-        if to.as_ref().is_some_and(|record| record.kind() != key.kind()) {
+        if to.as_ref().is_some_and(|record| !record.fits(&key)) {
             return Err(ApplyError::Malformed(key, "its content is of another kind"));
         }
         if let Some(Err(why)) = to.as_ref().map(content::check) {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use schema::kind::auth_group::{Permission, entitlements};
 use schema::kind::service::{self, Service};
+use schema::kind::service_intentions::Action;
 use schema::record::Record;
 
 /// Largest stored record, bytes.
@@ -27,7 +28,23 @@ pub fn check(record: &Record) -> Result<(), &'static str> {
         Record::Service(service) => check_service(service),
         Record::ExportedServices(export) if export.consumers.is_empty() => Err("an export has consumers"),
         Record::ExportedServices(export) => rising(&export.consumers),
-        Record::ServiceIntentions(_) | Record::Volume(_) | Record::Transfer(_) => Ok(()),
+        Record::ServiceIntentions(rule) if !rule.permissions.is_empty() && rule.action == Action::Allow => {
+            Err("an intention with permissions has no action")
+        }
+        Record::SamenessGroup(group) => {
+            let mut seen = std::collections::BTreeSet::new();
+            if group.members.iter().all(|member| seen.insert(member)) {
+                Ok(())
+            } else {
+                Err("a member of it is named twice")
+            }
+        }
+        Record::ServiceIntentions(_)
+        | Record::ServiceDefaults(_)
+        | Record::ExportEntry(_)
+        | Record::IntentionEntry(_)
+        | Record::Volume(_)
+        | Record::Transfer(_) => Ok(()),
     }
 }
 

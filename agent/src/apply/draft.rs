@@ -36,7 +36,13 @@ impl Draft {
     pub fn write(&mut self, write: Write) -> Result<(), ApplyError> {
         let Write { key, base, after, data } = write;
         // An entry of one record needs no head: the record's revision is the entry's.
-        if matches!(key, RecordKey::Export(_) | RecordKey::Intention { .. }) {
+        if matches!(
+            key,
+            RecordKey::ExportEntry
+                | RecordKey::Export(_)
+                | RecordKey::IntentionEntry(_)
+                | RecordKey::Intention { .. }
+        ) {
             self.heads.insert(keys::head(&key));
         }
         if let RecordKey::Volume { pool, volume } = &key {

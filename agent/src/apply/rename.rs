@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use schema::kind::Kind;
 use schema::kind::auth_group::Fate;
+use schema::kind::exported_services::Consumer;
 use schema::name::LinkName;
 use schema::record::{LiveRecord, Record, RecordKey};
 
@@ -19,13 +20,15 @@ use crate::store::value::Declared;
 use crate::store::{Revision, keys};
 
 /// The kinds whose records may speak of a link.
-const SPEAKING: [Kind; 3] = [Kind::Service, Kind::ExportedServices, Kind::ServiceIntentions];
+const SPEAKING: [Kind; 4] =
+    [Kind::SamenessGroup, Kind::Service, Kind::ExportedServices, Kind::ServiceIntentions];
 
 /// Whether `record` speaks of `link`.
 pub fn speaks_of(key: &RecordKey, record: &Record, link: &LinkName) -> bool {
     match (key, record) {
-        (RecordKey::Intention { peer, .. }, _) => peer.as_ref() == Some(link),
-        (_, Record::ExportedServices(export)) => export.consumers.contains(link),
+        (RecordKey::Intention { origin, .. }, _) => origin.peer() == Some(link),
+        (_, Record::ExportedServices(export)) => export.consumers.contains(&Consumer::Peer(link.clone())),
+        (_, Record::SamenessGroup(group)) => group.members.contains(link),
         (_, Record::Service(service)) => {
             service.upstreams.iter().any(|upstream| upstream.destination_peer.as_ref() == Some(link))
         }

@@ -117,7 +117,7 @@ fn link(groups: &[&str]) -> Record {
 }
 
 fn intention(action: Verdict) -> Record {
-    Record::ServiceIntentions(IntentionSource { action, description: String::new(), has_permissions: false })
+    Record::ServiceIntentions(IntentionSource { action, description: String::new(), permissions: Vec::new() })
 }
 
 fn volume() -> Record {

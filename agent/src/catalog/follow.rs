@@ -121,7 +121,15 @@ enum Touched {
 }
 
 fn is_ours(key: &RecordKey) -> bool {
-    matches!(key, RecordKey::Service(_) | RecordKey::Export(_) | RecordKey::Intention { .. })
+    matches!(
+        key,
+        RecordKey::SamenessGroup(_)
+            | RecordKey::ServiceDefaults(_)
+            | RecordKey::Service(_)
+            | RecordKey::Export(_)
+            | RecordKey::IntentionEntry(_)
+            | RecordKey::Intention { .. }
+    )
 }
 
 fn take_in(view: &mut CatalogView, batch: Batch) -> Touched {
@@ -162,9 +170,16 @@ fn put(view: &mut CatalogView, entry: &Entry) -> Touched {
         (Ok(Record::ExportedServices(export)), RecordKey::Export(service)) => {
             view.exports.insert(service.clone(), Arc::new(export));
         }
-        (Ok(Record::ServiceIntentions(rule)), RecordKey::Intention { .. }) => {
-            view.intentions.insert(&key, &rule);
+        (Ok(Record::ServiceDefaults(defaults)), RecordKey::ServiceDefaults(name)) => {
+            view.defaults.insert(name.clone(), Arc::new(defaults));
         }
+        (
+            Ok(
+                record
+                @ (Record::ServiceIntentions(_) | Record::IntentionEntry(_) | Record::SamenessGroup(_)),
+            ),
+            key,
+        ) if record.fits(key) => view.intentions.put(key, Some(&record)),
         (Ok(record), _) => {
             tracing::error!(%key, kind = %record.kind(), "the store holds another kind of record under this key");
             view.remove(&key);

@@ -3,10 +3,9 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use schema::access::{self, Decision, Explanation, Intentions, Source};
-use schema::kind::service_intentions::IntentionSource;
+use schema::access::{self, Decision, Explanation, Groups, Intentions, Source};
 use schema::name::ServiceName;
-use schema::record::{RecordKey, ServiceMatch};
+use schema::record::{Record, RecordKey, ServiceMatch};
 
 /// Parts that destinations fall into.
 const PARTS: usize = 64;
@@ -35,21 +34,31 @@ impl IntentionParts {
         access::explain(source, destination, &self.parts[part_of(destination)])
     }
 
-    pub(super) fn insert(&mut self, key: &RecordKey, rule: &IntentionSource) {
-        self.each_part(key, |part| part.insert(key, rule.clone()));
+    /// Takes in what `key` says now; `None` for a record that is gone.
+    pub(super) fn put(&mut self, key: &RecordKey, record: Option<&Record>) {
+        self.each_part(key, |part| part.put(key, record));
     }
 
-    pub(super) fn remove(&mut self, key: &RecordKey) {
-        self.each_part(key, |part| part.remove(key));
+    /// The sameness groups that sources may name.
+    pub fn groups(&self) -> &Arc<Groups> {
+        self.parts[0].groups()
+    }
+
+    /// What decides about `destination`: its own rules and those for every destination.
+    pub fn part(&self, destination: &ServiceName) -> &Arc<Intentions> {
+        &self.parts[part_of(destination)]
     }
 
     fn each_part(&mut self, key: &RecordKey, mut write: impl FnMut(&mut Intentions)) {
         let parts = Arc::make_mut(&mut self.parts);
         match key {
-            RecordKey::Intention { destination: ServiceMatch::Named(name), .. } => {
+            RecordKey::IntentionEntry(ServiceMatch::Named(name))
+            | RecordKey::Intention { destination: ServiceMatch::Named(name), .. } => {
                 write(Arc::make_mut(&mut parts[part_of(name)]));
             }
-            RecordKey::Intention { destination: ServiceMatch::Any, .. } => {
+            RecordKey::IntentionEntry(ServiceMatch::Any)
+            | RecordKey::Intention { destination: ServiceMatch::Any, .. }
+            | RecordKey::SamenessGroup(_) => {
                 for part in parts {
                     write(Arc::make_mut(part));
                 }

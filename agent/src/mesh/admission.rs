@@ -32,7 +32,7 @@ pub(super) enum Refused {
     NoPort,
     #[error("{}", match .0 {
         Reason::Rule { rule, .. } => format!("{rule} denies it"),
-        Reason::Permissions { rule, .. } => format!("{rule} has HTTP permissions, which are not enforced yet"),
+        Reason::Permissions { rule, .. } => format!("{rule} has HTTP permissions or asks for a JWT, which are not enforced yet"),
         Reason::NoRule => "no intention matches, and what none allows is denied".to_owned(),
     })]
     Intention(Reason),

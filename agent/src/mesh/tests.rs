@@ -28,7 +28,7 @@ fn put(key: &str, record: Record) -> Op {
 }
 
 fn intention(action: Action) -> Record {
-    Record::ServiceIntentions(IntentionSource { action, description: String::new(), has_permissions: false })
+    Record::ServiceIntentions(IntentionSource { action, description: String::new(), permissions: Vec::new() })
 }
 
 fn instance(port: u16) -> Record {

@@ -52,9 +52,13 @@ impl Entity {
         match record {
             RecordKey::AuthGroup(name) => Entity::AuthGroup(name.clone()),
             RecordKey::ClusterLink(name) => Entity::ClusterLink(name.clone()),
-            RecordKey::Service(name) => Entity::Service(name.clone()),
-            RecordKey::Export(_) => Entity::ExportedServices,
-            RecordKey::Intention { destination, .. } => Entity::ServiceIntentions(destination.clone()),
+            // It changes what exports and intentions mean, whoever wrote them.
+            RecordKey::SamenessGroup(_) => Entity::Server,
+            RecordKey::ServiceDefaults(name) | RecordKey::Service(name) => Entity::Service(name.clone()),
+            RecordKey::ExportEntry | RecordKey::Export(_) => Entity::ExportedServices,
+            RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
+                Entity::ServiceIntentions(destination.clone())
+            }
             RecordKey::Volume { pool, volume } => {
                 Entity::Volume { pool: pool.clone(), volume: volume.clone() }
             }

@@ -123,7 +123,12 @@ pub fn entity_of(key: &str) -> Option<Entity> {
     }
     match keys::declared_record(key)? {
         // Parts of an entry that stays, if only to be filled again.
-        RecordKey::Export(_) | RecordKey::Intention { .. } => None,
+        RecordKey::ExportEntry
+        | RecordKey::Export(_)
+        | RecordKey::IntentionEntry(_)
+        | RecordKey::Intention { .. }
+        | RecordKey::SamenessGroup(_)
+        | RecordKey::ServiceDefaults(_) => None,
         record => Some(Entity::of(&record)),
     }
 }

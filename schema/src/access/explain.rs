@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Decision, Intentions, Reason, Source, Verdict, decide, matching};
+use crate::access::{Caller, Decision, Intentions, Reason, Source, Verdict, decide, matching};
 use crate::kind::service_intentions::Action;
 use crate::name::ServiceName;
+use crate::origin::Origin;
 use crate::record::{RecordKey, ServiceMatch};
 
 /// Why a connection is allowed or denied.
@@ -23,8 +24,8 @@ pub struct Explanation {
 pub fn explain(source: &Source, destination: &ServiceName, intentions: &Intentions) -> Explanation {
     let from = ServiceMatch::Named(source.service.clone());
     let to = ServiceMatch::Named(destination.clone());
-    let overruled =
-        matching(source.peer.as_ref(), &from, &to, intentions).skip(1).map(|matched| matched.key()).collect();
+    let origins: Vec<Origin> = Caller::of(source.peer.as_ref()).origins(intentions.groups()).collect();
+    let overruled = matching(&origins, &from, &to, intentions).skip(1).map(|matched| matched.key()).collect();
     let decision = decide(source, destination, intentions);
     let wanted = match decision.verdict {
         Verdict::Allowed => Action::Deny,
@@ -68,7 +69,7 @@ impl Explanation {
             }
             Reason::Permissions { rule, precedence } => writeln!(
                 text,
-                "  decided by {rule} (precedence {precedence}): it has HTTP permissions, which are not enforced yet, so nothing is allowed by it"
+                "  decided by {rule} (precedence {precedence}): it has HTTP permissions or asks for a JWT, which are not enforced yet, so nothing is allowed by it"
             ),
             Reason::NoRule => {
                 writeln!(text, "  no intention matches, and what no intention allows is denied")

@@ -1,13 +1,15 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kind::sameness_group::SamenessGroup;
+use crate::kind::service_intentions::Permission;
 
 fn key(text: &str) -> RecordKey {
     text.parse().unwrap()
 }
 
 fn rule(action: Action) -> IntentionSource {
-    IntentionSource { action, description: String::new(), has_permissions: false }
+    IntentionSource { action, description: String::new(), permissions: Vec::new() }
 }
 
 fn source(text: &str) -> Source {
@@ -46,7 +48,7 @@ fn a_rule_for_this_cluster_says_nothing_about_a_peer() {
 fn permissions_that_cannot_be_enforced_deny() {
     let mut rules = Intentions::default();
     let key = key("service_intentions/db/@/web");
-    rules.insert(&key, IntentionSource { has_permissions: true, ..rule(Action::Allow) });
+    rules.insert(&key, IntentionSource { permissions: vec![Permission::default()], ..rule(Action::Allow) });
     let decision = decide(&source("web"), &"db".parse().unwrap(), &rules);
     assert_eq!(decision.verdict, Verdict::Denied);
     assert_eq!(decision.reason, Reason::Permissions { rule: key, precedence: 9 });
@@ -71,19 +73,32 @@ fn explains_what_decided_and_what_would_change_it() {
     );
 }
 
+/// How exactly a rule's origin names a caller, if it does; `both` is `w` and this cluster.
+fn called(origin: &str, caller: &str) -> Option<u8> {
+    match origin {
+        _ if origin == caller => Some(3),
+        "@both" if ["@", "w"].contains(&caller) => Some(2),
+        "*" if caller != "@" => Some(1),
+        _ => None,
+    }
+}
+
 proptest! {
-    /// Deciding is picking, of all rules that match, the one with the largest precedence; and an intention that was
+    /// Deciding is picking, of all rules that match, the one with the largest precedence, and of equals the one that
+    /// names the caller best; and an intention that was
     /// inserted and removed again leaves nothing behind.
     #[test]
     fn decides_by_the_largest_precedence(
         rules in prop::collection::btree_map(
-            (prop::sample::select(vec!["*", "a", "b"]), prop::sample::select(vec!["@", "w", "x"]), prop::sample::select(vec!["*", "a", "b"])),
+            (prop::sample::select(vec!["*", "a", "b"]), prop::sample::select(vec!["@", "w", "x", "@both", "*"]), prop::sample::select(vec!["*", "a", "b"])),
             any::<bool>(),
             0..20,
         ),
         dropped in (prop::sample::select(vec!["*", "a"]), prop::sample::select(vec!["@", "w"])),
     ) {
         let mut built = Intentions::default();
+        let both = SamenessGroup { members: vec!["w".parse().unwrap()], include_local: true, ..SamenessGroup::default() };
+        built.put(&key("sameness_group/both"), Some(&Record::SamenessGroup(both)));
         for ((to, peer, from), allow) in &rules {
             let action = if *allow { Action::Allow } else { Action::Deny };
             built.insert(&key(&format!("service_intentions/{to}/{peer}/{from}")), rule(action));
@@ -93,8 +108,12 @@ proptest! {
                 for to in ["a", "b", "c"] {
                     let best = rules
                         .iter()
-                        .filter(|((t, p, f), _)| *p == peer && (*t == "*" || *t == to) && (*f == "*" || *f == from))
-                        .max_by_key(|((t, _, f), _)| precedence(&t.parse().unwrap(), &f.parse().unwrap()));
+                        .filter(|((t, p, f), _)| {
+                            called(p, peer).is_some() && (*t == "*" || *t == to) && (*f == "*" || *f == from)
+                        })
+                        .max_by_key(|((t, p, f), _)| {
+                            (precedence(&t.parse().unwrap(), &f.parse().unwrap()), called(p, peer))
+                        });
                     let name = if peer == "@" { from.to_owned() } else { format!("{from}@{peer}") };
                     let decision = decide(&source(&name), &to.parse().unwrap(), &built);
                     prop_assert_eq!(decision.is_allowed(), best.is_some_and(|(_, allow)| *allow));

@@ -9,6 +9,7 @@ use crate::document::Span;
 use crate::kind::manifest::Manifest;
 use crate::kind::{Decoded, DecodedRecord, Mention};
 use crate::name::{ManifestName, RemoteName};
+use crate::origin::Origin;
 use crate::plan::{Declared, Desired};
 use crate::record::RecordKey;
 
@@ -184,11 +185,18 @@ fn insert(
 pub fn describe(key: &RecordKey) -> String {
     match key {
         RecordKey::Export(service) => format!("the export of \"{service}\""),
-        RecordKey::Intention { destination, peer: None, source } => {
-            format!("source \"{source}\" of service_intentions \"{destination}\"")
+        RecordKey::ExportEntry => "the meta of exported_services \"default\"".to_owned(),
+        RecordKey::IntentionEntry(destination) => {
+            format!("the meta or jwt of service_intentions \"{destination}\"")
         }
-        RecordKey::Intention { destination, peer: Some(peer), source } => {
-            format!("source \"{source}\" of peer \"{peer}\" of service_intentions \"{destination}\"")
+        RecordKey::Intention { destination, origin, source } => {
+            let of = match origin {
+                Origin::Local => String::new(),
+                Origin::Peer(peer) => format!(" of peer \"{peer}\""),
+                Origin::Group(group) => format!(" of sameness group \"{group}\""),
+                Origin::AnyPeer => " of any peer".to_owned(),
+            };
+            format!("source \"{source}\"{of} of service_intentions \"{destination}\"")
         }
         other => format!("{} \"{}\"", other.kind(), other.entry_name()),
     }

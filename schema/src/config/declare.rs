@@ -8,12 +8,15 @@ use crate::kind::fields::{Form, label_text};
 use crate::kind::{self, Declaration, Decoded, Kind};
 
 /// Config entry kinds of Consul that are taken, with ours.
-const ENTRY_KINDS: [(&str, Kind); 2] =
-    [("exported-services", Kind::ExportedServices), ("service-intentions", Kind::ServiceIntentions)];
+const ENTRY_KINDS: [(&str, Kind); 4] = [
+    ("exported-services", Kind::ExportedServices),
+    ("service-intentions", Kind::ServiceIntentions),
+    ("sameness-group", Kind::SamenessGroup),
+    ("service-defaults", Kind::ServiceDefaults),
+];
 
 /// Those that Consul has besides.
-const OTHER_ENTRY_KINDS: [&str; 17] = [
-    "service-defaults",
+const OTHER_ENTRY_KINDS: [&str; 15] = [
     "proxy-defaults",
     "service-router",
     "service-splitter",
@@ -21,7 +24,6 @@ const OTHER_ENTRY_KINDS: [&str; 17] = [
     "ingress-gateway",
     "terminating-gateway",
     "mesh",
-    "sameness-group",
     "api-gateway",
     "bound-api-gateway",
     "http-route",
@@ -114,7 +116,7 @@ fn entry_kind(word: &Node, faults: &mut Faults) -> Option<Kind> {
         return Some(*kind);
     }
     let at = Some(faults.at(word.span));
-    let taken = "Taken are exported-services and service-intentions.";
+    let taken = "Taken are exported-services, service-intentions, sameness-group and service-defaults.";
     let mut fault = if OTHER_ENTRY_KINDS.contains(&text.as_str()) {
         Diagnostic::error("not-taken", format!("config entries of kind {text:?} are not taken yet"), at)
             .detail(taken)

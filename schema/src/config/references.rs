@@ -42,7 +42,7 @@ pub fn unsatisfied(assembled: &Assembled) -> Vec<Reference> {
 }
 
 /// The references that are satisfied nowhere. `live` gives a manifest's cluster, if it is known: with `validate`
-/// it never is, and only groups and links are asked for.
+/// it never is, and only groups of either sort and links are asked for.
 pub fn dangling<'l>(loaded: &Loaded, live: impl Fn(&Desired) -> Option<&'l Live>) -> Vec<Diagnostic> {
     loaded
         .references
@@ -51,7 +51,13 @@ pub fn dangling<'l>(loaded: &Loaded, live: impl Fn(&Desired) -> Option<&'l Live>
             let desired = loaded.desired.get(reference.desired)?;
             match live(desired) {
                 Some(live) if is_live(&reference.to, live, desired, loaded) => None,
-                None if !matches!(reference.to.kind(), Kind::AuthGroup | Kind::ClusterLink) => None,
+                None if !matches!(
+                    reference.to.kind(),
+                    Kind::AuthGroup | Kind::ClusterLink | Kind::SamenessGroup
+                ) =>
+                {
+                    None
+                }
                 known => Some(diagnostic(reference, loaded, desired, known)),
             }
         })

@@ -3,21 +3,71 @@
 //! Each service of the list is a record of its own, so that two manifests can own different ones.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::entry::Entry;
 use super::fields::{Fields, Form, Place, Text};
 use super::{Declaration, Decoded, meta, tenancy};
 use crate::diagnostic::{Diagnostic, Faults, Severity};
 use crate::document::Span;
-use crate::name::LinkName;
+use crate::name::{LinkName, NameError, SamenessGroupName};
 use crate::record::{Record, RecordKey, ServiceMatch};
 
 /// One service's row of the export list; the service is in the record's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Export {
-    /// The links that are offered the service. Sorted, without duplicates, never empty.
-    pub consumers: Vec<LinkName>,
+    /// Who is offered the service. Sorted, without duplicates, never empty.
+    pub consumers: Vec<Consumer>,
+}
+
+/// Who is offered a service. As text, `west` or `@GROUP`: no name begins with `@`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Consumer {
+    Peer(LinkName),
+    /// Every peer of a sameness group.
+    Group(SamenessGroupName),
+}
+
+impl fmt::Display for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Consumer::Peer(link) => link.fmt(f),
+            Consumer::Group(group) => write!(f, "@{group}"),
+        }
+    }
+}
+
+impl FromStr for Consumer {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix('@') {
+            Some(group) => group.parse().map(Consumer::Group),
+            None => text.parse().map(Consumer::Peer),
+        }
+    }
+}
+
+impl TryFrom<String> for Consumer {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Consumer> for String {
+    fn from(consumer: Consumer) -> String {
+        consumer.to_string()
+    }
+}
+
+impl From<LinkName> for Consumer {
+    fn from(link: LinkName) -> Self {
+        Consumer::Peer(link)
+    }
 }
 
 /// Decodes one block or config entry.
@@ -34,7 +84,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     }
     let mut fields = declaration.fields(&root, faults);
     tenancy::partition(&mut fields);
-    meta::decode(&mut fields, "meta");
+    let entry = Entry { meta: meta::decode(&mut fields, "meta"), ..Entry::default() };
     let mut rows: BTreeMap<ServiceMatch, Row> = BTreeMap::new();
     for (index, table, span) in fields.tables("services") {
         let place = Place::Item(&root, "services", index);
@@ -56,24 +106,32 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
         let key = RecordKey::Export(service);
         row.consumers.sort_by(|a, b| a.0.cmp(&b.0));
         row.consumers.dedup_by(|a, b| a.0 == b.0);
-        for (link, span) in &row.consumers {
-            decoded.mention(Some(key.clone()), RecordKey::ClusterLink(link.clone()), *span, severity);
+        for (consumer, span) in &row.consumers {
+            let mentioned = match consumer {
+                Consumer::Peer(link) => RecordKey::ClusterLink(link.clone()),
+                Consumer::Group(group) => RecordKey::SamenessGroup(group.clone()),
+            };
+            decoded.mention(Some(key.clone()), mentioned, *span, severity);
         }
-        let consumers: Vec<LinkName> = row.consumers.into_iter().map(|(link, _)| link).collect();
+        let consumers: Vec<Consumer> = row.consumers.into_iter().map(|(consumer, _)| consumer).collect();
         // A row that no peer consumes exports nothing.
         if !consumers.is_empty() {
             decoded.record(key, Record::ExportedServices(Export { consumers }), row.span);
         }
+    }
+    // An entry of no services is one all the same, as Consul reads it back.
+    if !entry.is_empty() || (decoded.records.is_empty() && declaration.form == Form::Entry) {
+        decoded.record(RecordKey::ExportEntry, Record::ExportEntry(entry), declaration.header);
     }
     decoded
 }
 
 struct Row {
     span: Span,
-    consumers: Vec<(LinkName, Span)>,
+    consumers: Vec<(Consumer, Span)>,
 }
 
-fn decode_row(mut fields: Fields<'_, '_>) -> Option<(ServiceMatch, Vec<(LinkName, Span)>)> {
+fn decode_row(mut fields: Fields<'_, '_>) -> Option<(ServiceMatch, Vec<(Consumer, Span)>)> {
     let path = fields.place.path();
     let name = fields.text("name").filter(|name| !name.text.is_empty());
     tenancy::namespace(&mut fields);
@@ -98,16 +156,14 @@ fn decode_row(mut fields: Fields<'_, '_>) -> Option<(ServiceMatch, Vec<(LinkName
     Some((service?, consumers))
 }
 
-fn decode_consumer(mut fields: Fields<'_, '_>, span: Span) -> Option<(LinkName, Span)> {
+fn decode_consumer(mut fields: Fields<'_, '_>, span: Span) -> Option<(Consumer, Span)> {
     let path = fields.place.path();
     let filled = |text: &Text<'_>| !text.text.is_empty();
     let peer = fields.text_alias("peer", "peer_name").filter(filled);
     let partition = fields.text("partition").filter(filled);
     let group = fields.text("sameness_group").filter(filled);
-    if let Some(group) = group {
-        let summary = format!("{path}: sameness-groups are an enterprise-only feature");
-        fields.fault("not-taken", summary, group.span);
-    } else if peer.is_some() && partition.is_some() {
+    let named = [peer.is_some(), partition.is_some(), group.is_some()];
+    if named.into_iter().filter(|named| *named).count() > 1 {
         let summary = format!("{path}: must define at most one of Peer, Partition, or SamenessGroup");
         fields.fault("bad-value", summary, span);
     } else if let Some(partition) = partition {
@@ -118,15 +174,18 @@ fn decode_consumer(mut fields: Fields<'_, '_>, span: Span) -> Option<(LinkName, 
             tenancy::check(&mut fields, "partition", partition);
         }
     }
-    let link = match peer {
-        Some(peer) if peer.text == "*" => {
+    let consumer = match (peer, group) {
+        (Some(peer), _) if peer.text == "*" => {
             let summary = format!("{path}: exporting to all peers (wildcard) is not supported");
             fields.fault("bad-value", summary, peer.span);
             None
         }
-        Some(peer) => fields.parse_name("peer", peer).map(|link| (link, peer.span)),
-        None => None,
+        (Some(peer), _) => fields.parse_name("peer", peer).map(|link| (Consumer::Peer(link), peer.span)),
+        (None, Some(group)) => fields
+            .parse_name::<SamenessGroupName>("sameness_group", group)
+            .map(|name| (Consumer::Group(name), group.span)),
+        (None, None) => None,
     };
     fields.finish();
-    link
+    consumer
 }

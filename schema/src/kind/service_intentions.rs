@@ -6,36 +6,52 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::entry::Entry;
 use super::fields::{Fields, Form, Place, Text, bad_name};
 use super::{Declaration, Decoded, meta, tenancy};
 use crate::diagnostic::{Diagnostic, Faults, Severity};
 use crate::document::Span;
-use crate::name::LinkName;
+use crate::name::SamenessGroupName;
+use crate::origin::Origin;
 use crate::record::{Record, RecordKey, ServiceMatch};
 
-mod permission;
+pub mod permission;
 
-/// One source's row; destination, peer and source name are in the record's key.
+pub use permission::Permission;
+
+/// One source's row; destination, origin and source name are in the record's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentionSource {
+    /// `Deny` where there are permissions, which take the action's place.
     pub action: Action,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// HTTP permissions are present: denied until they can be enforced.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub has_permissions: bool,
+    /// HTTP permissions: where there are any, the source is denied until they can be enforced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
 }
 
 /// What an intention says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Allow,
+    #[default]
     Deny,
 }
 
+impl Action {
+    pub fn from_word(word: &str) -> Option<Action> {
+        match word {
+            "allow" => Some(Action::Allow),
+            "deny" => Some(Action::Deny),
+            _ => None,
+        }
+    }
+}
+
 const MAX_DESCRIPTION: usize = 512;
-pub(super) const ACTIONS: [&str; 2] = ["allow", "deny"];
+const ACTIONS: [&str; 2] = ["allow", "deny"];
 
 /// Decodes one block or config entry.
 pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
@@ -44,8 +60,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let mut fields = declaration.fields(&root, faults);
     tenancy::namespace(&mut fields);
     tenancy::partition(&mut fields);
-    meta::decode(&mut fields, "meta");
-    let needs_jwt = permission::jwt(&mut fields);
+    let entry = Entry { meta: meta::decode(&mut fields, "meta"), jwt: permission::jwt(&mut fields) };
     let before = fields.faults.len();
     let tables = fields.tables("sources");
     if tables.is_empty() && fields.faults.len() == before {
@@ -54,31 +69,44 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     // Consul takes a peer that is not there yet; a block that names one is a mistake.
     let severity = if declaration.form == Form::Entry { Severity::Warning } else { Severity::Error };
     let mut decoded = Decoded::default();
-    let mut known: BTreeMap<(Option<LinkName>, ServiceMatch), Span> = BTreeMap::new();
+    if let Some(destination) = destination.clone().filter(|_| !entry.is_empty()) {
+        decoded.record(
+            RecordKey::IntentionEntry(destination),
+            Record::IntentionEntry(entry),
+            declaration.header,
+        );
+    }
+    let mut known: BTreeMap<(Origin, ServiceMatch), Span> = BTreeMap::new();
     for (index, table, span) in tables {
         let place = Place::Item(&root, "sources", index);
         let wild = destination == Some(ServiceMatch::Any);
         let Some(source) = decode_source(Fields::new(table, span, place, &mut *fields.faults), wild) else {
             continue;
         };
-        if let Some(first) = known.insert((source.peer.clone(), source.name.clone()), span) {
-            let peer = source.peer.as_ref().map(|peer| format!("peer(\"{peer}\") ")).unwrap_or_default();
-            let summary = format!("{} defines {peer}\"{}\" more than once", place.path(), source.name);
+        if let Some(first) = known.insert((source.origin.clone(), source.name.clone()), span) {
+            let origin = match &source.origin {
+                Origin::Local => String::new(),
+                Origin::Peer(peer) => format!("peer(\"{peer}\") "),
+                Origin::Group(group) => format!("sameness-group(\"{group}\") "),
+                Origin::AnyPeer => "peer(\"*\") ".to_owned(),
+            };
+            let summary = format!("{} defines {origin}\"{}\" more than once", place.path(), source.name);
             let fault = Diagnostic::error("duplicate-name", summary, Some(fields.faults.at(span)))
                 .related(fields.faults.at(first), "first defined here");
             fields.faults.push(fault);
             continue;
         }
         let Some(destination) = destination.clone() else { continue };
-        let key = RecordKey::Intention { destination, peer: source.peer.clone(), source: source.name };
-        if let (Some(link), Some(at)) = (source.peer, source.peer_span) {
-            decoded.mention(Some(key.clone()), RecordKey::ClusterLink(link), at, severity);
+        let mentioned = match &source.origin {
+            Origin::Peer(link) => Some(RecordKey::ClusterLink(link.clone())),
+            Origin::Group(group) => Some(RecordKey::SamenessGroup(group.clone())),
+            Origin::Local | Origin::AnyPeer => None,
+        };
+        let key = RecordKey::Intention { destination, origin: source.origin, source: source.name };
+        if let (Some(mentioned), Some(at)) = (mentioned, source.origin_span) {
+            decoded.mention(Some(key.clone()), mentioned, at, severity);
         }
-        let mut record = source.record;
-        if needs_jwt && record.action == Action::Allow {
-            record = IntentionSource { action: Action::Deny, has_permissions: true, ..record };
-        }
-        decoded.record(key, Record::ServiceIntentions(record), span);
+        decoded.record(key, Record::ServiceIntentions(source.record), span);
     }
     fields.finish();
     decoded
@@ -106,8 +134,8 @@ fn service_match(field: &str, name: Text<'_>, faults: &mut Faults) -> Option<Ser
 
 struct Source {
     name: ServiceMatch,
-    peer: Option<LinkName>,
-    peer_span: Option<Span>,
+    origin: Origin,
+    origin_span: Option<Span>,
     record: IntentionSource,
 }
 
@@ -119,13 +147,7 @@ fn decode_source(mut fields: Fields<'_, '_>, wild_destination: bool) -> Option<S
     }
     let name_field = fields.place.field("name");
     let name = name.and_then(|name| service_match(&name_field, name, fields.faults));
-    let peer_text = fields.text("peer").filter(filled);
-    let peer = peer_text.map(|text| decode_peer(&mut fields, text));
-    if let Some(group) = fields.text("sameness_group").filter(filled) {
-        let field = fields.place.field("sameness_group");
-        let summary = format!("{field}: Sameness groups are a Consul Enterprise feature.");
-        fields.fault("not-taken", summary, group.span);
-    }
+    let (origin, origin_span) = decode_origin(&mut fields);
     tenancy::namespace(&mut fields);
     tenancy::partition(&mut fields);
     let description = fields.text("description");
@@ -134,7 +156,7 @@ fn decode_source(mut fields: Fields<'_, '_>, wild_destination: bool) -> Option<S
         fields.fault("too-large", format!("{field} exceeds maximum length {MAX_DESCRIPTION}"), text.span);
     }
     legacy(&mut fields);
-    let (action, has_permissions) = decode_action(&mut fields, wild_destination);
+    let (action, permissions) = decode_action(&mut fields, wild_destination);
     if let Some(kind) = fields.text("type").filter(filled).filter(|kind| kind.text != "consul") {
         let summary = format!("{} must be set to 'consul'", fields.place.field("type"));
         fields.fault("bad-value", summary, kind.span);
@@ -145,29 +167,46 @@ fn decode_source(mut fields: Fields<'_, '_>, wild_destination: bool) -> Option<S
     let description = description.map(|text| text.text.to_owned()).unwrap_or_default();
     Some(Source {
         name: name?,
-        peer: match peer {
-            Some(parsed) => Some(parsed?),
-            None => None,
-        },
-        peer_span: peer_text.map(|text| text.span),
-        record: IntentionSource { action: action?, description, has_permissions },
+        origin: origin?,
+        origin_span,
+        record: IntentionSource { action: action?, description, permissions },
     })
 }
 
-fn decode_peer(fields: &mut Fields<'_, '_>, text: Text<'_>) -> Option<LinkName> {
-    if text.text == "*" {
-        let summary = format!("{}: cannot use wildcard '*' in peer", fields.place.field("peer"));
-        fields.fault("bad-value", summary, text.span);
-        return None;
-    }
-    fields.parse_name("peer", text)
+/// Where the source is. `*` for a peer means each of them: Consul has no word for it, and its users ask for one.
+fn decode_origin(fields: &mut Fields<'_, '_>) -> (Option<Origin>, Option<Span>) {
+    let filled = |text: &Text<'_>| !text.text.is_empty();
+    let peer = fields.text("peer").filter(filled);
+    let group = fields.text("sameness_group").filter(filled);
+    let span = peer.or(group).map(|text| text.span);
+    let origin = match (peer, group) {
+        (Some(_), Some(group)) => {
+            let field = fields.place.field("sameness_group");
+            let summary = format!("{field}: cannot set SamenessGroup and Peer at the same time");
+            fields.fault("bad-value", summary, group.span);
+            None
+        }
+        (Some(peer), None) if peer.text == "*" => Some(Origin::AnyPeer),
+        (Some(peer), None) => fields.parse_name("peer", peer).map(Origin::Peer),
+        (None, Some(group)) if group.text == "*" => {
+            let field = fields.place.field("sameness_group");
+            let summary = format!("{field}: cannot use wildcard '*' in sameness group");
+            fields.fault("bad-value", summary, group.span);
+            None
+        }
+        (None, Some(group)) => {
+            fields.parse_name::<SamenessGroupName>("sameness_group", group).map(Origin::Group)
+        }
+        (None, None) => Some(Origin::Local),
+    };
+    (origin, span)
 }
 
 /// An action, or permissions instead of one: those deny until they can be enforced.
-fn decode_action(fields: &mut Fields<'_, '_>, wild_destination: bool) -> (Option<Action>, bool) {
+fn decode_action(fields: &mut Fields<'_, '_>, wild_destination: bool) -> (Option<Action>, Vec<Permission>) {
     let action = fields.text("action").filter(|text| !text.text.is_empty());
-    let permissions = permission::permissions(fields);
-    if let Some(span) = permissions {
+    let (permissions, span) = permission::permissions(fields);
+    if let Some(span) = span {
         if let Some(action) = action {
             let summary =
                 format!("{} must be omitted if Permissions are specified", fields.place.field("action"));
@@ -183,20 +222,16 @@ fn decode_action(fields: &mut Fields<'_, '_>, wild_destination: bool) -> (Option
             Diagnostic::warning("not-enforced", format!("{field} are not enforced yet"), Some(at))
                 .detail("Until they are, this source is denied."),
         );
-        return (Some(Action::Deny), true);
+        return (Some(Action::Deny), permissions);
     }
-    match action {
-        Some(text) if text.text == "allow" => (Some(Action::Allow), false),
-        Some(text) if text.text == "deny" => (Some(Action::Deny), false),
-        _ => {
-            let field = fields.place.field("action");
-            let near = action
-                .map(|text| crate::diagnostic::nearest::suggestion(text.text, ACTIONS))
-                .unwrap_or_default();
-            fields.missing_with("action", format!("{field} must be set to 'allow' or 'deny'{near}"));
-            (None, false)
-        }
+    let known = action.and_then(|text| Action::from_word(text.text));
+    if known.is_none() {
+        let field = fields.place.field("action");
+        let near =
+            action.map(|text| crate::diagnostic::nearest::suggestion(text.text, ACTIONS)).unwrap_or_default();
+        fields.missing_with("action", format!("{field} must be set to 'allow' or 'deny'{near}"));
     }
+    (known, permissions)
 }
 
 /// What entries made through Consul's old intention API carry: dropped, as Consul does, but for `LegacyMeta`.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::kind::Kind;
+use crate::origin::Origin;
 use crate::plan::{Action, Change, Live, Ownership, Plan};
 use crate::record::{Record, RecordKey, ServiceMatch};
 
@@ -88,27 +89,48 @@ fn entry<'a>(kind: Kind, name: String, changes: &[&'a Change], live: &'a Live) -
 
 /// The live records of the entry that `key` is part of, for the kinds whose entries have several.
 fn parts<'a>(key: &RecordKey, live: &'a Live) -> BTreeMap<&'a RecordKey, &'a Record> {
-    let first = match key {
-        RecordKey::Export(_) => RecordKey::Export(ServiceMatch::Any),
-        RecordKey::Intention { destination, .. } => {
-            RecordKey::Intention { destination: destination.clone(), peer: None, source: ServiceMatch::Any }
+    let of_entry = |other: &RecordKey| same_entry(key, other);
+    let own = match key {
+        RecordKey::ExportEntry | RecordKey::Export(_) => RecordKey::ExportEntry,
+        RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
+            RecordKey::IntentionEntry(destination.clone())
         }
         _ => return BTreeMap::new(),
     };
-    // Keys of one entry stand together, and `*` without a peer is the first of them.
-    live.records
-        .range(first..)
-        .take_while(|(other, _)| same_entry(key, other))
+    let first = match key {
+        RecordKey::ExportEntry | RecordKey::Export(_) => RecordKey::Export(ServiceMatch::Any),
+        RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
+            RecordKey::Intention {
+                destination: destination.clone(),
+                origin: Origin::Local,
+                source: ServiceMatch::Any,
+            }
+        }
+        _ => return BTreeMap::new(),
+    };
+    let entry = live.records.get_key_value(&own);
+    // The parts of one entry stand together, and `*` of this cluster is the first of them.
+    entry
+        .into_iter()
+        .chain(live.records.range(first..).take_while(|(other, _)| of_entry(other)))
         .map(|(key, live)| (key, &live.record))
         .collect()
 }
 
 fn same_entry(one: &RecordKey, other: &RecordKey) -> bool {
-    match (one, other) {
-        (RecordKey::Export(_), RecordKey::Export(_)) => true,
-        (RecordKey::Intention { destination: one, .. }, RecordKey::Intention { destination: other, .. }) => {
-            one == other
+    fn entry(key: &RecordKey) -> (Kind, Option<&ServiceMatch>) {
+        match key {
+            RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
+                (key.kind(), Some(destination))
+            }
+            key => (key.kind(), None),
         }
+    }
+    match one {
+        RecordKey::ExportEntry
+        | RecordKey::Export(_)
+        | RecordKey::IntentionEntry(_)
+        | RecordKey::Intention { .. } => entry(one) == entry(other),
         _ => one == other,
     }
 }

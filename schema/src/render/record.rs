@@ -9,8 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::kind::auth_group::AuthGroup;
 use crate::kind::cluster_link::ClusterLink;
+use crate::kind::exported_services::Consumer;
 use crate::kind::service::{Check, Probe, Service, Upstream};
 use crate::kind::service_intentions::IntentionSource;
+use crate::origin::Origin;
 use crate::record::{Record, RecordKey};
 use crate::render::visible;
 
@@ -39,17 +41,42 @@ pub fn attributes(parts: &BTreeMap<&RecordKey, &Record>) -> Map<String, Value> {
             Record::Service(service) => describe_service(&mut attributes, service),
             Record::ExportedServices(export) => {
                 let RecordKey::Export(service) = key else { continue };
-                let consumers: Vec<Value> =
-                    export.consumers.iter().map(|peer| json!({ "peer": peer })).collect();
+                let consumers = export.consumers.iter().map(|consumer| match consumer {
+                    Consumer::Peer(peer) => json!({ "peer": peer }),
+                    Consumer::Group(group) => json!({ "sameness_group": group }),
+                });
+                let consumers: Vec<Value> = consumers.collect();
                 push(&mut attributes, "services", json!({ "name": service, "consumers": consumers }));
             }
             Record::ServiceIntentions(rule) => {
-                let RecordKey::Intention { peer, source, .. } = key else { continue };
+                let RecordKey::Intention { origin, source, .. } = key else { continue };
                 let mut row = Map::new();
                 set(&mut row, "name", source);
-                set(&mut row, "peer", peer);
+                match origin {
+                    Origin::Local => {}
+                    Origin::Peer(peer) => set(&mut row, "peer", peer),
+                    Origin::Group(group) => set(&mut row, "sameness_group", group),
+                    Origin::AnyPeer => set(&mut row, "peer", "*"),
+                }
                 intention(&mut row, rule);
                 push(&mut attributes, "sources", Value::Object(row));
+            }
+            Record::SamenessGroup(group) => {
+                let members: Vec<Value> = group.members.iter().map(|peer| json!({ "peer": peer })).collect();
+                set(&mut attributes, "members", members);
+                set_if(&mut attributes, "include_local", group.include_local);
+                set_if(&mut attributes, "default_for_failover", group.default_for_failover);
+                set(&mut attributes, "meta", &group.meta);
+            }
+            Record::ServiceDefaults(defaults) => {
+                set(&mut attributes, "protocol", defaults.protocol);
+                set(&mut attributes, "meta", &defaults.meta);
+            }
+            Record::ExportEntry(entry) | Record::IntentionEntry(entry) => {
+                set(&mut attributes, "meta", &entry.meta);
+                if !entry.jwt.is_empty() {
+                    set(&mut attributes, "jwt", &entry.jwt);
+                }
             }
             Record::Volume(volume) => set(&mut attributes, "description", &volume.description),
             Record::Transfer(transfer) => {
@@ -104,11 +131,11 @@ fn upstream(upstream: &Upstream) -> Value {
 }
 
 fn intention(row: &mut Map<String, Value>, rule: &IntentionSource) {
-    // Permissions take the action's place in a declaration; their content is not kept yet.
-    if rule.has_permissions {
-        set(row, "permissions", "not enforced yet, denied");
-    } else {
+    // Permissions take the action's place in a declaration.
+    if rule.permissions.is_empty() {
         set(row, "action", rule.action);
+    } else {
+        set(row, "permissions", &rule.permissions);
     }
     set(row, "description", &rule.description);
 }
@@ -133,6 +160,13 @@ fn set(attributes: &mut Map<String, Value>, name: &str, value: impl Serialize) {
     };
     if !says_nothing {
         attributes.insert(name.to_owned(), value);
+    }
+}
+
+/// Sets an attribute that is false where nothing is said.
+fn set_if(attributes: &mut Map<String, Value>, name: &str, value: bool) {
+    if value {
+        attributes.insert(name.to_owned(), Value::Bool(true));
     }
 }
 
@@ -232,7 +266,7 @@ mod tests {
     fn a_part_reads_as_the_entry_that_holds_it() {
         let key = "service_intentions/backend/west/frontend".parse().unwrap();
         let rule =
-            IntentionSource { action: Action::Allow, description: String::new(), has_permissions: false };
+            IntentionSource { action: Action::Allow, description: String::new(), permissions: Vec::new() };
         assert_eq!(
             hcl(&key, &Record::ServiceIntentions(rule)),
             "service_intentions \"backend\" {\n  sources = [{ name = \"frontend\", peer = \"west\", action = \"allow\" }]\n}\n"

@@ -1,3 +1,3 @@
-Kind = "service-defaults"
+Kind = "proxy-defaults"
 Name = "web"
 Protocol = "http"

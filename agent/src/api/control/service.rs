@@ -75,11 +75,10 @@ async fn exported(
 
 /// Each exported service with its consumers, resolved as the peers see it.
 fn by_service(view: &CatalogView) -> Vec<ExportedRow> {
-    let links: std::collections::BTreeSet<&LinkName> =
-        view.exports.iter().flat_map(|(_, export)| &export.consumers).collect();
+    let links = view.consumers();
     let mut peers = BTreeMap::<ServiceName, Vec<LinkName>>::new();
     for link in links {
-        for service in view.exported_to(link) {
+        for service in view.exported_to(&link) {
             peers.entry(service).or_default().push(link.clone());
         }
     }

@@ -30,7 +30,7 @@ fn export(consumers: &[&str]) -> Record {
 }
 
 fn intention(action: Action) -> Record {
-    Record::ServiceIntentions(IntentionSource { action, description: String::new(), has_permissions: false })
+    Record::ServiceIntentions(IntentionSource { action, description: String::new(), permissions: Vec::new() })
 }
 
 async fn commit(store: &dyn Store, ops: Vec<Op>) {

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::access::{Source, decide};
-use crate::kind::service_intentions::{Action as Say, IntentionSource};
+use crate::kind::entry::Entry;
+use crate::kind::sameness_group::SamenessGroup;
+use crate::kind::service_intentions::permission::{Jwt, JwtProvider};
+use crate::kind::service_intentions::{Action as Say, IntentionSource, Permission};
 use crate::plan::tests::{desired, live};
 use crate::plan::{Data, plan};
 use crate::record::LiveRecord;
@@ -10,17 +13,31 @@ use crate::record::LiveRecord;
 /// Rules over few names, so that they meet: two services and `*`, each side, this cluster and one peer.
 fn rules() -> impl Strategy<Value = Vec<(RecordKey, Record)>> {
     let name = prop::sample::select(vec!["*", "a", "b"]);
-    let peer = prop::sample::select(vec!["@", "west"]);
+    let peer = prop::sample::select(vec!["@", "west", "@both", "*"]);
     let rule = (name.clone(), peer, name, any::<bool>(), prop::bool::weighted(0.1));
-    prop::collection::vec(rule, 0..8).prop_map(|rules| {
+    let group = prop::collection::btree_set(prop::sample::select(vec!["@", "west", "east"]), 0..3);
+    (prop::collection::vec(rule, 0..8), group, prop::bool::weighted(0.1)).prop_map(|(rules, members, jwt)| {
+        let jwt = Jwt { providers: if jwt { vec![JwtProvider::default()] } else { Vec::new() } };
+        let group = SamenessGroup {
+            members: members.iter().filter(|name| **name != "@").map(|name| name.parse().unwrap()).collect(),
+            include_local: members.contains("@"),
+            ..SamenessGroup::default()
+        };
+        let others = [
+            ("sameness_group/both", Record::SamenessGroup(group)),
+            ("service_intentions/a", Record::IntentionEntry(Entry { jwt, ..Entry::default() })),
+        ];
+        let others = others.into_iter().map(|(key, record)| (key.parse().unwrap(), record));
         rules
             .into_iter()
             .map(|(to, peer, from, allow, has_permissions)| {
                 let key = format!("service_intentions/{to}/{peer}/{from}").parse().unwrap();
                 let action = if allow { Say::Allow } else { Say::Deny };
-                let rule = IntentionSource { action, description: String::new(), has_permissions };
+                let permissions = if has_permissions { vec![Permission::default()] } else { Vec::new() };
+                let rule = IntentionSource { action, description: String::new(), permissions };
                 (key, Record::ServiceIntentions(rule))
             })
+            .chain(others)
             .collect()
     })
 }
@@ -30,9 +47,13 @@ fn covers(effect: &Connection, source: &Source, destination: &str) -> bool {
         ServiceMatch::Any => true,
         ServiceMatch::Named(named) => named.as_str() == name,
     };
-    effect.peer == source.peer
-        && matches(&effect.source, source.service.as_str())
-        && matches(&effect.destination, destination)
+    let is_caller = match &effect.origin {
+        Origin::Local => source.peer.is_none(),
+        Origin::Peer(peer) => source.peer.as_ref() == Some(peer),
+        Origin::AnyPeer => source.peer.is_some(),
+        Origin::Group(_) => false,
+    };
+    is_caller && matches(&effect.source, source.service.as_str()) && matches(&effect.destination, destination)
 }
 
 proptest! {
@@ -46,7 +67,7 @@ proptest! {
         let told = connections(&held, &plan(&wanted, &held, Data::Keep).unwrap());
         let old = Intentions::from_records(held.records.iter().map(|(key, live)| (key, &live.record)));
         let new = Intentions::from_records(wanted.records.iter().map(|(key, declared)| (key, &declared.record)));
-        for peer in [None, Some("west")] {
+        for peer in [None, Some("west"), Some("east"), Some("north")] {
             for from in ["a", "b", "c"] {
                 for to in ["a", "b", "c"] {
                     let source = Source {
@@ -71,7 +92,7 @@ proptest! {
 fn reads_as_a_sentence() {
     let effect = Connection {
         destination: "backend".parse().unwrap(),
-        peer: Some("west".parse().unwrap()),
+        origin: "west".parse().unwrap(),
         source: "frontend".parse().unwrap(),
         becomes: Verdict::Allowed,
     };

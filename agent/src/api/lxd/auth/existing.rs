@@ -89,7 +89,7 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
                 found.push(Named::simple("service", name.as_str()));
                 destinations.insert(name.to_string());
             }
-            Some(RecordKey::Intention { destination, .. }) => {
+            Some(RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. }) => {
                 destinations.insert(destination.to_string());
             }
             Some(RecordKey::Volume { pool, volume }) => found.push(Named {
@@ -99,7 +99,14 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
                 pool: Some(pool.to_string()),
             }),
             Some(RecordKey::Transfer(name)) => found.push(Named::simple("transfer", name.as_str())),
-            Some(RecordKey::AuthGroup(_) | RecordKey::Export(_)) | None => {}
+            Some(
+                RecordKey::AuthGroup(_)
+                | RecordKey::SamenessGroup(_)
+                | RecordKey::ServiceDefaults(_)
+                | RecordKey::ExportEntry
+                | RecordKey::Export(_),
+            )
+            | None => {}
         }
     }
     found.extend(destinations.into_iter().map(|name| Named::simple("service_intentions", name)));

@@ -62,8 +62,12 @@ fn url(record: &RecordKey) -> String {
         RecordKey::AuthGroup(name) => format!("/1.0/auth/groups/{name}"),
         RecordKey::ClusterLink(name) => location(name),
         RecordKey::Service(name) => format!("/v1/agent/service/{name}"),
-        RecordKey::Export(_) => "/v1/config/exported-services/default".to_owned(),
-        RecordKey::Intention { destination, .. } => format!("/v1/config/service-intentions/{destination}"),
+        RecordKey::SamenessGroup(name) => format!("/v1/config/sameness-group/{name}"),
+        RecordKey::ServiceDefaults(name) => format!("/v1/config/service-defaults/{name}"),
+        RecordKey::ExportEntry | RecordKey::Export(_) => "/v1/config/exported-services/default".to_owned(),
+        RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
+            format!("/v1/config/service-intentions/{destination}")
+        }
         RecordKey::Volume { pool, volume } => format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}"),
         RecordKey::Transfer(name) => format!("/control/v1/transfers/{name}"),
     }

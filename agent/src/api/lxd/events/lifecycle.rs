@@ -108,7 +108,7 @@ impl Thing {
                 RecordKey::Service(name) => {
                     ("service", format!("/control/v1/services/{name}"), name.to_string())
                 }
-                key @ RecordKey::Export(_) => {
+                key @ (RecordKey::ExportEntry | RecordKey::Export(_)) => {
                     // Each service that is exported is a record; the list is one thing.
                     let name = key.entry_name();
                     return Some(Self {
@@ -119,7 +119,7 @@ impl Thing {
                         project,
                     });
                 }
-                key @ RecordKey::Intention { .. } => {
+                key @ (RecordKey::IntentionEntry(_) | RecordKey::Intention { .. }) => {
                     let name = key.entry_name();
                     return Some(Self {
                         noun: "service-intentions",
@@ -128,6 +128,12 @@ impl Thing {
                         name,
                         project,
                     });
+                }
+                RecordKey::SamenessGroup(name) => {
+                    ("sameness-group", format!("/v1/config/sameness-group/{name}"), name.to_string())
+                }
+                RecordKey::ServiceDefaults(name) => {
+                    ("service-defaults", format!("/v1/config/service-defaults/{name}"), name.to_string())
                 }
                 RecordKey::Transfer(name) => {
                     ("transfer", format!("/control/v1/transfers/{name}"), name.to_string())
