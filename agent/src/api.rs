@@ -10,6 +10,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use schema::name::{ClusterName, GroupName, ProjectName};
 
+use self::consul::blocking::Blocked;
 use self::lxd::attempt::Failures;
 use crate::apply::Apply;
 use crate::audit::Audit;
@@ -39,6 +40,7 @@ use crate::tunnel::Sessions;
 use listener::doors::Doors;
 
 mod callers;
+pub mod consul;
 pub mod control;
 mod credential;
 pub mod listener;
@@ -92,6 +94,8 @@ pub struct ApiParts {
     pub transfers: Transfers,
     /// The folder that `--watch` keeps applied.
     pub reconcile: Option<Arc<Reconcile>>,
+    /// Queries of `/v1` that wait for a change.
+    pub blocked: Blocked,
     pub tasks: Tasks,
 }
 
@@ -172,6 +176,7 @@ pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(lxd::versions))
         .nest("/1.0", lxd::router(&state))
+        .nest("/v1", consul::router())
         .nest("/control/v1", control::router())
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -60,6 +60,19 @@ pub enum Denied {
     Untrusted(String),
 }
 
+impl Denied {
+    /// Who lacks what on what, for surfaces whose clients expect to be told; `None` if nobody knows the caller.
+    pub fn lacking(&self) -> Option<(&Caller, Entitlement, &Entity)> {
+        match self {
+            Denied::NotFound(Reason(reason)) | Denied::Forbidden(Reason(reason)) => {
+                let (caller, entitlement, entity) = &**reason;
+                Some((caller, *entitlement, entity))
+            }
+            Denied::Untrusted(_) => None,
+        }
+    }
+}
+
 /// Why, put into words only when somebody reads it: lists ask once for each of their items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason(Box<(Caller, Entitlement, Entity)>);

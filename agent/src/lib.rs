@@ -8,6 +8,7 @@ pub mod authorize;
 pub mod catalog;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod daemon;
 pub mod dataset;
 pub mod files;
@@ -35,7 +36,7 @@ mod floors {
 
     /// From the ground up. Modules of one floor do not import each other, except as `BESIDE` says.
     const FLOORS: [&[&str]; 10] = [
-        &["store", "files", "task", "strangers"],
+        &["store", "files", "task", "strangers", "clock"],
         &["wire", "dataset", "audit", "web"],
         &["tunnel", "trust", "authorize", "settings"],
         &["catalog", "health", "operation", "client", "project"],

@@ -10,6 +10,8 @@ use hyper::body::Body as _;
 use schema::diagnostic::secret::without_tokens;
 use tower::ServiceExt as _;
 
+use super::consul;
+use super::consul::answer::{ConsulError, Worded};
 use super::lxd::answer::LxdError;
 use super::problem::Problem;
 
@@ -23,19 +25,33 @@ const MAX_VERB: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surface {
     Lxd,
+    Consul,
     Ours,
 }
 
 impl Surface {
     pub(super) fn of(path: &str) -> Self {
         let lxd = path == "/" || path == "/1.0" || path.starts_with("/1.0/");
-        if lxd { Surface::Lxd } else { Surface::Ours }
+        let consul = path == "/v1" || path.starts_with("/v1/");
+        match (lxd, consul) {
+            (true, _) => Surface::Lxd,
+            (_, true) => Surface::Consul,
+            _ => Surface::Ours,
+        }
     }
 
     /// A refusal of whoever asks, before what is asked is looked at.
     pub(super) fn refusal(self, error: LxdError) -> Response {
         match self {
             Surface::Lxd => error.into_response(),
+            Surface::Consul => {
+                let refused = match error.status {
+                    // Only a token is refused before what is asked is looked at.
+                    StatusCode::FORBIDDEN => ConsulError::new(error.status, "ACL not found"),
+                    status => ConsulError::new(status, error.message),
+                };
+                ConsulError { retry_after: error.retry_after, ..refused }.into_response()
+            }
             Surface::Ours => {
                 let retry_after = error.retry_after;
                 let mut response = self.error(error.status, Some(error.message));
@@ -60,6 +76,14 @@ impl Surface {
                 };
                 let plain = LxdError::plain(status);
                 message.map_or(plain, |message| LxdError::new(status, message)).into_response()
+            }
+            Surface::Consul => {
+                let status = match status {
+                    StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+                    status => status,
+                };
+                let plain = ConsulError::plain(status);
+                message.map_or(plain, |message| ConsulError::new(status, message)).into_response()
             }
             Surface::Ours => {
                 let code = match status {
@@ -106,12 +130,24 @@ pub(super) async fn shape(surface: Surface, mut request: Request, app: Router) -
         // make it send without being asked is never called JSON: so nothing is let in by this.
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    if surface == Surface::Consul
+        && let Some(error) = consul::refused(&request)
+    {
+        return error.into_response();
+    }
+    let method = request.method().clone();
     // Without a layer round it a router does not fail.
     let response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
+    if surface == Surface::Consul
+        && let Some(response) = consul::unhandled(&method, &response)
+    {
+        return response;
+    }
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
     let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !(status.is_client_error() || status.is_server_error()) || is_json {
+    let is_worded = is_json || response.extensions().get::<Worded>().is_some();
+    if !(status.is_client_error() || status.is_server_error()) || is_worded {
         return response;
     }
     let allow = response.headers().get(header::ALLOW).cloned();

@@ -130,6 +130,7 @@ impl Served {
             operations,
             transfers,
             reconcile: None,
+            blocked: Blocked::default(),
             tasks,
         });
         let api = Api::new(state.clone());

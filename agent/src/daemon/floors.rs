@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::DaemonError;
 use super::login;
 use super::place::Place;
+use crate::api::consul::blocking::Blocked;
 use crate::api::listener::doors::Doors;
 use crate::api::lxd::attempt::Failures;
 use crate::api::{ApiParts, ApiState};
@@ -144,6 +145,7 @@ pub(super) async fn build(
         operations,
         transfers,
         reconcile,
+        blocked: Blocked::default(),
         tasks,
     }))
 }

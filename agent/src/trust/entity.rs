@@ -121,6 +121,25 @@ impl Entity {
         }
     }
 
+    /// Its name within its type; `None` for what there is one of.
+    pub fn name(&self) -> Option<String> {
+        Some(match self {
+            Entity::Server | Entity::ExportedServices => return None,
+            Entity::Project(name) => name.to_string(),
+            Entity::AuthGroup(name) => name.to_string(),
+            Entity::IdentityProviderGroup(name) | Entity::Instance { name, .. } => name.clone(),
+            Entity::ClusterLink(name) => name.to_string(),
+            Entity::Identity(id) => id.to_string(),
+            Entity::Certificate(fingerprint) => fingerprint.to_string(),
+            Entity::Service(name) => name.to_string(),
+            Entity::ServiceIntentions(destination) => destination.to_string(),
+            Entity::Manifest(name) => name.to_string(),
+            Entity::Pool(name) => name.to_string(),
+            Entity::Volume { pool, volume } => format!("{pool}/{volume}"),
+            Entity::Transfer(name) => name.to_string(),
+        })
+    }
+
     /// The project that it is in, or is; `None` for what belongs to the whole server.
     pub fn project(&self) -> Option<ProjectName> {
         match self {
