@@ -170,7 +170,11 @@ impl Apply {
                 .map(|change| Write {
                     base: Revision(change.base_revision),
                     data: check::data(&change),
-                    after: change.after.map(|record| Declared { owner: Some(owner.clone()), record }),
+                    after: change.after.map(|record| Declared {
+                        owner: Some(owner.clone()),
+                        file: change.file.as_deref().map(content::file_name),
+                        record,
+                    }),
                     key: change.key,
                 })
                 .collect();

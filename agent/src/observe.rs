@@ -140,8 +140,8 @@ impl Observe {
 /// A `/declared/` entry as a live record.
 pub fn record(entry: &Entry) -> Result<(RecordKey, LiveRecord), ObserveError> {
     let key = keys::declared_record(&entry.key).ok_or_else(|| ObserveError::Key(entry.key.clone()))?;
-    let Declared { owner, record } = value::decode(entry)?;
-    Ok((key, LiveRecord { owner, modify_revision: entry.modify_revision.0, record }))
+    let Declared { owner, file, record } = value::decode(entry)?;
+    Ok((key, LiveRecord { owner, file, modify_revision: entry.modify_revision.0, record }))
 }
 
 fn manifests(snapshot: &Snapshot) -> Result<BTreeMap<ManifestName, LiveManifest>, ObserveError> {

@@ -20,7 +20,7 @@ use crate::record::{Record, RecordKey, ServiceMatch};
 mod explain;
 mod groups;
 
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Listed, explain, rules_for};
 pub use groups::Groups;
 
 /// Who wants to connect.

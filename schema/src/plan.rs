@@ -154,6 +154,9 @@ pub struct Change {
     pub before: Option<Record>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Record>,
+    /// The file that declares it, for people to find it again. A file that moves is no change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// The action on one record.
@@ -203,6 +206,8 @@ pub struct Conflict {
     pub holder: ManifestName,
     /// Where the claimant declares it.
     pub location: Location,
+    /// The file in which the holder did, as its apply named it.
+    pub held_in: Option<String>,
 }
 
 impl fmt::Display for Conflict {
@@ -219,8 +224,9 @@ impl fmt::Display for Conflict {
 
 impl Conflict {
     pub fn diagnostic(&self) -> Diagnostic {
+        let held_in = self.held_in.as_ref().map(|file| format!(" (in {file})")).unwrap_or_default();
         Diagnostic::error("owned-by-another-manifest", self.to_string(), Some(self.location.clone())).detail(format!(
-            "One record has one owner. Remove the declaration here, or remove it from manifest {:?} and apply that first.",
+            "One record has one owner. Remove the declaration here, or remove it from manifest {:?}{held_in} and apply that first.",
             self.holder.as_str()
         ))
     }

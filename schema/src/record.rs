@@ -227,6 +227,9 @@ impl Record {
 pub struct LiveRecord {
     /// The manifest that declared it; `None` for what was made by hand or through a compat surface.
     pub owner: Option<ManifestName>,
+    /// The file that declared it, as its apply named it when the record last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Store revision of its last change: what a plan guards on.
     pub modify_revision: u64,
     pub record: Record,

@@ -126,7 +126,7 @@ pub fn edits(edits: Vec<Edit>, current: &BTreeMap<RecordKey, LiveRecord>) -> Res
         if retyped(have.map(|have| &have.record), to.as_ref()) {
             return Err(ApplyError::Malformed(key, RETYPED));
         }
-        let after = to.map(|record| Declared { owner: None, record });
+        let after = to.map(Declared::by_hand);
         writes.push(Write { key, base: Revision(revision), after, data });
     }
     if moved.is_empty() { Ok(writes) } else { Err(ApplyError::Moved(moved)) }

@@ -16,6 +16,17 @@ pub const MAX_RECORD: usize = 512 * 1024;
 /// What lies between two probes of a check, and how long one may take, milliseconds.
 const CHECK_TIMES: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 
+/// Longest path of a declaring file that is kept, bytes.
+const MAX_FILE: usize = 256;
+
+/// The path of the file that declared a record, as it is kept: for people, so one that is too long loses its beginning.
+pub fn file_name(path: &str) -> String {
+    let shown: String = path.chars().filter(|c| !c.is_control()).collect();
+    let from = shown.len().saturating_sub(MAX_FILE);
+    let from = (from..=shown.len()).find(|at| shown.is_char_boundary(*at)).unwrap_or(shown.len());
+    shown[from..].to_owned()
+}
+
 /// The first thing that is wrong with `record`.
 pub fn check(record: &Record) -> Result<(), &'static str> {
     match record {

@@ -57,7 +57,7 @@ impl Apply {
         }
         let record = renamed(&group.record, from, to).unwrap_or_else(|| group.record.clone());
         writes.push(unowned(old, group, None)?);
-        let after = Some(Declared { owner: None, record });
+        let after = Some(Declared::by_hand(record));
         writes.push(Write { key: new, base: Revision(0), after, data: Data::Keep });
         let mut draft = Draft::default();
         let change = [(from.clone(), Some(to.clone()))].into();
@@ -95,7 +95,7 @@ impl Apply {
             return Ok(());
         }
         for write in writes.iter_mut() {
-            if let Some(Declared { owner: None, record: Record::AuthGroup(group) }) = &mut write.after {
+            if let Some(Declared { owner: None, record: Record::AuthGroup(group), .. }) = &mut write.after {
                 forget::without(group, &gone);
             }
         }
@@ -114,7 +114,7 @@ fn unowned(key: RecordKey, live: &LiveRecord, record: Option<Record>) -> Result<
     if let Some(holder) = &live.owner {
         return Err(ApplyError::Owned(key, holder.clone()));
     }
-    let after = record.map(|record| Declared { owner: None, record });
+    let after = record.map(Declared::by_hand);
     Ok(Write { key, base: Revision(live.modify_revision), after, data: Data::Keep })
 }
 

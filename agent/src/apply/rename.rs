@@ -99,7 +99,7 @@ impl Apply {
             Write {
                 key: new,
                 base: Revision(0),
-                after: Some(Declared { owner: None, record: link.record }),
+                after: Some(Declared::by_hand(link.record)),
                 data: schema::plan::Data::Keep,
             },
         ];
@@ -143,7 +143,7 @@ fn moved_permissions(
         writes.push(Write {
             key,
             base: Revision(live.modify_revision),
-            after: Some(Declared { owner: None, record }),
+            after: Some(Declared::by_hand(record)),
             data: schema::plan::Data::Keep,
         });
     }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use schema::access::{self, Decision, Explanation, Groups, Intentions, Source};
+use schema::access::{self, Decision, Explanation, Groups, Intentions, Listed, Source};
 use schema::name::ServiceName;
 use schema::record::{Record, RecordKey, ServiceMatch};
 
@@ -28,6 +28,11 @@ impl IntentionParts {
     /// Whether `source` may connect to `destination`.
     pub fn decide(&self, source: &Source, destination: &ServiceName) -> Decision {
         access::decide(source, destination, &self.parts[part_of(destination)])
+    }
+
+    /// Every rule that can decide about `destination`, in the order in which they are asked.
+    pub fn rules_for(&self, destination: &ServiceName) -> Vec<Listed> {
+        access::rules_for(destination, self.part(destination))
     }
 
     pub fn explain(&self, source: &Source, destination: &ServiceName) -> Explanation {

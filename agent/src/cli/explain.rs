@@ -1,42 +1,93 @@
-//! `comity explain SOURCE DESTINATION`: which intention decides, where it was declared, and what would change it.
+//! `comity explain [SOURCE] DESTINATION`: which intention decides, where it was declared, and what would change it.
 
 use std::fmt::Write as _;
 
-use schema::access::Source;
+use schema::access::{Source, Verdict};
+use schema::record::RecordKey;
 use schema::render::visible;
 
 use super::context::name;
 use super::{CliError, Context, ExitCode, Format};
-use crate::wire::service::{ExplainAnswer, Offer};
+use crate::wire::service::{DeclaredRule, ExplainAnswer, Offer, RulesAnswer};
 
 /// Ask the agent of the destination's cluster: it is the one that decides.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Who connects: SERVICE, or SERVICE@PEER for a service behind a link.
-    #[arg(value_name = "SOURCE")]
-    source: String,
-    /// The service that is connected to.
-    #[arg(value_name = "DESTINATION")]
-    destination: String,
+    /// Who connects: SERVICE, or SERVICE@PEER for a service behind a link. Without it, every rule about DESTINATION is
+    /// listed, in the order in which they are asked.
+    #[arg(value_name = "[SOURCE] DESTINATION", num_args = 1..=2, required = true)]
+    names: Vec<String>,
     /// Exit 1 if the connection is denied; without this, 0 either way.
     #[arg(long)]
     check: bool,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
-    let source = match args.source.split_once('@') {
+    let (source, destination) = match &args.names[..] {
+        [destination] if args.check => {
+            let what = "--check is about one source: comity explain --check SOURCE DESTINATION";
+            return Err(CliError::usage(format!("{what}; only {destination:?} is given")));
+        }
+        [destination] => return list(destination, context).await,
+        [source, destination, ..] => (source, destination),
+        [] => return Err(CliError::usage("comity explain [SOURCE] DESTINATION")),
+    };
+    let source = match source.split_once('@') {
         Some((service, peer)) => {
             Source { peer: Some(name("SOURCE's peer", peer)?), service: name("SOURCE", service)? }
         }
-        None => Source { peer: None, service: name("SOURCE", &args.source)? },
+        None => Source { peer: None, service: name("SOURCE", source)? },
     };
-    let destination = name("DESTINATION", &args.destination)?;
+    let destination = name("DESTINATION", destination)?;
     let answer = context.client(None).await?.explain(&source, &destination).await?;
     match context.output.format() {
         Format::Json => context.output.json(&answer),
         Format::Text => context.output.text(visible(&text(&answer))),
     }
     Ok(if args.check && !answer.allowed { ExitCode::Failed } else { ExitCode::Done })
+}
+
+async fn list(destination: &str, context: &Context) -> Result<ExitCode, CliError> {
+    let destination = name("DESTINATION", destination)?;
+    let answer = context.client(None).await?.explain_rules(&destination).await?;
+    match context.output.format() {
+        Format::Json => context.output.json(&answer),
+        Format::Text => context.output.text(visible(&rules(&answer))),
+    }
+    Ok(ExitCode::Done)
+}
+
+/// `, declared by manifest shop in east/shop.hcl`, where it is known.
+fn whose(rule: &RecordKey, declared: &[DeclaredRule]) -> String {
+    let known = declared.iter().find(|declared| declared.rule == *rule);
+    known.map(|declared| format!(", {}", declared.by)).unwrap_or_default()
+}
+
+fn rules(answer: &RulesAnswer) -> String {
+    let mut text = String::new();
+    let destination = &answer.destination;
+    // Writing to a String cannot fail.
+    let _ = match &answer.exported_to[..] {
+        [] => writeln!(text, "{destination} is exported to no peer."),
+        links => {
+            let links: Vec<&str> = links.iter().map(schema::name::LinkName::as_str).collect();
+            writeln!(text, "{destination} is exported to {}.", links.join(", "))
+        }
+    };
+    if answer.rules.is_empty() {
+        text.push_str("No intention is about it, and what no intention allows is denied.\n");
+        return text;
+    }
+    text.push_str("The first of these that matches a source decides; where none does, it is denied:\n");
+    for listed in &answer.rules {
+        let verdict = match listed.verdict {
+            Verdict::Allowed => "allow",
+            Verdict::Denied => "deny",
+        };
+        let (precedence, rule) = (listed.precedence, &listed.rule);
+        let _ = writeln!(text, "  {precedence}  {verdict:5}  {rule}{}", whose(rule, &answer.declared));
+    }
+    text
 }
 
 fn text(answer: &ExplainAnswer) -> String {
@@ -54,12 +105,6 @@ fn text(answer: &ExplainAnswer) -> String {
         ),
         _ => Ok(()),
     };
-    text.push_str(&answer.explanation.text());
-    if let Some(declared) = &answer.declared {
-        let _ = match &declared.manifest {
-            Some(manifest) => writeln!(text, "\nThe deciding intention was declared by manifest {manifest}."),
-            None => writeln!(text, "\nThe deciding intention was made by hand; no manifest owns it."),
-        };
-    }
+    text.push_str(&answer.explanation.text(|rule| whose(rule, &answer.declared)));
     text
 }

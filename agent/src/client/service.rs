@@ -5,7 +5,7 @@ use schema::access::Source;
 use schema::name::ServiceName;
 
 use super::{Client, ClientError, NO_BODY};
-use crate::wire::service::{ExplainAnswer, ExportedRow, ImportedRow, ServiceRow};
+use crate::wire::service::{ExplainAnswer, ExportedRow, ImportedRow, RulesAnswer, ServiceRow};
 
 impl Client {
     /// The services of the agent's cluster.
@@ -32,6 +32,12 @@ impl Client {
         // Names need no escaping in a query: they hold letters, digits, '-', '_' and '.' only.
         let peer = source.peer.as_ref().map(|peer| format!("&peer={peer}")).unwrap_or_default();
         let path = format!("/control/v1/explain?source={}{peer}&destination={destination}", source.service);
+        self.request(Method::GET, &path, NO_BODY).await
+    }
+
+    /// Every rule that can decide who connects to `destination`.
+    pub async fn explain_rules(&self, destination: &ServiceName) -> Result<RulesAnswer, ClientError> {
+        let path = format!("/control/v1/explain?destination={destination}");
         self.request(Method::GET, &path, NO_BODY).await
     }
 }

@@ -12,7 +12,7 @@ use crate::store::{Op, Store, Txn, keys};
 async fn declare(store: &dyn Store, checks: Vec<Check>) {
     let key = keys::declared(&RecordKey::Service("web".parse().unwrap()));
     let record = Record::Service(Service { port: Some(80), checks, ..Service::default() });
-    let op = Op::Put { key, value: encode(&Declared { owner: None, record }) };
+    let op = Op::Put { key, value: encode(&Declared::by_hand(record)) };
     store.commit(Txn { guards: Vec::new(), ops: vec![op] }).await.unwrap();
 }
 

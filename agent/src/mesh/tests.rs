@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 fn put(key: &str, record: Record) -> Op {
     let key: RecordKey = key.parse().unwrap();
-    Op::Put { key: keys::declared(&key), value: encode(&Declared { owner: None, record }) }
+    Op::Put { key: keys::declared(&key), value: encode(&Declared::by_hand(record)) }
 }
 
 fn intention(action: Action) -> Record {

@@ -105,7 +105,7 @@ mod tests {
             permission("server", None, None),
         ];
         let group = AuthGroup { permissions, ..AuthGroup::default() };
-        let declared = Declared { owner: None, record: Record::AuthGroup(group) };
+        let declared = Declared::by_hand(Record::AuthGroup(group));
         let permissions = |to| match of_group(declared.clone(), &blah, to).unwrap().record {
             Record::AuthGroup(group) => group.permissions,
             _ => Vec::new(),

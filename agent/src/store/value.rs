@@ -20,7 +20,17 @@ pub struct Declared {
     /// The manifest that declared it; `None` for what was made by hand or through a compat surface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<ManifestName>,
+    /// The file that declared it, as its apply named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     pub record: Record,
+}
+
+impl Declared {
+    /// What no manifest declares.
+    pub fn by_hand(record: Record) -> Self {
+        Self { owner: None, file: None, record }
+    }
 }
 
 /// Why a value could not be read.
@@ -89,8 +99,7 @@ mod tests {
 
     #[test]
     fn survives_and_names_its_version() {
-        let declared =
-            Declared { owner: None, record: Record::Volume(schema::kind::volume::Volume::default()) };
+        let declared = Declared::by_hand(Record::Volume(schema::kind::volume::Volume::default()));
         let bytes = encode(&declared);
         assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"data":{"record":{"volume":{}}}}"#);
         assert_eq!(decode::<Declared>(&entry(&bytes)).unwrap(), declared);

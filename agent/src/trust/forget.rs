@@ -43,9 +43,9 @@ pub async fn permissions_on(
             continue;
         }
         let declared: Declared = decode(&entry)?;
-        let Declared { owner: None, record: Record::AuthGroup(mut group) } = declared else { continue };
+        let Declared { owner: None, record: Record::AuthGroup(mut group), .. } = declared else { continue };
         if without(&mut group, gone) {
-            let changed = Declared { owner: None, record: Record::AuthGroup(group) };
+            let changed = Declared::by_hand(Record::AuthGroup(group));
             replace(&mut txn, &entry, encode(&changed));
         }
     }
@@ -61,7 +61,7 @@ pub async fn permissions_moved(
     let mut txn = Txn::default();
     for entry in store.range(GROUPS).await?.entries {
         let declared: Declared = decode(&entry)?;
-        let Declared { owner: None, record: Record::AuthGroup(mut group) } = declared else { continue };
+        let Declared { owner: None, record: Record::AuthGroup(mut group), .. } = declared else { continue };
         let moved = group.rewrite(|permission| {
             let is_meant = match Entity::meant_by(permission) {
                 Some(Entity::Identity(id)) => id == *from,
@@ -80,7 +80,7 @@ pub async fn permissions_moved(
             }
         });
         if moved {
-            let changed = Declared { owner: None, record: Record::AuthGroup(group) };
+            let changed = Declared::by_hand(Record::AuthGroup(group));
             replace(&mut txn, &entry, encode(&changed));
         }
     }
@@ -188,7 +188,11 @@ mod tests {
                 pool: None,
             });
         let group = AuthGroup { permissions: permissions.collect(), ..AuthGroup::default() };
-        encode(&Declared { owner: owner.map(|name| name.parse().unwrap()), record: Record::AuthGroup(group) })
+        encode(&Declared {
+            owner: owner.map(|name| name.parse().unwrap()),
+            file: None,
+            record: Record::AuthGroup(group),
+        })
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! `/control/v1/services` and `explain`: what is offered, what is imported, what passes, and why.
 
-use schema::access::Explanation;
+use schema::access::{Explanation, Listed};
 use schema::name::{LinkName, ManifestName, ServiceName};
+use schema::record::RecordKey;
 use serde::{Deserialize, Serialize};
 
 /// A row of `GET services`: a service of this cluster.
@@ -118,10 +119,29 @@ pub struct ExplainAnswer {
     /// Whether a connection would be made: the intention allows it, and a peer is offered the service.
     pub allowed: bool,
     pub explanation: Explanation,
-    /// Where the deciding intention was declared; absent where none matches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub declared: Option<DeclaredBy>,
+    /// Who declared the rules that match: the one that decides, and those that it overrules.
+    #[serde(default)]
+    pub declared: Vec<DeclaredRule>,
     pub offer: Offer,
+}
+
+/// Answer of `GET explain` where no source is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesAnswer {
+    pub destination: ServiceName,
+    /// In the order in which they are asked: the first that matches a source decides.
+    pub rules: Vec<Listed>,
+    pub declared: Vec<DeclaredRule>,
+    /// The links that the destination is exported to.
+    pub exported_to: Vec<LinkName>,
+}
+
+/// A rule and who declared it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredRule {
+    pub rule: RecordKey,
+    #[serde(flatten)]
+    pub by: DeclaredBy,
 }
 
 /// Who declared a record.
@@ -129,6 +149,19 @@ pub struct ExplainAnswer {
 pub struct DeclaredBy {
     /// `None` for what was made by hand.
     pub manifest: Option<ManifestName>,
+    /// The file, as the manifest's apply named it when the record last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+impl std::fmt::Display for DeclaredBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.manifest, &self.file) {
+            (Some(manifest), Some(file)) => write!(f, "declared by manifest {manifest} in {file}"),
+            (Some(manifest), None) => write!(f, "declared by manifest {manifest}"),
+            (None, _) => f.write_str("made by hand"),
+        }
+    }
 }
 
 /// Whether the source can see the destination at all.

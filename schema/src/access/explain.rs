@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Caller, Decision, Intentions, Reason, Source, Verdict, decide, matching};
+use crate::access::{Caller, Decision, Intentions, Reason, Source, Verdict, decide, matching, precedence};
 use crate::kind::service_intentions::Action;
 use crate::name::ServiceName;
 use crate::origin::Origin;
@@ -40,6 +40,37 @@ pub fn explain(source: &Source, destination: &ServiceName, intentions: &Intentio
     }
 }
 
+/// A rule about a destination, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    pub rule: RecordKey,
+    pub precedence: u8,
+    /// What it says to those whom it decides about.
+    pub verdict: Verdict,
+}
+
+/// Every rule that can decide about `destination`, in the order in which they are asked.
+pub fn rules_for(destination: &ServiceName, intentions: &Intentions) -> Vec<Listed> {
+    let mut listed = Vec::new();
+    for pattern in [ServiceMatch::Named(destination.clone()), ServiceMatch::Any] {
+        for (origin, source) in intentions.sources_of(&pattern) {
+            let origins = std::slice::from_ref(origin);
+            let Some(matched) = matching(origins, &source, &pattern, intentions).next() else { continue };
+            let (rule, precedence) = (matched.key(), precedence(&pattern, &source));
+            listed.push(Listed { rule, precedence, verdict: matched.decision().verdict });
+        }
+    }
+    listed.sort_by(|a, b| b.precedence.cmp(&a.precedence).then_with(|| a.rule.cmp(&b.rule)));
+    listed
+}
+
+fn precedence_of(rule: &RecordKey) -> Option<u8> {
+    match rule {
+        RecordKey::Intention { destination, source, .. } => Some(precedence(destination, source)),
+        _ => None,
+    }
+}
+
 /// The most exact intention for the pair: it wins over every other.
 fn block(source: &Source, destination: &ServiceName, action: Action) -> String {
     let peer = source.peer.as_ref().map(|peer| format!(", peer = \"{peer}\"")).unwrap_or_default();
@@ -54,8 +85,8 @@ fn block(source: &Source, destination: &ServiceName, action: Action) -> String {
 }
 
 impl Explanation {
-    /// The explanation for people.
-    pub fn text(&self) -> String {
+    /// The explanation for people; `whose` says, after a rule, who declared it.
+    pub fn text(&self, whose: impl Fn(&RecordKey) -> String) -> String {
         use std::fmt::Write;
         let verdict = match self.decision.verdict {
             Verdict::Allowed => "allowed",
@@ -65,18 +96,20 @@ impl Explanation {
         // Writing to a String cannot fail.
         let _ = match &self.decision.reason {
             Reason::Rule { rule, precedence } => {
-                writeln!(text, "  decided by {rule} (precedence {precedence})")
+                writeln!(text, "  decided by {rule} (precedence {precedence}){}", whose(rule))
             }
             Reason::Permissions { rule, precedence } => writeln!(
                 text,
-                "  decided by {rule} (precedence {precedence}): it has HTTP permissions or asks for a JWT, which are not enforced yet, so nothing is allowed by it"
+                "  decided by {rule} (precedence {precedence}){}: it has HTTP permissions or asks for a JWT, which are not enforced yet, so nothing is allowed by it",
+                whose(rule)
             ),
             Reason::NoRule => {
                 writeln!(text, "  no intention matches, and what no intention allows is denied")
             }
         };
         for rule in &self.overruled {
-            let _ = writeln!(text, "  overruled: {rule}");
+            let precedence = precedence_of(rule).map_or(String::new(), |n| format!(" (precedence {n})"));
+            let _ = writeln!(text, "  overruled: {rule}{precedence}{}", whose(rule));
         }
         let other = match self.decision.verdict {
             Verdict::Allowed => "deny",

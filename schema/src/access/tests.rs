@@ -62,10 +62,10 @@ fn explains_what_decided_and_what_would_change_it() {
     ]);
     let explanation = explain(&source("frontend@west"), &"backend".parse().unwrap(), &rules);
     assert_eq!(
-        explanation.text(),
+        explanation.text(|_| String::new()),
         "frontend@west → backend: denied\n  \
            decided by service_intentions/backend/west/* (precedence 8)\n  \
-           overruled: service_intentions/*/west/*\n\
+           overruled: service_intentions/*/west/* (precedence 5)\n\
          To allow it, declare:\n\n\
          service_intentions \"backend\" {\n  \
            sources = [{ name = \"frontend\", peer = \"west\", action = \"allow\" }]\n\

@@ -28,7 +28,7 @@ pub fn plan(desired: &Desired, live: &Live, data: Data) -> Result<Plan, Vec<Conf
         let wanted = if order.is_le() { declared.next() } else { None };
         let have = if order.is_ge() { held.next() } else { None };
         match (wanted, have) {
-            (Some((key, wanted)), None) => changes.push(create(key, &wanted.record)),
+            (Some((key, wanted)), None) => changes.push(create(key, wanted)),
             (None, Some((key, have))) => removals.extend(remove(owner, key, have, data)),
             (Some((key, wanted)), Some((_, have))) => match update(owner, key, wanted, have) {
                 Ok(change) => changes.extend(change),
@@ -60,14 +60,15 @@ pub fn plan(desired: &Desired, live: &Live, data: Data) -> Result<Plan, Vec<Conf
     })
 }
 
-fn create(key: &RecordKey, record: &Record) -> Change {
+fn create(key: &RecordKey, wanted: &Declared) -> Change {
     Change {
         key: key.clone(),
         action: Action::Create,
         ownership: Ownership::Kept,
         base_revision: 0,
         before: None,
-        after: Some(record.clone()),
+        after: Some(wanted.record.clone()),
+        file: Some(wanted.location.file.to_string()),
     }
 }
 
@@ -85,6 +86,7 @@ fn update(
                 claimant: owner.clone(),
                 holder: holder.clone(),
                 location: wanted.location.clone(),
+                held_in: have.file.clone(),
             }));
         }
         None => Ownership::Adopted,
@@ -99,6 +101,7 @@ fn update(
         base_revision: have.modify_revision,
         before: Some(have.record.clone()),
         after: Some(wanted.record.clone()),
+        file: Some(wanted.location.file.to_string()),
     }))
 }
 
@@ -117,6 +120,7 @@ fn remove(owner: &ManifestName, key: &RecordKey, have: &LiveRecord, data: Data) 
         base_revision: have.modify_revision,
         before: Some(have.record.clone()),
         after: None,
+        file: None,
     })
 }
 

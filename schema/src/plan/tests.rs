@@ -41,7 +41,7 @@ fn service(port: u16) -> Record {
 }
 
 fn held(owner: Option<&str>, modify_revision: u64, record: Record) -> LiveRecord {
-    LiveRecord { owner: owner.map(|owner| owner.parse().unwrap()), modify_revision, record }
+    LiveRecord { owner: owner.map(|owner| owner.parse().unwrap()), file: None, modify_revision, record }
 }
 
 fn actions(plan: &Plan) -> Vec<(String, Action, u64)> {

@@ -1,12 +1,15 @@
-//! `GET /control/v1/explain?source=&peer=&destination=`: which rule decides, and who declared it.
+//! `GET /control/v1/explain?source=&peer=&destination=`: which rule decides, and who declared it; without a source, every
+//! rule that can.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use schema::access::Source;
 use schema::name::{LinkName, ServiceName};
+use schema::record::RecordKey;
 use serde::Deserialize;
 
 use crate::api::ApiState;
@@ -15,7 +18,7 @@ use crate::authorize::{Entitlement, Entity};
 use crate::catalog::CatalogView;
 use crate::store::{keys, value};
 use crate::trust::Caller;
-use crate::wire::service::{DeclaredBy, ExplainAnswer, Offer};
+use crate::wire::service::{DeclaredBy, DeclaredRule, ExplainAnswer, Offer, RulesAnswer};
 
 pub fn router() -> Router<ApiState> {
     Router::new().route("/explain", get(explain))
@@ -23,7 +26,8 @@ pub fn router() -> Router<ApiState> {
 
 #[derive(Debug, Deserialize)]
 struct Asked {
-    source: ServiceName,
+    #[serde(default)]
+    source: Option<ServiceName>,
     #[serde(default)]
     peer: Option<LinkName>,
     destination: ServiceName,
@@ -33,35 +37,51 @@ async fn explain(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<ExplainAnswer>, Problem> {
+) -> Result<Response, Problem> {
     // The rejection's own words would repeat what was given, which may be a token in the wrong place.
-    let Ok(Query(asked)) = asked else {
+    let bad = || {
         let message = "`source` and `destination` are names of services, and `peer` is the name of a link";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", message));
+        Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
     };
-    state.permit(&caller, Entitlement::CanView, Entity::Service(asked.destination.clone()))?;
+    let Ok(Query(Asked { source, peer, destination })) = asked else { return Err(bad()) };
+    state.permit(&caller, Entitlement::CanView, Entity::Service(destination.clone()))?;
     let view = state.catalog.view();
-    let source = Source { peer: asked.peer, service: asked.source };
-    let explanation = view.intentions.explain(&source, &asked.destination);
-    let declared = match explanation.decision.reason.rule() {
-        None => None,
-        Some(rule) => {
-            let entry =
-                state.store.get(&keys::declared(rule)).await.map_err(|error| Problem::internal(&error))?;
-            match entry {
-                // Deleted since the view was made: the next answer will not name it.
-                None => None,
-                Some(entry) => {
-                    let declared: value::Declared =
-                        value::decode(&entry).map_err(|error| Problem::internal(&error))?;
-                    Some(DeclaredBy { manifest: declared.owner })
-                }
-            }
+    let Some(service) = source else {
+        if peer.is_some() {
+            return Err(bad());
         }
+        let rules = view.intentions.rules_for(&destination);
+        let declared = declared(&state, rules.iter().map(|listed| &listed.rule)).await?;
+        let exported_to = view.consumers().into_iter().filter(|link| view.is_exported(&destination, link));
+        let exported_to = exported_to.collect();
+        return Ok(Json(RulesAnswer { destination, rules, declared, exported_to }).into_response());
     };
-    let offer = offer(&view, &source, &asked.destination);
+    let source = Source { peer, service };
+    let explanation = view.intentions.explain(&source, &destination);
+    let deciding = explanation.decision.reason.rule();
+    let declared = declared(&state, deciding.into_iter().chain(&explanation.overruled)).await?;
+    let offer = offer(&view, &source, &destination);
     let allowed = explanation.decision.is_allowed() && matches!(offer, Offer::Local | Offer::Exported);
-    Ok(Json(ExplainAnswer { allowed, explanation, declared, offer }))
+    Ok(Json(ExplainAnswer { allowed, explanation, declared, offer }).into_response())
+}
+
+/// Who declared each of `rules`. One that was deleted since the view was made is left out: the next answer will not
+/// name it.
+async fn declared(
+    state: &ApiState,
+    rules: impl Iterator<Item = &RecordKey>,
+) -> Result<Vec<DeclaredRule>, Problem> {
+    let mut declared = Vec::new();
+    for rule in rules {
+        let entry =
+            state.store.get(&keys::declared(rule)).await.map_err(|error| Problem::internal(&error))?;
+        let Some(entry) = entry else { continue };
+        let value::Declared { owner, file, .. } =
+            value::decode(&entry).map_err(|error| Problem::internal(&error))?;
+        let by = DeclaredBy { manifest: owner, file };
+        declared.push(DeclaredRule { rule: rule.clone(), by });
+    }
+    Ok(declared)
 }
 
 fn offer(view: &CatalogView, source: &Source, destination: &ServiceName) -> Offer {

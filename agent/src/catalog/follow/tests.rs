@@ -12,7 +12,7 @@ use crate::store::{Op, Txn};
 
 fn put(key: &str, record: Record) -> Op {
     let key: RecordKey = key.parse().unwrap();
-    Op::Put { key: keys::declared(&key), value: value::encode(&Declared { owner: None, record }) }
+    Op::Put { key: keys::declared(&key), value: value::encode(&Declared::by_hand(record)) }
 }
 
 fn delete(key: &str) -> Op {

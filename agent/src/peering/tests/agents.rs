@@ -102,7 +102,7 @@ impl Agent {
 
     pub async fn put(&self, key: &str, record: Record) {
         let key = keys::declared(&key.parse::<RecordKey>().unwrap());
-        let op = Op::Put { key, value: value::encode(&value::Declared { owner: None, record }) };
+        let op = Op::Put { key, value: value::encode(&value::Declared::by_hand(record)) };
         self.store.commit(Txn { guards: vec![], ops: vec![op] }).await.unwrap();
     }
 

@@ -50,7 +50,7 @@ async fn who_is_known_follows_the_store() {
     let mut changed = identities.changed();
     let auth_groups = vec!["new".parse().unwrap()];
     let declared = schema::kind::cluster_link::ClusterLink { auth_groups, ..Default::default() };
-    let record = Declared { owner: None, record: Record::ClusterLink(declared) };
+    let record = Declared::by_hand(Record::ClusterLink(declared));
     let key = keys::declared(&RecordKey::ClusterLink(link.clone()));
     commit(&*store, Op::Put { key, value: encode(&record) }).await;
     changed.changed().await.unwrap();

@@ -61,7 +61,7 @@ proptest! {
     #[test]
     fn tells_of_every_pair_that_changes(before in rules(), after in rules()) {
         let held = live(before.iter().cloned().map(|(key, record)| {
-            (key, LiveRecord { owner: Some("shop".parse().unwrap()), modify_revision: 1, record })
+            (key, LiveRecord { owner: Some("shop".parse().unwrap()), file: None, modify_revision: 1, record })
         }));
         let wanted = desired("shop", after.iter().cloned());
         let told = connections(&held, &plan(&wanted, &held, Data::Keep).unwrap());
@@ -108,7 +108,8 @@ fn a_peer_gains_and_loses_what_its_groups_do() {
         }}))
     };
     let link = record(serde_json::json!({ "cluster_link": { "auth_groups": ["clusters"] } }));
-    let held = |record| LiveRecord { owner: Some("shop".parse().unwrap()), modify_revision: 1, record };
+    let held =
+        |record| LiveRecord { owner: Some("shop".parse().unwrap()), file: None, modify_revision: 1, record };
     let live = live([
         ("auth_group/clusters".parse().unwrap(), held(group("can_view"))),
         ("cluster_link/west".parse().unwrap(), held(link.clone())),

@@ -22,6 +22,7 @@ fn colours_what_differs() {
     let key: RecordKey = "auth_group/clusters".parse().unwrap();
     let held = LiveRecord {
         owner: Some("shop".parse().unwrap()),
+        file: None,
         modify_revision: 1,
         record: group(&["can_view_metrics", "can_edit"]),
     };
@@ -119,7 +120,8 @@ fn apply(plan: &Plan, live: &mut Live) {
             None => live.records.remove(&change.key),
             Some(record) => {
                 let owner = Some(plan.manifest.clone());
-                let record = LiveRecord { owner, modify_revision: live.revision, record: record.clone() };
+                let record =
+                    LiveRecord { owner, file: None, modify_revision: live.revision, record: record.clone() };
                 live.records.insert(change.key.clone(), record)
             }
         };
