@@ -32,6 +32,7 @@ use crate::trust::acme::Acme;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::trust::oidc::Logins;
 use crate::trust::server_identity::ServerIdentity;
 use crate::trust::{Caller, Who};
@@ -86,6 +87,9 @@ pub struct ApiParts {
     pub imports: Arc<Imports>,
     pub health: Arc<Health>,
     pub mesh: Arc<Mesh>,
+    /// What gives services their certificates, and what linked clusters said of theirs.
+    pub mesh_ca: Arc<MeshAuthority>,
+    pub bundles: Arc<PeerBundles>,
     pub observe: Observe,
     pub apply: Arc<Apply>,
     pub peering: Arc<Peering>,

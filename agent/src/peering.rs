@@ -46,6 +46,7 @@ use crate::store::{Guard, Store, Txn, keys};
 use crate::task::Tasks;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::tunnel::{Incoming, Router, Session, Sessions};
 use crate::wire::cluster_link::LinkReport;
 use crate::wire::link::{Refusal, StreamHeader};
@@ -60,6 +61,9 @@ pub struct PeeringParts {
     pub sessions: Arc<Sessions>,
     pub catalog: Arc<Catalog>,
     pub imports: Arc<Imports>,
+    /// Whose trust bundle peers are told, and where theirs are kept.
+    pub mesh_ca: Arc<MeshAuthority>,
+    pub bundles: Arc<PeerBundles>,
     pub health: Arc<Health>,
     /// Where peers reach this agent, `host:port`; empty while it does not listen.
     pub addresses: Arc<Addresses>,

@@ -18,6 +18,7 @@ pub mod groups;
 pub mod identity;
 mod identity_id;
 pub mod lineage;
+pub mod mesh;
 pub mod oidc;
 pub mod pki;
 pub mod policy;

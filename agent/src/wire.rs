@@ -6,6 +6,7 @@ pub fn printable(words: &str) -> String {
 }
 
 pub mod acme;
+pub mod bundle;
 pub mod cluster_link;
 pub mod control;
 pub mod link;

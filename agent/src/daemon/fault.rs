@@ -17,6 +17,7 @@ use crate::settings::SettingsError;
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
 use crate::trust::certificate::CertificateError;
+use crate::trust::mesh::MeshError;
 use crate::trust::pki::AuthorityError;
 use crate::web::WebError;
 
@@ -37,6 +38,8 @@ pub enum DaemonError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    MeshCa(#[from] MeshError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]

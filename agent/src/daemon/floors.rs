@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use schema::name::ClusterName;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ use crate::trust::acme::{Acme, AcmeParts};
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::trust::oidc::Logins;
 use crate::trust::pki::{AskUnknowns, Pki, Unknowns};
 use crate::trust::server_identity::ServerIdentity;
@@ -66,6 +68,8 @@ pub(super) async fn build(
     let sessions = Arc::new(Sessions::default());
     let catalog = Catalog::start(store.clone(), &tasks).await?;
     let imports = Arc::new(Imports::new());
+    let (mesh_ca, bundles) =
+        (open_mesh_ca(place, &store, &name, &tasks).await?, Arc::new(PeerBundles::default()));
     let health = Health::start(catalog.clone(), &tasks);
     let peering = Peering::new(PeeringParts {
         store: store.clone(),
@@ -74,6 +78,8 @@ pub(super) async fn build(
         sessions: sessions.clone(),
         catalog: catalog.clone(),
         imports: imports.clone(),
+        mesh_ca: mesh_ca.clone(),
+        bundles: bundles.clone(),
         health: health.clone(),
         addresses: addresses.clone(),
         settings: settings.clone(),
@@ -138,6 +144,8 @@ pub(super) async fn build(
         imports,
         health,
         mesh,
+        mesh_ca,
+        bundles,
         observe,
         apply,
         peering,
@@ -148,6 +156,20 @@ pub(super) async fn build(
         blocked: Blocked::default(),
         tasks,
     }))
+}
+
+/// The mesh CA, whose keys lie in a folder of their own.
+async fn open_mesh_ca(
+    place: &Place,
+    store: &Arc<dyn Store>,
+    cluster: &ClusterName,
+    tasks: &Tasks,
+) -> Result<Arc<MeshAuthority>, DaemonError> {
+    let folder = place.mesh_ca();
+    let opened = MeshAuthority::open(store.clone(), &folder, cluster.clone(), Timestamp::now());
+    let authority = opened.await?;
+    authority.start(tasks);
+    Ok(authority)
 }
 
 /// Whom to trust of those that an authority signed and the store does not know, by the settings of the moment.

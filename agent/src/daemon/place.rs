@@ -81,6 +81,10 @@ impl Place {
     pub fn audit(&self) -> PathBuf {
         self.path.join("audit.log")
     }
+
+    pub fn mesh_ca(&self) -> PathBuf {
+        self.path.join("mesh-ca")
+    }
 }
 
 #[cfg(test)]

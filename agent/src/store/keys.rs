@@ -32,6 +32,8 @@ pub const VOLUME: &str = "/volume/";
 pub const CLUSTER: &str = "/cluster";
 /// The succession of the cluster's own certificates, and the rotation that is under way.
 pub const SUCCESSION: &str = "/succession";
+/// The mesh CA: its trust domain and its roots.
+pub const MESH_CA: &str = "/mesh-ca";
 /// What the administrator has set (LXD: server configuration).
 pub const SETTINGS: &str = "/settings";
 /// Projects besides `default`.

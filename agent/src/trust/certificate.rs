@@ -296,7 +296,7 @@ fn exists(path: &Path) -> Result<bool, CertificateError> {
 }
 
 /// Writes a file beside `path` and links it there: whole or not at all, and never over another.
-fn place(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
+pub(super) fn place(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let attempt = || -> io::Result<()> {
         let temporary = dir.join(format!(".{}.tmp", uuid::Uuid::new_v4()));
@@ -316,7 +316,7 @@ fn place(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError>
     attempt().map_err(|source| failed(path, "written", source))
 }
 
-fn read(path: &Path, secret: bool) -> Result<Vec<u8>, CertificateError> {
+pub(super) fn read(path: &Path, secret: bool) -> Result<Vec<u8>, CertificateError> {
     let file = File::open(path).map_err(|source| failed(path, "opened", source))?;
     let metadata = file.metadata().map_err(|source| failed(path, "read", source))?;
     let mode = metadata.permissions().mode() & 0o777;

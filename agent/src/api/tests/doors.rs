@@ -42,3 +42,18 @@ async fn the_listener_moves_at_once_and_open_connections_live_on() {
     let (head, _) = ask(&mut open, Method::GET, "/1.0", "").await;
     assert_eq!(head.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn those_who_connect_and_say_nothing_shut_nobody_out() {
+    let served = Served::new().await;
+    let (pair, client) = served.trusted(&[]).await;
+    let mut kept = served.connection(&pair).await;
+    assert_eq!(ask(&mut kept, Method::GET, "/1.0", "").await.0.status(), StatusCode::OK);
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(tokio::net::TcpStream::connect(&served.address).await.unwrap());
+    }
+    let client = client.with_timeout(Duration::from_secs(5));
+    client.request::<Status>(Method::GET, "/control/v1/status", NO_BODY).await.unwrap();
+    assert_eq!(ask(&mut kept, Method::GET, "/1.0", "").await.0.status(), StatusCode::OK);
+}

@@ -32,6 +32,7 @@ use crate::task::Tasks;
 use crate::trust::certificate::{KeyPair, fingerprint};
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
+use crate::trust::mesh::MeshAuthority;
 use crate::trust::policy::Policy;
 use crate::trust::{Caller, Who};
 use crate::tunnel::{ALPN_LINK, Incoming, Room, Router, Session, Sessions, serve, tls};
@@ -87,6 +88,8 @@ impl Agent {
             health: Health::start(Arc::clone(&catalog), &tasks),
             catalog,
             imports: Arc::clone(&imports),
+            mesh_ca: MeshAuthority::scratch(Arc::clone(&store)).await,
+            bundles: Arc::default(),
             addresses: Addresses::new([address.clone()]),
             settings: Settings::start(store.clone(), Audit::none(), &tasks).await.unwrap(),
             audit: Audit::none(),
