@@ -1,11 +1,15 @@
-//! Requests as Consul's clients send them, in each of the four ways that an agent takes them.
+//! Consul's users: requests as its clients send them, in each of the four ways that an agent takes them, and its own
+//! command.
 
-use agent::trust::certificate::KeyPair;
-use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
-use crate::http::Answer;
-use crate::{Agent, Http, Operator, free_port};
+use agent::trust::certificate::KeyPair;
+use serde_json::{Value, json};
+
+use crate::http::{Answer, der_base64};
+use crate::{Agent, Done, Http, Operator, certificate, consul, free_port, process};
 
 /// Somebody who uses Consul's API of one agent.
 #[derive(Clone)]
@@ -123,5 +127,53 @@ impl Consul {
         let issued = operator.run_on(agent, &["auth", "identity", "token", "issue", &bearer]).success();
         let word = issued.stdout.split_whitespace().find(|word| word.starts_with("eyJ"));
         word.unwrap_or_else(|| panic!("no token: {}", issued.stdout)).to_owned()
+    }
+}
+
+/// Somebody who uses Consul's own command with one agent.
+#[derive(Debug, Clone)]
+pub struct ConsulCommand {
+    program: PathBuf,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl ConsulCommand {
+    /// The machine's own administrator, over the unix socket; `None` where the command was not built.
+    pub fn socket(agent: &Agent) -> Option<Self> {
+        let address = format!("unix://{}", agent.socket().display());
+        Some(Self { program: consul()?, environment: vec![("CONSUL_HTTP_ADDR", address)] })
+    }
+
+    /// Somebody whose new certificate, made in `folder`, was added as unrestricted.
+    pub fn mutual(agent: &Agent, folder: &Path) -> Option<Self> {
+        let program = consul()?;
+        let pair = certificate::p256(folder, "consul");
+        let body = json!({ "type": "client", "name": "consul", "certificate": der_base64(&pair) });
+        Http::socket(agent).post("/1.0/certificates", &body).expect(201);
+        let path = |name: &str| folder.join(name).display().to_string();
+        let environment = vec![
+            ("CONSUL_HTTP_ADDR", format!("https://{}", agent.address())),
+            ("CONSUL_CLIENT_CERT", path("consul.crt")),
+            ("CONSUL_CLIENT_KEY", path("consul.key")),
+            ("CONSUL_CACERT", agent.data_dir().join("cluster.crt").display().to_string()),
+            ("CONSUL_TLS_SERVER_NAME", agent.name().to_owned()),
+        ];
+        Some(Self { program, environment })
+    }
+
+    /// Somebody with a token at the plain-HTTP listener on this port.
+    pub fn plain(port: u16, token: &str) -> Option<Self> {
+        let environment =
+            vec![("CONSUL_HTTP_ADDR", format!("127.0.0.1:{port}")), ("CONSUL_HTTP_TOKEN", token.to_owned())];
+        Some(Self { program: consul()?, environment })
+    }
+
+    /// Runs `consul ARGUMENTS` in a folder, with `input` on its standard input.
+    pub fn run_with(&self, folder: &Path, arguments: &[&str], input: &str) -> Done {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).current_dir(folder).env_clear();
+        // Times are shown in the time zone of whoever asks.
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).env("TZ", "UTC");
+        process::run(&mut command, &format!("consul {}", arguments.join(" ")), input)
     }
 }

@@ -1,4 +1,5 @@
-//! Stock clients, unmodified: Debian's `lxc`, and pylxd in a Python environment of its own.
+//! Stock clients, unmodified: Debian's `lxc`, pylxd and py-consul in Python environments of their own, and where
+//! Consul's command is.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -139,20 +140,39 @@ impl Transcript {
 
     /// Compares with `testdata/FOLDER/NAME.txt`.
     #[track_caller]
-    #[allow(clippy::needless_pass_by_value)] // a transcript that was compared is done with
     pub fn matches_in(self, folder: &str, name: &str) {
+        golden::matches(&format!("{folder}/{name}.txt"), &self.text());
+    }
+
+    /// All of it, for whoever compares it otherwise.
+    #[allow(clippy::needless_pass_by_value)] // a transcript that was read is done with
+    pub fn text(self) -> String {
         let known: Vec<(&str, &str)> = self.known.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        golden::matches(&format!("{folder}/{name}.txt"), &golden::normal(&self.text, &known));
+        golden::normal(&self.text, &known)
     }
 }
 
 /// The Python that has pylxd, made by `integration/run`; `None` where it was not made.
 pub fn pylxd() -> Option<PathBuf> {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/pylxd/bin/python");
-    python.exists().then_some(python)
+    installed("pylxd/bin/python")
 }
 
-/// Runs a Python program with pylxd and these arguments.
+/// The Python that has py-consul, made the same way.
+pub fn py_consul() -> Option<PathBuf> {
+    installed("py-consul/bin/python")
+}
+
+/// Consul's own command, which `integration/consul/install` builds.
+pub fn consul() -> Option<PathBuf> {
+    installed("consul/consul")
+}
+
+fn installed(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(path);
+    path.exists().then_some(path)
+}
+
+/// Runs a Python program with these arguments.
 pub fn python(interpreter: &Path, program: &str, arguments: &[&str]) -> Done {
     let mut command = Command::new(interpreter);
     // Set where this machine's own tools need it; pylxd is told what to trust.

@@ -1,0 +1,23 @@
+# What a peer exports, seen by py-consul. Arguments: an HTTPS port, a certificate, its key, what the agent's certificate
+# is checked against; the peer, and its one exported service.
+import sys
+
+import consul
+
+port, crt, key, ca, peer, service = sys.argv[1:]
+c = consul.Consul(port=int(port), scheme="https", verify=ca, cert=(crt, key))
+index, rows = c.health.service(service, peer=peer)
+while not rows or any(check["Status"] != "passing" for check in rows[0]["Checks"]):
+    before, (index, rows) = index, c.health.service(service, peer=peer, index=index, wait="15s")
+    assert int(index) >= int(before), "the index went backwards"
+for part in (rows[0]["Node"], rows[0]["Service"], *rows[0]["Checks"]):
+    assert part["PeerName"] == peer, part
+assert rows[0]["Service"]["Service"] == service, rows
+assert [row["Service"]["ID"] for row in c.health.service(service, peer=peer, passing=True)[1]] == [
+    row["Service"]["ID"] for row in rows
+]
+# Without the peer's name there is no such service here.
+assert c.health.service(service)[1] == []
+assert [row["ServiceName"] for row in c.catalog.service(service, peer=peer)[1]] == [service] * len(rows)
+assert c.health.service("nothing", peer=peer)[1] == []
+print("done")

@@ -1,0 +1,2 @@
+Kind = "service-intentions"
+Name = "db
