@@ -262,8 +262,6 @@ pub(crate) enum Caller<'a> {
     /// This one.
     Here,
     Peer(&'a LinkName),
-    /// A peer that no rule and no group names.
-    SomePeer,
 }
 
 impl<'a> Caller<'a> {
@@ -275,12 +273,10 @@ impl<'a> Caller<'a> {
     /// names the peer decides, before one that names a group of peers, before one for any peer.
     pub fn origins(self, groups: &Groups) -> impl Iterator<Item = Origin> {
         let (own, peer, any) = match self {
-            Caller::Here => (Some(Origin::Local), None, None),
-            Caller::Peer(peer) => (Some(Origin::Peer(peer.clone())), Some(peer), Some(Origin::AnyPeer)),
-            Caller::SomePeer => (None, None, Some(Origin::AnyPeer)),
+            Caller::Here => (Origin::Local, None, None),
+            Caller::Peer(peer) => (Origin::Peer(peer.clone()), Some(peer), Some(Origin::AnyPeer)),
         };
-        let groups = if self == Caller::SomePeer { &[][..] } else { groups.of(peer) };
-        own.into_iter().chain(groups.iter().cloned().map(Origin::Group)).chain(any)
+        std::iter::once(own).chain(groups.of(peer).iter().cloned().map(Origin::Group)).chain(any)
     }
 }
 

@@ -141,14 +141,17 @@ fn describe(section: &Section<'_>, several: bool, text: &mut String, paint: &Pai
     for link in &section.plan.exchanges {
         push(text, format_args!("  Trust to be made: cluster_link.{link}\n"));
     }
-    if !section.effects.is_empty() {
+    if !section.plan.is_empty() {
         text.push('\n');
+    }
+    if section.effects.is_empty() && !section.plan.is_empty() {
+        text.push_str("  No change in access.\n");
     }
     for effect in section.effects.iter().take(MAX_EFFECTS) {
         push(text, format_args!("  Access: {effect}\n"));
     }
     if let Some(more) = section.effects.len().checked_sub(MAX_EFFECTS).filter(|more| *more > 0) {
-        push(text, format_args!("  Access: {more} more change\n"));
+        push(text, format_args!("  Access: {more} more change, which --format json has\n"));
     }
 }
 

@@ -1,14 +1,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::access::{Source, decide};
+use crate::access::{Intentions, Source, decide};
 use crate::kind::entry::Entry;
+use crate::kind::exported_services::{Consumer, Export};
 use crate::kind::sameness_group::SamenessGroup;
 use crate::kind::service_intentions::permission::{Jwt, JwtProvider};
 use crate::kind::service_intentions::{Action as Say, IntentionSource, Permission};
 use crate::plan::tests::{desired, live};
 use crate::plan::{Data, plan};
-use crate::record::LiveRecord;
+use crate::record::{LiveRecord, ServiceMatch};
 
 /// Rules over few names, so that they meet: two services and `*`, each side, this cluster and one peer.
 fn rules() -> impl Strategy<Value = Vec<(RecordKey, Record)>> {
@@ -23,6 +24,15 @@ fn rules() -> impl Strategy<Value = Vec<(RecordKey, Record)>> {
             include_local: members.contains("@"),
             ..SamenessGroup::default()
         };
+        let consumers =
+            members.iter().filter(|name| **name != "@").map(|name| name.parse().unwrap()).collect();
+        let mut exports = vec![("a", vec!["@both".parse().unwrap(), "north".parse().unwrap()])];
+        exports.push((if jwt.is_empty() { "*" } else { "b" }, consumers));
+        let exports =
+            exports.into_iter().filter(|(_, consumers)| !consumers.is_empty()).map(|(service, consumers)| {
+                (RecordKey::Export(service.parse().unwrap()), Record::ExportedServices(Export { consumers }))
+            });
+        let exports: Vec<_> = exports.collect();
         let others = [
             ("sameness_group/both", Record::SamenessGroup(group)),
             ("service_intentions/a", Record::IntentionEntry(Entry { jwt, ..Entry::default() })),
@@ -38,6 +48,7 @@ fn rules() -> impl Strategy<Value = Vec<(RecordKey, Record)>> {
                 (key, Record::ServiceIntentions(rule))
             })
             .chain(others)
+            .chain(exports)
             .collect()
     })
 }
@@ -47,13 +58,21 @@ fn covers(effect: &Connection, source: &Source, destination: &str) -> bool {
         ServiceMatch::Any => true,
         ServiceMatch::Named(named) => named.as_str() == name,
     };
-    let is_caller = match &effect.origin {
-        Origin::Local => source.peer.is_none(),
-        Origin::Peer(peer) => source.peer.as_ref() == Some(peer),
-        Origin::AnyPeer => source.peer.is_some(),
-        Origin::Group(_) => false,
-    };
-    is_caller && matches(&effect.source, source.service.as_str()) && matches(&effect.destination, destination)
+    effect.peer == source.peer
+        && matches(&effect.source, source.service.as_str())
+        && matches(&effect.destination, destination)
+}
+
+/// Whether the source's cluster is offered the destination.
+fn offered(source: &Source, to: &str, rules: &Intentions, records: &BTreeMap<RecordKey, Record>) -> bool {
+    let Some(peer) = &source.peer else { return true };
+    [to, "*"].into_iter().any(|service| match records.get(&RecordKey::Export(service.parse().unwrap())) {
+        Some(Record::ExportedServices(export)) => export.consumers.iter().any(|consumer| match consumer {
+            Consumer::Peer(named) => named == peer,
+            Consumer::Group(group) => rules.groups().has(group, peer),
+        }),
+        _ => false,
+    })
 }
 
 proptest! {
@@ -67,6 +86,8 @@ proptest! {
         let told = connections(&held, &plan(&wanted, &held, Data::Keep).unwrap());
         let old = Intentions::from_records(held.records.iter().map(|(key, live)| (key, &live.record)));
         let new = Intentions::from_records(wanted.records.iter().map(|(key, declared)| (key, &declared.record)));
+        let held_records: BTreeMap<_, _> = before.into_iter().collect();
+        let wanted_records: BTreeMap<_, _> = after.into_iter().collect();
         for peer in [None, Some("west"), Some("east"), Some("north")] {
             for from in ["a", "b", "c"] {
                 for to in ["a", "b", "c"] {
@@ -75,8 +96,15 @@ proptest! {
                         service: from.parse().unwrap(),
                     };
                     let destination = to.parse().unwrap();
-                    let now = decide(&source, &destination, &new).verdict;
-                    if decide(&source, &destination, &old).verdict != now {
+                    let verdict = |rules: &Intentions, records: &BTreeMap<RecordKey, Record>| {
+                        if offered(&source, to, rules, records) {
+                            decide(&source, &destination, rules).verdict
+                        } else {
+                            Verdict::Denied
+                        }
+                    };
+                    let now = verdict(&new, &wanted_records);
+                    if verdict(&old, &held_records) != now {
                         prop_assert!(
                             told.iter().any(|effect| effect.becomes == now && covers(effect, &source, to)),
                             "{source} -> {to} becomes {now:?}, told: {told:?}"
@@ -92,11 +120,11 @@ proptest! {
 fn reads_as_a_sentence() {
     let effect = Connection {
         destination: "backend".parse().unwrap(),
-        origin: "west".parse().unwrap(),
+        peer: Some("west".parse().unwrap()),
         source: "frontend".parse().unwrap(),
         becomes: Verdict::Allowed,
     };
-    assert_eq!(effect.to_string(), "frontend@west → backend becomes allowed");
+    assert_eq!(effect.to_string(), "granted: frontend@west → backend");
 }
 
 #[test]
