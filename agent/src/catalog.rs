@@ -8,12 +8,14 @@
 
 mod follow;
 mod imports;
+mod instances;
 mod intentions;
 mod sharded;
 mod view;
 
 pub use follow::{Catalog, CatalogError};
 pub use imports::{Freshness, ImportedLink, ImportedService, Imports, ImportsView};
+pub use instances::{Instance, Instances};
 pub use intentions::IntentionParts;
 pub use sharded::Sharded;
 pub use view::CatalogView;

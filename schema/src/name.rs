@@ -4,8 +4,10 @@
 //! what LXD takes for groups and links and what Consul takes for services; a surface with stricter rules (Consul
 //! peers: lower case, no `_`) checks them itself on creation.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,10 @@ pub enum NameError {
     BadCharacter(char),
     #[error("a name begins and ends with a letter or a digit")]
     BadEdge,
+    #[error("this is {0} characters long; an instance's id has at most {MAX_INSTANCE_ID}")]
+    IdTooLong(usize),
+    #[error("an instance's id holds visible ASCII characters other than '/', not {0:?}")]
+    BadIdCharacter(char),
 }
 
 /// Checks `text` against the rule for names.
@@ -108,9 +114,83 @@ names! {
     TransferName;
 }
 
+/// Names one instance of a service among all of its cluster. Consul takes nearly anything here, so this takes more than
+/// a name: 1 to 255 visible ASCII characters without `/`, which divides a record's key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceId(Arc<str>);
+
+/// Longest id of an instance, in bytes.
+pub const MAX_INSTANCE_ID: usize = 255;
+
+impl InstanceId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The id of an instance that gives none.
+impl From<&ServiceName> for InstanceId {
+    fn from(service: &ServiceName) -> Self {
+        Self(service.as_str().into())
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > MAX_INSTANCE_ID {
+            return Err(NameError::IdTooLong(text.chars().count()));
+        }
+        match text.chars().find(|c| !c.is_ascii_graphic() || *c == '/') {
+            Some(bad) => Err(NameError::BadIdCharacter(bad)),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for InstanceId {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<InstanceId> for String {
+    fn from(id: InstanceId) -> String {
+        id.as_str().to_owned()
+    }
+}
+
+impl Borrow<str> for InstanceId {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_is_called_what_consul_lets_it_be_called() {
+        for good in ["web", "web-1", "_nomad-task-4f2a:http", "web@host#2"] {
+            assert_eq!(good.parse::<InstanceId>().unwrap().as_str(), good);
+        }
+        for bad in ["", "a/b", "a b", "a\n", "é", &"x".repeat(256)] {
+            let message = bad.parse::<InstanceId>().unwrap_err().to_string();
+            assert!(!message.contains("xxx"), "{message}");
+        }
+    }
 
     #[test]
     fn takes_what_lxd_and_consul_take() {

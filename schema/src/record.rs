@@ -19,8 +19,8 @@ use crate::kind::service_intentions::IntentionSource;
 use crate::kind::transfer::Transfer;
 use crate::kind::volume::Volume;
 use crate::name::{
-    GroupName, LinkName, ManifestName, NameError, PoolName, SamenessGroupName, ServiceName, TransferName,
-    VolumeName,
+    GroupName, InstanceId, LinkName, ManifestName, NameError, PoolName, SamenessGroupName, ServiceName,
+    TransferName, VolumeName,
 };
 use crate::origin::Origin;
 
@@ -70,7 +70,13 @@ pub enum RecordKey {
     ClusterLink(LinkName),
     SamenessGroup(SamenessGroupName),
     ServiceDefaults(ServiceName),
+    /// The instance of a service whose id is the service's name.
     Service(ServiceName),
+    /// An instance that has an id of its own. Made by [`RecordKey::instance`], so that no instance has two keys.
+    Instance {
+        service: ServiceName,
+        id: InstanceId,
+    },
     /// What the export list has besides its services.
     ExportEntry,
     Export(ServiceMatch),
@@ -94,13 +100,27 @@ pub enum RecordKey {
 pub struct RecordKeyError;
 
 impl RecordKey {
+    /// The key of an instance.
+    pub fn instance(service: ServiceName, id: InstanceId) -> Self {
+        if id.as_str() == service.as_str() { Self::Service(service) } else { Self::Instance { service, id } }
+    }
+
+    /// The service that this is an instance of, and the instance's id.
+    pub fn as_instance(&self) -> Option<(&ServiceName, InstanceId)> {
+        match self {
+            RecordKey::Service(name) => Some((name, name.into())),
+            RecordKey::Instance { service, id } => Some((service, id.clone())),
+            _ => None,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             RecordKey::AuthGroup(_) => Kind::AuthGroup,
             RecordKey::ClusterLink(_) => Kind::ClusterLink,
             RecordKey::SamenessGroup(_) => Kind::SamenessGroup,
             RecordKey::ServiceDefaults(_) => Kind::ServiceDefaults,
-            RecordKey::Service(_) => Kind::Service,
+            RecordKey::Service(_) | RecordKey::Instance { .. } => Kind::Service,
             RecordKey::ExportEntry | RecordKey::Export(_) => Kind::ExportedServices,
             RecordKey::IntentionEntry(_) | RecordKey::Intention { .. } => Kind::ServiceIntentions,
             RecordKey::Volume { .. } => Kind::Volume,
@@ -115,6 +135,7 @@ impl RecordKey {
             RecordKey::ClusterLink(name) => name.to_string(),
             RecordKey::SamenessGroup(name) => name.to_string(),
             RecordKey::ServiceDefaults(name) | RecordKey::Service(name) => name.to_string(),
+            RecordKey::Instance { service, id } => format!("{service}/{id}"),
             RecordKey::ExportEntry | RecordKey::Export(_) => "default".to_owned(),
             RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
                 destination.to_string()
@@ -154,6 +175,10 @@ impl FromStr for RecordKey {
             ["sameness_group", group] => RecordKey::SamenessGroup(name(group)?),
             ["service_defaults", service] => RecordKey::ServiceDefaults(name(service)?),
             ["service", service] => RecordKey::Service(name(service)?),
+            // One key for each instance: an id that says nothing new is not written.
+            ["service", service, id] if id != service => {
+                RecordKey::Instance { service: name(service)?, id: name(id)? }
+            }
             ["exported_services", "default"] => RecordKey::ExportEntry,
             ["exported_services", "default", service] => RecordKey::Export(name(service)?),
             ["service_intentions", destination] => RecordKey::IntentionEntry(name(destination)?),
@@ -248,6 +273,7 @@ mod tests {
             "auth_group/clusters",
             "cluster_link/west",
             "service/backend",
+            "service/backend/backend-2",
             "exported_services/default/*",
             "service_intentions/backend/west/frontend",
             "service_intentions/*/@/*",
@@ -263,6 +289,9 @@ mod tests {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }
         assert!("service_intentions/backend/west".parse::<RecordKey>().is_err());
-        assert!("service/a/b".parse::<RecordKey>().is_err());
+        assert!("service/a/b/c".parse::<RecordKey>().is_err());
+        assert!("service/a/a".parse::<RecordKey>().is_err());
+        let one = RecordKey::instance("a".parse().unwrap(), "a".parse().unwrap());
+        assert_eq!(one, RecordKey::Service("a".parse().unwrap()));
     }
 }

@@ -4,8 +4,6 @@
 //! Plans come normalised from `schema`; this is for what comes past it. Rejected: rendering each record as a
 //! declaration and reading that, which checks everything, but makes each apply pay for the parser.
 
-use std::net::IpAddr;
-
 use schema::kind::auth_group::{Permission, entitlements};
 use schema::kind::service::{self, Service};
 use schema::kind::service_intentions::Action;
@@ -13,8 +11,6 @@ use schema::record::Record;
 
 /// Largest stored record, bytes.
 pub const MAX_RECORD: usize = 512 * 1024;
-/// What lies between two probes of a check, and how long one may take, milliseconds.
-const CHECK_TIMES: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 
 /// Longest path of a declaring file that is kept, bytes.
 const MAX_FILE: usize = 256;
@@ -70,19 +66,7 @@ fn check_service(service: &Service) -> Result<(), &'static str> {
     if normal != *service {
         return Err("a list in it is not normalised");
     }
-    let times = |check: &service::Check| {
-        CHECK_TIMES.contains(&check.interval_ms) && CHECK_TIMES.contains(&check.timeout_ms)
-    };
-    if !service.checks.iter().all(times) {
-        return Err("a check's interval or timeout is out of bounds");
-    }
-    let loopback = |address: &str| {
-        address.is_empty() || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    };
-    if !service.upstreams.iter().all(|upstream| loopback(&upstream.local_bind_address)) {
-        return Err("an upstream listens on a loopback address only");
-    }
-    Ok(())
+    service::validate(service)
 }
 
 #[cfg(test)]

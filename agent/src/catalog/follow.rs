@@ -7,7 +7,7 @@ use schema::record::{Record, RecordKey};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::CatalogView;
+use super::{CatalogView, Instance};
 use crate::store::value::{self, Declared};
 use crate::store::{Batch, Entry, Event, Store, StoreError, Watch, keys};
 use crate::task::Tasks;
@@ -126,6 +126,7 @@ fn is_ours(key: &RecordKey) -> bool {
         RecordKey::SamenessGroup(_)
             | RecordKey::ServiceDefaults(_)
             | RecordKey::Service(_)
+            | RecordKey::Instance { .. }
             | RecordKey::Export(_)
             | RecordKey::IntentionEntry(_)
             | RecordKey::Intention { .. }
@@ -164,8 +165,11 @@ fn put(view: &mut CatalogView, entry: &Entry) -> Touched {
         return Touched::No;
     }
     match (value::decode::<Declared>(entry).map(|declared| declared.record), &key) {
-        (Ok(Record::Service(service)), RecordKey::Service(name)) => {
-            view.services.insert(name.clone(), Arc::new(service));
+        (Ok(Record::Service(service)), RecordKey::Service(_) | RecordKey::Instance { .. }) => {
+            if let Some((name, id)) = key.as_instance() {
+                let (created, modified) = (entry.create_revision, entry.modify_revision);
+                view.insert_instance(name, Instance { id, service: Arc::new(service), created, modified });
+            }
         }
         (Ok(Record::ExportedServices(export)), RecordKey::Export(service)) => {
             view.exports.insert(service.clone(), Arc::new(export));

@@ -5,36 +5,47 @@ use std::sync::Arc;
 
 use schema::access::Groups;
 use schema::kind::exported_services::{Consumer, Export};
-use schema::kind::service::Service;
 use schema::kind::service_defaults::{Protocol, ServiceDefaults};
-use schema::name::{LinkName, ServiceName};
+use schema::name::{InstanceId, LinkName, ServiceName};
 use schema::record::{RecordKey, ServiceMatch};
 
-use super::Sharded;
 use super::intentions::IntentionParts;
+use super::{Instance, Instances, Sharded};
 use crate::store::Revision;
 
 /// Every service, export and intention declared in this cluster, as of `revision`. Never changes.
 #[derive(Debug, Clone, Default)]
 pub struct CatalogView {
     pub revision: Revision,
-    pub services: Sharded<ServiceName, Arc<Service>>,
+    pub services: Sharded<ServiceName, Arc<Instances>>,
+    /// The service of each instance whose id is not its service's name.
+    pub(super) ids: Sharded<InstanceId, ServiceName>,
     pub exports: Sharded<ServiceMatch, Arc<Export>>,
     pub intentions: IntentionParts,
     pub defaults: Sharded<ServiceName, Arc<ServiceDefaults>>,
 }
 
 impl CatalogView {
-    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
-        self.services.get(name)
+    pub fn instances(&self, service: &ServiceName) -> Option<&Arc<Instances>> {
+        self.services.get(service)
     }
 
-    /// Whether `link` is offered `service`: by name or by `*`, and the service is declared here. A service without
-    /// a port offers nothing, so `*` passes over it.
+    /// The instance that calls name by `id` alone, with its service.
+    pub fn instance(&self, id: &InstanceId) -> Option<(ServiceName, &Instance)> {
+        let service = match self.ids.get(id) {
+            Some(service) => service.clone(),
+            None => id.as_str().parse().ok()?,
+        };
+        let instance = self.services.get(&service)?.get(id)?;
+        Some((service, instance))
+    }
+
+    /// Whether `link` is offered `service`: by name or by `*`, and the service is declared here. A service that
+    /// only calls others offers nothing, so `*` passes over it.
     pub fn is_exported(&self, service: &ServiceName, link: &LinkName) -> bool {
         let Some(declared) = self.services.get(service) else { return false };
         self.consumes(&ServiceMatch::Named(service.clone()), link)
-            || (declared.port.is_some() && self.consumes(&ServiceMatch::Any, link))
+            || (declared.listen() && self.consumes(&ServiceMatch::Any, link))
     }
 
     /// The services that `link` is offered, by name.
@@ -49,7 +60,7 @@ impl CatalogView {
             .collect();
         if self.consumes(&ServiceMatch::Any, link) {
             names.extend(
-                self.services.iter().filter(|(_, service)| service.port.is_some()).map(|(name, _)| name),
+                self.services.iter().filter(|(_, instances)| instances.listen()).map(|(name, _)| name),
             );
         }
         names.sort_unstable();
@@ -81,10 +92,34 @@ impl CatalogView {
         self.exports.get(service).is_some_and(|export| is_for(export, link, self.intentions.groups()))
     }
 
+    /// Adds an instance, or changes it. A service's list is copied at most once for each view.
+    pub(super) fn insert_instance(&mut self, service: &ServiceName, instance: Instance) {
+        if instance.id.as_str() != service.as_str() {
+            self.ids.insert(instance.id.clone(), service.clone());
+        }
+        let mut list = self.services.remove(service).unwrap_or_default();
+        Arc::make_mut(&mut list).insert(instance);
+        self.services.insert(service.clone(), list);
+    }
+
+    fn remove_instance(&mut self, service: &ServiceName, id: &InstanceId) {
+        let Some(mut list) = self.services.remove(service) else { return };
+        Arc::make_mut(&mut list).remove(id);
+        if !list.is_empty() {
+            self.services.insert(service.clone(), list);
+        }
+        // An id that went from one service to another in one commit is the other's already.
+        if self.ids.get(id) == Some(service) {
+            self.ids.remove(id);
+        }
+    }
+
     pub(super) fn remove(&mut self, key: &RecordKey) {
         match key {
-            RecordKey::Service(name) => {
-                self.services.remove(name);
+            RecordKey::Service(_) | RecordKey::Instance { .. } => {
+                if let Some((service, id)) = key.as_instance() {
+                    self.remove_instance(service, &id);
+                }
             }
             RecordKey::Export(service) => {
                 self.exports.remove(service);

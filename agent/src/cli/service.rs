@@ -35,11 +35,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
                 Format::Json => output.json(&rows),
                 Format::Text if rows.is_empty() => output.nothing("No services found"),
                 Format::Text => {
-                    let mut table = Table::new(["SERVICE", "INSTANCE", "STATUS", "UPSTREAMS"]);
+                    let mut table = Table::new(["SERVICE", "ID", "INSTANCE", "STATUS", "UPSTREAMS"]);
                     for row in rows {
                         let instance = row.instance.clone().unwrap_or_else(|| "-".to_owned());
                         table.row([
                             row.service.to_string(),
+                            row.id.to_string(),
                             instance,
                             row.status.as_str().to_owned(),
                             upstreams(&row),

@@ -1,111 +1,190 @@
 //! One probe of one instance.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::Empty;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
-use schema::kind::service::Probe;
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::ServerName;
+use schema::kind::service::{Check, HttpRequest, Probe};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-/// Why a probe failed.
+use super::{MAX_OUTPUT, Status, cut};
+use crate::wire::printable;
+
+mod unverified;
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub status: Status,
+    pub output: Arc<str>,
+}
+
+/// Why a probe came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProbeError {
-    #[error("no answer in time")]
-    Timeout,
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("not a URL that can be probed: http://HOST[:PORT]/PATH is")]
+enum ProbeError {
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, io::Error),
+    #[error("not a URL that can be probed: http://HOST[:PORT]/PATH or https://… is")]
     Url,
+    #[error("TLS failed: {0}")]
+    Tls(String),
     #[error("HTTP failed: {0}")]
     Http(#[from] hyper::Error),
-    #[error("answered {0}, where 2xx is well")]
-    Status(StatusCode),
 }
 
 /// Asks once, for `timeout` at most.
-pub(super) async fn run(probe: &Probe, timeout: Duration) -> Result<(), ProbeError> {
+pub(super) async fn run(check: &Check, timeout: Duration) -> Found {
     let asked = async {
-        match probe {
-            Probe::Tcp(address) => connect(address).await.map(drop),
-            Probe::Http(url) => get(url).await,
+        match &check.probe {
+            Probe::Tcp(address) => {
+                connect(address).await?;
+                Ok(Found {
+                    status: Status::Passing,
+                    output: format!("TCP connect {address}: Success").into(),
+                })
+            }
+            Probe::Http(url) => ask(url, check.request.as_deref().unwrap_or(&HttpRequest::default())).await,
+            // Nobody asks.
+            Probe::Ttl(_) => std::future::pending().await,
         }
     };
-    tokio::time::timeout(timeout, asked).await.unwrap_or(Err(ProbeError::Timeout))
+    let found = tokio::time::timeout(timeout, asked).await.unwrap_or(Err(ProbeError::Timeout(timeout)));
+    found.unwrap_or_else(|error| Found { status: Status::Critical, output: error.to_string().into() })
 }
 
 async fn connect(address: &str) -> Result<TcpStream, ProbeError> {
-    TcpStream::connect(address).await.map_err(ProbeError::Connect)
+    TcpStream::connect(address).await.map_err(|error| ProbeError::Connect(address.to_owned(), error))
 }
 
 /// A redirection is not followed: it says nothing of the instance that was asked.
-async fn get(url: &str) -> Result<(), ProbeError> {
-    let url: Uri = url.parse().map_err(|_| ProbeError::Url)?;
-    let authority = url.authority().filter(|_| url.scheme_str() == Some("http")).ok_or(ProbeError::Url)?;
-    let stream = connect(&format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80))).await?;
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
-        .header(header::HOST, authority.as_str())
+async fn ask(url: &str, asked: &HttpRequest) -> Result<Found, ProbeError> {
+    let uri: Uri = url.parse().map_err(|_| ProbeError::Url)?;
+    let authority = uri.authority().ok_or(ProbeError::Url)?;
+    let default_port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return Err(ProbeError::Url),
+    };
+    let stream =
+        connect(&format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(default_port))).await?;
+    let method = if asked.method.is_empty() { "GET" } else { &asked.method };
+    let request = request(method, &uri, asked)?;
+    let (status, body) = if default_port == 443 {
+        exchange(encrypt(stream, authority.host(), asked).await?, request).await?
+    } else {
+        exchange(stream, request).await?
+    };
+    let line = format!("HTTP {method} {url}: {status} Output: {}", String::from_utf8_lossy(&body));
+    let health = match status {
+        status if status.is_success() => Status::Passing,
+        StatusCode::TOO_MANY_REQUESTS => Status::Warning,
+        _ => Status::Critical,
+    };
+    Ok(Found { status: health, output: cut(&printable(&line)).into() })
+}
+
+fn request(method: &str, uri: &Uri, asked: &HttpRequest) -> Result<Request<Full<Bytes>>, ProbeError> {
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| ProbeError::Url)?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host)
         .header(header::USER_AGENT, "comity")
+        .header(header::ACCEPT, "text/plain, text/*, */*")
         .header(header::CONNECTION, "close")
-        .body(Empty::<bytes::Bytes>::new())
+        .body(Full::new(Bytes::copy_from_slice(asked.body.as_bytes())))
         .map_err(|_| ProbeError::Url)?;
+    for (name, values) in &asked.header {
+        let name: HeaderName = name.parse().map_err(|_| ProbeError::Url)?;
+        // What is declared takes the place of what is sent otherwise, as for Host in Consul.
+        request.headers_mut().remove(&name);
+        for value in values {
+            let value = HeaderValue::from_str(value).map_err(|_| ProbeError::Url)?;
+            request.headers_mut().append(name.clone(), value);
+        }
+    }
+    Ok(request)
+}
+
+/// The status and the beginning of the body.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Vec<u8>), ProbeError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Driven here, beside the request, so that both end with the probe; the body is of no interest. A connection
-    // that ends may have brought the answer with it, so the request has the last word.
-    let mut response = std::pin::pin!(sender.send_request(request));
-    let response = tokio::select! {
-        response = &mut response => response?,
+    let answer = async {
+        let mut response = sender.send_request(request).await?;
+        let mut body = Vec::new();
+        while body.len() < MAX_OUTPUT
+            && let Some(frame) = response.frame().await
+        {
+            // A body that breaks off has a status all the same.
+            let Ok(frame) = frame else { break };
+            if let Some(data) = frame.data_ref() {
+                body.extend_from_slice(&data[..data.len().min(MAX_OUTPUT - body.len())]);
+            }
+        }
+        Ok((response.status(), body))
+    };
+    let mut answer = std::pin::pin!(answer);
+    // Driven here, beside the request, so that both end with the probe. A connection that ends may have brought the
+    // answer with it, so the request has the last word.
+    tokio::select! {
+        answer = &mut answer => answer,
         ended = connection => {
             ended?;
-            response.await?
+            answer.await
         }
+    }
+}
+
+async fn encrypt(
+    stream: TcpStream,
+    host: &str,
+    asked: &HttpRequest,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ProbeError> {
+    let tls = |error: &dyn fmt::Display| ProbeError::Tls(error.to_string());
+    let name = if asked.tls_server_name.is_empty() {
+        host.trim_start_matches('[').trim_end_matches(']')
+    } else {
+        &asked.tls_server_name
     };
-    if response.status().is_success() { Ok(()) } else { Err(ProbeError::Status(response.status())) }
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| tls(&error))?;
+    let config = config(asked.tls_skip_verify).map_err(|error| tls(&error))?;
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| tls(&error))
+}
+
+/// By the roots of this system, or by none.
+fn config(skip_verify: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
+    static VERIFYING: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    static UNVERIFIED: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let known = if skip_verify { &UNVERIFIED } else { &VERIFYING };
+    if let Some(config) = known.get() {
+        return Ok(Arc::clone(config));
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let config = if skip_verify {
+        unverified::config(builder)
+    } else {
+        builder.with_root_certificates(crate::web::roots()).with_no_client_auth()
+    };
+    Ok(Arc::clone(known.get_or_init(|| Arc::new(config))))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    async fn answers(status: &'static str) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let _ = stream.read(&mut [0; 1024]).await;
-                let _ = stream
-                    .write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes())
-                    .await;
-            }
-        });
-        port
-    }
-
-    #[tokio::test]
-    async fn tells_apart_what_answers_well_badly_late_and_not_at_all() {
-        let limit = Duration::from_secs(5);
-        let well = answers("204 No Content").await;
-        run(&Probe::Tcp(format!("127.0.0.1:{well}")), limit).await.unwrap();
-        run(&Probe::Http(format!("http://127.0.0.1:{well}/ready?x=1")), limit).await.unwrap();
-
-        let ill = answers("503 Service Unavailable").await;
-        let error = run(&Probe::Http(format!("http://localhost:{ill}")), limit).await.unwrap_err();
-        assert!(matches!(error, ProbeError::Status(StatusCode::SERVICE_UNAVAILABLE)), "{error}");
-        let error = run(&Probe::Http(format!("https://127.0.0.1:{well}")), limit).await.unwrap_err();
-        assert!(matches!(error, ProbeError::Url), "{error}");
-
-        // Bound and never accepting: connects, and never answers.
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = silent.local_addr().unwrap();
-        let error =
-            run(&Probe::Http(format!("http://{address}/")), Duration::from_millis(50)).await.unwrap_err();
-        assert!(matches!(error, ProbeError::Timeout), "{error}");
-        drop(silent);
-        let error = run(&Probe::Tcp(address.to_string()), limit).await.unwrap_err();
-        assert!(matches!(error, ProbeError::Connect(_)), "{error}");
-    }
-}
+mod tests;

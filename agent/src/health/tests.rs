@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use schema::kind::service::{Probe, Service};
+use schema::kind::service::{Check, Probe, Service};
 use schema::record::{Record, RecordKey};
 use tokio::net::TcpListener;
 
@@ -26,11 +26,14 @@ async fn health_follows_the_instance_and_the_declaration() {
 
     let instance = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = instance.local_addr().unwrap();
-    let check = Check { probe: Probe::Tcp(address.to_string()), interval_ms: 100, timeout_ms: 1_000 };
+    let check = Check::new(Probe::Tcp(address.to_string()), 100, 1_000);
     let mut seen = health.subscribe();
     declare(&*store, vec![check]).await;
     let mut until = async |wanted: Option<Status>| {
-        let wait = seen.wait_for(|view| view.get(&web).copied() == wanted);
+        let wait = seen.wait_for(|view| {
+            let health = view.get(&web).and_then(|service| service.get(&(&web).into()));
+            health.map(|health| health.status) == wanted
+        });
         tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap().unwrap();
     };
     until(Some(Status::Passing)).await;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use schema::access::{Reason, Source};
-use schema::kind::service::Service;
 use schema::name::{LinkName, ServiceName};
 use tokio::sync::watch;
 
 use super::MeshParts;
-use crate::catalog::CatalogView;
+use crate::catalog::{CatalogView, Instances};
 use crate::trust::identity::Identities;
 use crate::trust::{Fingerprint, Who};
 
@@ -28,7 +27,7 @@ pub(super) enum Refused {
     NotDeclared,
     #[error("the service is not exported to the link")]
     NotExported,
-    #[error("the service has no port: it only calls others")]
+    #[error("no instance of the service has a port: it only calls others")]
     NoPort,
     #[error("{}", match .0 {
         Reason::Rule { rule, .. } => format!("{rule} denies it"),
@@ -41,15 +40,15 @@ pub(super) enum Refused {
 /// A connection that may be made, as of one view.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    pub service: Arc<Service>,
-    pub port: u16,
+    /// Every instance of the service. At least one has a port.
+    pub instances: Arc<Instances>,
     /// The rule that allows it.
     pub reason: Reason,
 }
 
 /// Decides by exports (for a peer) and intentions. Denied unless an intention allows.
 pub(super) fn admit(view: &CatalogView, request: &Request) -> Result<Admitted, Refused> {
-    let service = view.service(&request.destination).ok_or(Refused::NotDeclared)?;
+    let instances = view.instances(&request.destination).ok_or(Refused::NotDeclared)?;
     if let Some(link) = &request.source.peer
         && !view.is_exported(&request.destination, link)
     {
@@ -59,8 +58,10 @@ pub(super) fn admit(view: &CatalogView, request: &Request) -> Result<Admitted, R
     if !decision.is_allowed() {
         return Err(Refused::Intention(decision.reason));
     }
-    let port = service.port.ok_or(Refused::NoPort)?;
-    Ok(Admitted { service: service.clone(), port, reason: decision.reason })
+    if !instances.iter().any(|instance| instance.service.port.is_some()) {
+        return Err(Refused::NoPort);
+    }
+    Ok(Admitted { instances: Arc::clone(instances), reason: decision.reason })
 }
 
 /// The link that a session is of, as of now.

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use schema::kind::service::Service;
 use schema::name::ServiceName;
 use tokio::net::{TcpStream, lookup_host};
 
@@ -15,6 +17,9 @@ const LOCAL: &str = "127.0.0.1";
 
 /// Time that one address has to take the connection.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// Instances that are tried for one connection: whoever waits for it does not wait for ever.
+const TRIES: usize = 3;
 
 /// Why no instance was reached.
 #[derive(Debug, thiserror::Error)]
@@ -29,17 +34,45 @@ pub(super) enum Unreachable {
     NoAddress(String),
 }
 
-/// Connects to the first address that takes the connection.
+/// Connects to an instance that passes its checks, each in turn having the first call; where none does, to one that
+/// warns; never to one that is critical or out of service. An instance that does not take the connection is passed over.
 pub(super) async fn reach(
     health: &Health,
     name: &ServiceName,
     admitted: &Admitted,
 ) -> Result<TcpStream, Unreachable> {
-    if health.status(name) != Status::Passing {
-        return Err(Unreachable::Unhealthy);
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let mut well = Vec::new();
+    let mut warning = Vec::new();
+    for instance in &*admitted.instances {
+        let Some(port) = instance.service.port else { continue };
+        match health.instance(name, &instance.id).status {
+            Status::Passing => well.push((&*instance.service, port)),
+            Status::Warning => warning.push((&*instance.service, port)),
+            Status::Critical | Status::Maintenance => {}
+        }
     }
-    let host = if admitted.service.address.is_empty() { LOCAL } else { admitted.service.address.as_str() };
-    let resolved = tokio::time::timeout(CONNECT, lookup_host((host, admitted.port))).await;
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    for group in [&mut well, &mut warning] {
+        if !group.is_empty() {
+            let first = turn % group.len();
+            group.rotate_left(first);
+        }
+    }
+    let mut failed = Unreachable::Unhealthy;
+    for (service, port) in well.into_iter().chain(warning).take(TRIES) {
+        match connect(service, port).await {
+            Ok(socket) => return Ok(socket),
+            Err(why) => failed = why,
+        }
+    }
+    Err(failed)
+}
+
+/// Connects to the first address that takes the connection.
+async fn connect(service: &Service, port: u16) -> Result<TcpStream, Unreachable> {
+    let host = if service.address.is_empty() { LOCAL } else { service.address.as_str() };
+    let resolved = tokio::time::timeout(CONNECT, lookup_host((host, port))).await;
     let addresses = resolved
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| Unreachable::Resolve(host.to_owned(), error))?;

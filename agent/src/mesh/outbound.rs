@@ -86,7 +86,7 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
         let now = catalog.borrow_and_update().clone();
         let mut changed = false;
         for name in now.services.changed_since(&known.services) {
-            let upstreams = now.service(name).map(|service| service.upstreams.clone()).unwrap_or_default();
+            let upstreams = upstreams_of(&now, name);
             let before = if upstreams.is_empty() {
                 declared.remove(name)
             } else {
@@ -104,6 +104,22 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             changed = catalog.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// The upstreams of every instance, each once: they call from one machine.
+fn upstreams_of(view: &CatalogView, name: &ServiceName) -> Vec<Upstream> {
+    let mut all = Vec::new();
+    for upstream in view
+        .instances(name)
+        .into_iter()
+        .flat_map(|instances| instances.iter())
+        .flat_map(|instance| &instance.service.upstreams)
+    {
+        if !all.contains(upstream) {
+            all.push(upstream.clone());
+        }
+    }
+    all
 }
 
 /// Gives each port to the upstream that may have it: one port leads to one place, so of two upstreams that name the

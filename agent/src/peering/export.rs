@@ -102,9 +102,14 @@ impl Peering {
     fn offers(&self, link: &LinkName) -> (u64, Table) {
         let view = self.parts.catalog.view();
         let row = |name: ServiceName| {
-            let instances = u32::from(view.service(&name).is_some_and(|service| service.port.is_some()));
-            let well = self.parts.health.status(&name) == health::Status::Passing;
-            let healthy = if well { instances } else { 0 };
+            let (mut instances, mut healthy) = (0, 0);
+            for instance in
+                view.instances(&name).into_iter().flat_map(|all| all.iter()).filter(|one| one.listens())
+            {
+                instances += 1;
+                let status = self.parts.health.instance(&name, &instance.id).status;
+                healthy += u32::from(status == health::Status::Passing);
+            }
             (name, (instances, healthy))
         };
         (view.revision.0, view.exported_to(link).into_iter().map(row).collect())

@@ -54,7 +54,9 @@ impl Entity {
             RecordKey::ClusterLink(name) => Entity::ClusterLink(name.clone()),
             // It changes what exports and intentions mean, whoever wrote them.
             RecordKey::SamenessGroup(_) => Entity::Server,
-            RecordKey::ServiceDefaults(name) | RecordKey::Service(name) => Entity::Service(name.clone()),
+            RecordKey::ServiceDefaults(name)
+            | RecordKey::Service(name)
+            | RecordKey::Instance { service: name, .. } => Entity::Service(name.clone()),
             RecordKey::ExportEntry | RecordKey::Export(_) => Entity::ExportedServices,
             RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
                 Entity::ServiceIntentions(destination.clone())

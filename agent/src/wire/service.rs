@@ -1,15 +1,16 @@
 //! `/control/v1/services` and `explain`: what is offered, what is imported, what passes, and why.
 
 use schema::access::{Explanation, Listed};
-use schema::name::{LinkName, ManifestName, ServiceName};
+use schema::name::{InstanceId, LinkName, ManifestName, ServiceName};
 use schema::record::RecordKey;
 use serde::{Deserialize, Serialize};
 
-/// A row of `GET services`: a service of this cluster.
+/// A row of `GET services`: an instance of a service of this cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
     pub service: ServiceName,
-    /// `address:port` of the instance; `None` for a service that only calls others.
+    pub id: InstanceId,
+    /// `address:port` or socket of the instance; `None` for a service that only calls others.
     pub instance: Option<String>,
     pub status: Health,
     pub upstreams: Vec<UpstreamRow>,
@@ -20,7 +21,10 @@ pub struct ServiceRow {
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     Passing,
+    Warning,
     Critical,
+    /// Somebody has taken the instance out of service.
+    Maintenance,
     /// The link is down: nothing current is known.
     Stale,
 }
@@ -29,7 +33,9 @@ impl Health {
     pub fn as_str(self) -> &'static str {
         match self {
             Health::Passing => "passing",
+            Health::Warning => "warning",
             Health::Critical => "critical",
+            Health::Maintenance => "maintenance",
             Health::Stale => "stale",
         }
     }

@@ -198,6 +198,7 @@ pub fn describe(key: &RecordKey) -> String {
             };
             format!("source \"{source}\"{of} of service_intentions \"{destination}\"")
         }
+        RecordKey::Instance { service, id } => format!("instance \"{id}\" of service \"{service}\""),
         other => format!("{} \"{}\"", other.kind(), other.entry_name()),
     }
 }

@@ -6,13 +6,14 @@ use super::assemble::{Assembled, describe};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::kind::cluster_link::ClusterLink;
 use crate::kind::service::Service;
-use crate::name::RemoteName;
+use crate::name::{InstanceId, RemoteName};
 use crate::plan::Desired;
 use crate::record::{Record, RecordKey};
 
 /// Tells of every one.
 pub fn check(assembled: &Assembled, diagnostics: &mut Vec<Diagnostic>) {
     let mut listeners = Listeners::default();
+    let mut ids = InstanceIds::default();
     for desired in &assembled.desired {
         for (key, declared) in &desired.records {
             match (&declared.record, key) {
@@ -20,6 +21,7 @@ pub fn check(assembled: &Assembled, diagnostics: &mut Vec<Diagnostic>) {
                     diagnostics.extend(linked_to_itself(desired, name.as_str(), link, &declared.location));
                 }
                 (Record::Service(service), _) => {
+                    ids.check(desired, key, &declared.location, diagnostics);
                     listeners.check(desired, key, service, &declared.location, diagnostics);
                 }
                 _ => {}
@@ -37,6 +39,30 @@ fn linked_to_itself(desired: &Desired, name: &str, link: &ClusterLink, at: &Loca
                 "The manifest is applied to that cluster. Name the other one, by the link's name or by its `cluster`.",
             )
     })
+}
+
+/// The instances by id, by cluster: calls about an instance name it by nothing else.
+#[derive(Default)]
+struct InstanceIds<'d>(HashMap<(Option<&'d RemoteName>, InstanceId), (&'d RecordKey, &'d Location)>);
+
+impl<'d> InstanceIds<'d> {
+    fn check(
+        &mut self,
+        desired: &'d Desired,
+        key: &'d RecordKey,
+        at: &'d Location,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) {
+        let Some((_, id)) = key.as_instance() else { return };
+        let cluster = desired.manifest.cluster.as_ref();
+        let Some((first, place)) = self.0.insert((cluster, id.clone()), (key, at)) else { return };
+        let summary = format!("instance id \"{id}\" is that of {} and of {}", describe(first), describe(key));
+        diagnostics.push(
+            Diagnostic::error("id-taken-twice", summary, Some(at.clone()))
+                .detail("An instance is found by its id alone, and has the service's name if it gives none.")
+                .related(place.clone(), "the other is here"),
+        );
+    }
 }
 
 /// The local ports that upstreams listen on, by cluster: one agent cannot listen twice on one.

@@ -1,4 +1,5 @@
-//! `service "NAME" {}`: a service of this cluster, its health checks, and the upstreams it calls.
+//! `service "NAME" {}`: an instance of a service of this cluster, its health checks, and the upstreams it calls. A
+//! service with several instances has a block for each, and each but one an `id`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,23 +8,44 @@ use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Place, Text};
 use super::{Declaration, Decoded, Kind, meta};
-use crate::diagnostic::{Faults, Severity};
-use crate::name::{LinkName, ServiceName};
+use crate::diagnostic::secret::quoted;
+use crate::diagnostic::{Diagnostic, Faults, Severity};
+use crate::name::{InstanceId, LinkName, ServiceName};
 use crate::record::{Record, RecordKey};
 
-/// A service instance on the agent's machine.
+mod check;
+
+pub use check::{Check, HttpRequest, Initial, Probe, Thresholds};
+
+/// One instance of a service; which one is in the record's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Service {
-    /// Where the instance listens; `None` for a service that only calls others.
+    /// Where the instance listens; `None` for a service that only calls others, or listens on a socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// IP address or host name of the instance; empty means 127.0.0.1.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
+    /// The unix socket that the instance listens on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// Sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// Other addresses of the instance, by where they are good (`lan`, `wan`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tagged_addresses: BTreeMap<String, TaggedAddress>,
+    #[serde(default, skip_serializing_if = "Weights::is_default")]
+    pub weights: Weights,
+    /// Whether others may change its tags (Consul; kept and shown).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enable_tag_override: bool,
+    /// Whether the instance speaks mutual TLS with leaf certificates itself (Consul: `Connect.Native`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub connect_native: bool,
+    /// In their order, which their ids depend on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
     /// Sorted by destination peer and name.
@@ -31,25 +53,33 @@ pub struct Service {
     pub upstreams: Vec<Upstream>,
 }
 
-/// A health check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    #[serde(flatten)]
-    pub probe: Probe,
-    /// Time between probes, milliseconds.
-    pub interval_ms: u64,
-    /// Time after which a probe has failed, milliseconds.
-    pub timeout_ms: u64,
+/// An address with its port; 0 for none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct TaggedAddress {
+    pub address: String,
+    #[serde(default)]
+    pub port: u16,
 }
 
-/// How health is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Probe {
-    /// `host:port` that must accept a connection.
-    Tcp(String),
-    /// `http://host:port/path` that must answer 2xx.
-    Http(String),
+/// How much of the calls an instance shall have while it passes, and while it warns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weights {
+    pub passing: u16,
+    pub warning: u16,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { passing: 1, warning: 1 }
+    }
+}
+
+impl Weights {
+    /// For serde, which passes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A local port through which the service reaches another.
@@ -65,11 +95,10 @@ pub struct Upstream {
     pub local_bind_port: u16,
 }
 
-/// Shortest and longest (exclusive) time of a check, milliseconds.
-const CHECK_TIMES: std::ops::Range<u64> = 100..86_400_001;
-/// How often a check runs, if it does not say; Consul's default for a time-out.
-const CHECK_INTERVAL_MS: u64 = 10_000;
 const LOOPBACK: &str = "127.0.0.1";
+/// Most checks of one instance.
+pub const MAX_CHECKS: usize = 64;
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Decodes one block.
 pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
@@ -77,33 +106,44 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let mut decoded = Decoded::default();
     let name: Option<ServiceName> = declaration.parse_name(Kind::Service, faults);
     let mut fields = declaration.fields(&root, faults);
+    let id: Option<InstanceId> = fields.name("id");
+    let key = name.map(|name| {
+        let id = id.unwrap_or_else(|| (&name).into());
+        RecordKey::instance(name, id)
+    });
     let mut service = Service {
         port: fields.port("port"),
         address: address(&mut fields, "address").unwrap_or_default(),
+        socket_path: socket_path(&mut fields),
         tags: fields.texts("tags").into_iter().map(|tag| tag.text.to_owned()).collect(),
         meta: meta::decode(&mut fields, "meta"),
+        tagged_addresses: tagged_addresses(&mut fields),
+        weights: weights(&mut fields),
+        enable_tag_override: fields.boolean("enable_tag_override").unwrap_or_default(),
+        connect_native: connect_native(&mut fields),
         ..Service::default()
     };
-    for (index, table, span) in fields.tables("checks") {
-        let place = Place::Item(&root, "checks", index);
-        service.checks.extend(decode_check(Fields::new(table, span, place, &mut *fields.faults)));
-    }
+    decode_checks(&mut service, &root, &mut fields);
     for (index, table, span) in fields.tables("upstreams") {
         let place = Place::Item(&root, "upstreams", index);
         let Some((upstream, peer)) = decode_upstream(Fields::new(table, span, place, &mut *fields.faults))
         else {
             continue;
         };
-        if let (Some(name), Some(link), Some(peer)) = (&name, &upstream.destination_peer, peer) {
-            let from = Some(RecordKey::Service(name.clone()));
-            decoded.mention(from, RecordKey::ClusterLink(link.clone()), peer.span, Severity::Error);
+        if let (Some(key), Some(link), Some(peer)) = (&key, &upstream.destination_peer, peer) {
+            decoded.mention(
+                Some(key.clone()),
+                RecordKey::ClusterLink(link.clone()),
+                peer.span,
+                Severity::Error,
+            );
         }
         service.upstreams.push(upstream);
     }
     fields.finish();
     normalise(&mut service);
-    if let Some(name) = name {
-        decoded.record(RecordKey::Service(name), Record::Service(service), declaration.header);
+    if let Some(key) = key {
+        decoded.record(key, Record::Service(service), declaration.header);
     }
     decoded
 }
@@ -112,14 +152,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
 pub fn normalise(service: &mut Service) {
     service.tags.sort();
     service.tags.dedup();
-    service.checks.sort_by(|a, b| {
-        let key = |check: &Check| match &check.probe {
-            Probe::Tcp(target) => (0, target.clone(), check.interval_ms, check.timeout_ms),
-            Probe::Http(url) => (1, url.clone(), check.interval_ms, check.timeout_ms),
-        };
-        key(a).cmp(&key(b))
-    });
-    service.checks.dedup();
+    service.checks.iter_mut().for_each(Check::normalise);
     service.upstreams.sort_by(|a, b| {
         let key = |up: &Upstream| {
             (
@@ -164,38 +197,131 @@ fn is_host(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(label))
 }
 
-fn decode_check(mut fields: Fields<'_, '_>) -> Option<Check> {
-    let tcp = fields.text("tcp");
-    let http = fields.text("http");
-    let interval = fields.duration_ms("interval", CHECK_TIMES).unwrap_or(CHECK_INTERVAL_MS);
-    let timeout = fields.duration_ms("timeout", CHECK_TIMES).unwrap_or(interval.min(CHECK_INTERVAL_MS));
-    let probe = match (tcp, http) {
-        (Some(target), None) if split_target(target.text).is_some() => {
-            Some(Probe::Tcp(target.text.to_owned()))
+fn decode_checks(service: &mut Service, root: &Place<'_>, fields: &mut Fields<'_, '_>) {
+    let mut ids = BTreeMap::new();
+    for (index, table, span) in fields.tables("checks") {
+        if index == MAX_CHECKS {
+            fields.fault("too-large", format!("a service has at most {MAX_CHECKS} checks"), span);
         }
-        (Some(target), None) => {
-            let summary = format!("{} is HOST:PORT", fields.place.field("tcp"));
-            fields.fault("bad-value", summary, target.span);
-            None
+        let place = Place::Item(root, "checks", index);
+        let Some(check) = check::decode(Fields::new(table, span, place, &mut *fields.faults)) else {
+            continue;
+        };
+        if !check.id.is_empty()
+            && let Some(first) = ids.insert(check.id.clone(), span)
+        {
+            let summary = format!("two checks have the id {}", quoted(&check.id));
+            let fault = Diagnostic::error("duplicate-name", summary, Some(fields.faults.at(span)))
+                .related(fields.faults.at(first), "first given here");
+            fields.faults.push(fault);
         }
-        (None, Some(url)) if is_url(url.text) => Some(Probe::Http(url.text.to_owned())),
-        (None, Some(url)) => {
-            let summary =
-                format!("{} is a URL such as \"http://127.0.0.1:9090/health\"", fields.place.field("http"));
-            fields.fault("bad-value", summary, url.span);
-            None
+        service.checks.push(check);
+    }
+}
+
+fn socket_path(fields: &mut Fields<'_, '_>) -> String {
+    let Some(text) = fields.text("socket_path") else { return String::new() };
+    if !is_socket_path(text.text) {
+        let summary = format!(
+            "{} is an absolute path of at most {MAX_SOCKET_PATH} bytes",
+            fields.place.field("socket_path")
+        );
+        fields.fault("bad-value", summary, text.span);
+    }
+    text.text.to_owned()
+}
+
+fn is_socket_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= MAX_SOCKET_PATH && !text.contains(char::is_control)
+}
+
+fn tagged_addresses(fields: &mut Fields<'_, '_>) -> BTreeMap<String, TaggedAddress> {
+    let mut found = BTreeMap::new();
+    let Some((table, _)) = fields.table("tagged_addresses") else { return found };
+    let within = fields.place;
+    let outer = Place::Field(&within, "tagged_addresses");
+    for (key, node) in &table.0 {
+        let crate::document::Value::Table(inner) = &node.value else {
+            if node.value != crate::document::Value::Faulty {
+                let summary = format!("tagged_addresses {} is an object", quoted(&key.text));
+                fields.fault("wrong-type", summary, node.span);
+            }
+            continue;
+        };
+        let mut own = Fields::new(inner, node.span, outer, &mut *fields.faults);
+        let address = address(&mut own, "address");
+        let port = own.port("port").unwrap_or_default();
+        if address.is_none() && own.span("address").is_none() {
+            own.missing("address");
         }
-        (None, None) => {
-            fields.missing("tcp");
-            None
-        }
-        (Some(_), Some(http)) => {
-            fields.fault("bad-value", "a check has either tcp or http, not both", http.span);
-            None
-        }
+        own.finish();
+        found.extend(address.map(|address| (key.text.clone(), TaggedAddress { address, port })));
+    }
+    found
+}
+
+fn weights(fields: &mut Fields<'_, '_>) -> Weights {
+    let Some((table, span)) = fields.table("weights") else { return Weights::default() };
+    let within = fields.place;
+    let mut own = Fields::new(table, span, Place::Field(&within, "weights"), &mut *fields.faults);
+    let number = |count: Option<u32>| count.map_or(1, |count| u16::try_from(count).unwrap_or(u16::MAX));
+    let weights = Weights {
+        passing: number(own.count("passing", u32::from(u16::MAX))),
+        warning: number(own.count("warning", u32::from(u16::MAX))),
     };
-    fields.finish();
-    Some(Check { probe: probe?, interval_ms: interval, timeout_ms: timeout })
+    if weights.passing == 0 {
+        own.fault("bad-value", "weights.passing must be greater than 0", span);
+    }
+    own.finish();
+    weights
+}
+
+/// `connect = { native = true }`, in Consul's words.
+fn connect_native(fields: &mut Fields<'_, '_>) -> bool {
+    let Some((table, span)) = fields.table("connect") else { return false };
+    let within = fields.place;
+    let mut own = Fields::new(table, span, Place::Field(&within, "connect"), &mut *fields.faults);
+    let native = own.boolean("native").unwrap_or_default();
+    own.finish();
+    native
+}
+
+/// What is wrong with a normalised instance: for what did not come through [`decode`].
+pub fn validate(service: &Service) -> Result<(), &'static str> {
+    let host = |address: &str| {
+        is_host(address) && !address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+    };
+    if !service.address.is_empty() && !host(&service.address) {
+        return Err("its address is an IP address or a host name that can be connected to");
+    }
+    if !service.socket_path.is_empty() && !is_socket_path(&service.socket_path) {
+        return Err("its socket path is an absolute path of at most 107 bytes");
+    }
+    if !service.tagged_addresses.values().all(|tagged| host(&tagged.address)) {
+        return Err("a tagged address is an IP address or a host name that can be connected to");
+    }
+    if service.weights.passing == 0 {
+        return Err("its weight while it passes is at least 1");
+    }
+    if service.port == Some(0) {
+        return Err("its port is from 1 to 65535");
+    }
+    if service.checks.len() > MAX_CHECKS {
+        return Err("an instance has at most 64 checks");
+    }
+    for (index, check) in service.checks.iter().enumerate() {
+        check.validate()?;
+        if !check.id.is_empty() && service.checks[..index].iter().any(|other| other.id == check.id) {
+            return Err("two of its checks have one id");
+        }
+    }
+    let loopback = |address: &str| {
+        address.is_empty() || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    if !service.upstreams.iter().all(|upstream| loopback(&upstream.local_bind_address)) {
+        return Err("an upstream listens on a loopback address only");
+    }
+    Ok(())
 }
 
 fn split_target(text: &str) -> Option<(&str, u16)> {
@@ -203,14 +329,6 @@ fn split_target(text: &str) -> Option<(&str, u16)> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().ok().filter(|port| *port > 0)?;
     is_host(bare).then_some((bare, port))
-}
-
-/// Plain HTTP only: a check asks a service on its own machine.
-fn is_url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("http://") else { return false };
-    let host = rest.split(['/', '?']).next().unwrap_or_default();
-    (is_host(host) || split_target(host).is_some())
-        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 fn decode_upstream<'a>(mut fields: Fields<'a, '_>) -> Option<(Upstream, Option<Text<'a>>)> {

@@ -52,6 +52,14 @@ impl Item {
     fn address(&self) -> String {
         format!("{}.{}", self.kind, self.name)
     }
+
+    /// The label of its block. The id of an instance is a field of its own there.
+    fn label(&self) -> &str {
+        match (self.kind, self.name.split_once('/')) {
+            (Kind::Service, Some((service, _))) => service,
+            _ => &self.name,
+        }
+    }
 }
 
 impl<'a> Section<'a> {

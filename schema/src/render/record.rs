@@ -7,10 +7,11 @@ use hcl::format::{Format, Formatter};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::diagnostic::secret::masked;
 use crate::kind::auth_group::AuthGroup;
 use crate::kind::cluster_link::ClusterLink;
 use crate::kind::exported_services::Consumer;
-use crate::kind::service::{Check, Probe, Service, Upstream};
+use crate::kind::service::{Check, Initial, Probe, Service, Upstream, Weights};
 use crate::kind::service_intentions::IntentionSource;
 use crate::origin::Origin;
 use crate::record::{Record, RecordKey};
@@ -18,7 +19,11 @@ use crate::render::visible;
 
 /// The block that declares this record alone.
 pub fn hcl(key: &RecordKey, record: &Record) -> String {
-    let mut text = format!("{} \"{}\" {{\n", key.kind(), key.entry_name());
+    let name = match key {
+        RecordKey::Instance { service, .. } => service.to_string(),
+        key => key.entry_name(),
+    };
+    let mut text = format!("{} \"{name}\" {{\n", key.kind());
     let attributes = attributes(&BTreeMap::from([(key, record)]));
     let width = attributes.keys().map(String::len).max().unwrap_or_default();
     for (name, value) in &attributes {
@@ -38,7 +43,12 @@ pub fn attributes(parts: &BTreeMap<&RecordKey, &Record>) -> Map<String, Value> {
         match record {
             Record::AuthGroup(group) => auth_group(&mut attributes, group),
             Record::ClusterLink(link) => cluster_link(&mut attributes, link),
-            Record::Service(service) => describe_service(&mut attributes, service),
+            Record::Service(service) => {
+                if let RecordKey::Instance { id, .. } = key {
+                    set(&mut attributes, "id", id);
+                }
+                describe_service(&mut attributes, service);
+            }
             Record::ExportedServices(export) => {
                 let RecordKey::Export(service) = key else { continue };
                 let consumers = export.consumers.iter().map(|consumer| match consumer {
@@ -107,18 +117,63 @@ fn cluster_link(attributes: &mut Map<String, Value>, link: &ClusterLink) {
 fn describe_service(attributes: &mut Map<String, Value>, service: &Service) {
     set(attributes, "port", service.port);
     set(attributes, "address", &service.address);
+    set(attributes, "socket_path", &service.socket_path);
     set(attributes, "tags", &service.tags);
     set(attributes, "meta", &service.meta);
+    let tagged = service.tagged_addresses.iter().map(|(name, tagged)| {
+        let mut row = Map::new();
+        set(&mut row, "address", &tagged.address);
+        set(&mut row, "port", (tagged.port > 0).then_some(tagged.port));
+        (name.clone(), Value::Object(row))
+    });
+    set(attributes, "tagged_addresses", tagged.collect::<Map<_, _>>());
+    if service.weights != Weights::default() {
+        set(attributes, "weights", service.weights);
+    }
+    set(attributes, "enable_tag_override", service.enable_tag_override.then_some(true));
+    set(attributes, "connect", service.connect_native.then(|| json!({ "native": true })));
     set(attributes, "checks", service.checks.iter().map(check).collect::<Vec<_>>());
     set(attributes, "upstreams", service.upstreams.iter().map(upstream).collect::<Vec<_>>());
 }
 
 fn check(check: &Check) -> Value {
-    let (kind, target) = match &check.probe {
-        Probe::Tcp(target) => ("tcp", target),
-        Probe::Http(target) => ("http", target),
-    };
-    json!({ kind: target, "interval": duration(check.interval_ms), "timeout": duration(check.timeout_ms) })
+    let mut row = Map::new();
+    set(&mut row, "id", &check.id);
+    set(&mut row, "name", &check.name);
+    set(&mut row, "notes", &check.notes);
+    match &check.probe {
+        Probe::Tcp(target) => set(&mut row, "tcp", target),
+        Probe::Http(url) => set(&mut row, "http", url),
+        Probe::Ttl(ttl) => set(&mut row, "ttl", duration(*ttl)),
+    }
+    if let Some(request) = &check.request {
+        set(&mut row, "method", &request.method);
+        // A header is where credentials are.
+        let header = request
+            .header
+            .iter()
+            .map(|(name, values)| (name, values.iter().map(|value| masked(value)).collect::<Vec<_>>()));
+        set(&mut row, "header", header.collect::<BTreeMap<_, _>>());
+        set(&mut row, "body", &request.body);
+        set(&mut row, "tls_server_name", &request.tls_server_name);
+        set(&mut row, "tls_skip_verify", request.tls_skip_verify.then_some(true));
+    }
+    if !matches!(check.probe, Probe::Ttl(_)) {
+        set(&mut row, "interval", duration(check.interval_ms));
+        set(&mut row, "timeout", duration(check.timeout_ms));
+    }
+    set(&mut row, "status", (check.status != Initial::Critical).then_some(check.status));
+    let thresholds = check.thresholds;
+    for (name, count) in [
+        ("success_before_passing", thresholds.success_before_passing),
+        ("failures_before_warning", thresholds.failures_before_warning),
+        ("failures_before_critical", thresholds.failures_before_critical),
+    ] {
+        set(&mut row, name, (count > 0).then_some(count));
+    }
+    let after = check.deregister_after_ms;
+    set(&mut row, "deregister_critical_service_after", (after > 0).then(|| duration(after)));
+    Value::Object(row)
 }
 
 fn upstream(upstream: &Upstream) -> Value {
@@ -237,11 +292,7 @@ mod tests {
         let key = "service/backend".parse().unwrap();
         let service = Service {
             port: Some(9090),
-            checks: vec![Check {
-                probe: Probe::Tcp("127.0.0.1:9090".to_owned()),
-                interval_ms: 10_000,
-                timeout_ms: 1_500,
-            }],
+            checks: vec![Check::new(Probe::Tcp("127.0.0.1:9090".to_owned()), 10_000, 1_500)],
             meta: BTreeMap::from([
                 ("a".to_owned(), "${x}".to_owned()),
                 ("b c".to_owned(), "\u{1b}[1m\u{9b}\u{202e}".to_owned()),

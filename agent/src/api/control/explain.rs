@@ -85,7 +85,7 @@ async fn declared(
 }
 
 fn offer(view: &CatalogView, source: &Source, destination: &ServiceName) -> Offer {
-    match (&source.peer, view.service(destination)) {
+    match (&source.peer, view.instances(destination)) {
         (_, None) => Offer::Undeclared,
         (None, Some(_)) => Offer::Local,
         (Some(link), Some(_)) if view.is_exported(destination, link) => Offer::Exported,

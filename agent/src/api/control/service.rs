@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use schema::kind::service::Service;
 use schema::name::{LinkName, ServiceName};
 
 use crate::api::ApiState;
 use crate::api::problem::Problem;
 use crate::authorize::{Entitlement, Entity, require_trust};
-use crate::catalog::{CatalogView, Freshness};
+use crate::catalog::{CatalogView, Freshness, Instance};
 use crate::health::Status;
 use crate::trust::Caller;
 use crate::wire::service::{ExportedRow, Health, ImportedRow, ServiceRow, UpstreamRow};
@@ -42,21 +43,43 @@ async fn list(
         .sorted()
         .into_iter()
         .filter(|(name, _)| sees(&state, &caller, Entity::Service((*name).clone())));
-    let rows = rows.map(|(name, service)| ServiceRow {
-        service: name.clone(),
-        instance: service.port.map(|port| match service.address.as_str() {
-            "" => format!("127.0.0.1:{port}"),
-            // An IPv6 address needs its brackets beside a port.
-            address if address.contains(':') => format!("[{address}]:{port}"),
-            address => format!("{address}:{port}"),
-        }),
-        status: match state.health.status(name) {
-            Status::Passing => Health::Passing,
-            Status::Critical => Health::Critical,
-        },
-        upstreams: upstreams.remove(name).unwrap_or_default(),
+    let rows = rows.flat_map(|(name, instances)| {
+        // Those of one service belong to all of its instances; they are shown once.
+        let mut upstreams = upstreams.remove(name).unwrap_or_default();
+        let row = |instance: &Instance| ServiceRow {
+            service: name.clone(),
+            id: instance.id.clone(),
+            instance: place(&instance.service),
+            status: state.health.instance(name, &instance.id).status.into(),
+            upstreams: std::mem::take(&mut upstreams),
+        };
+        instances.iter().map(row).collect::<Vec<_>>()
     });
     Ok(Json(rows.collect()))
+}
+
+/// Where an instance takes connections, if it does.
+fn place(service: &Service) -> Option<String> {
+    if !service.socket_path.is_empty() {
+        return Some(service.socket_path.clone());
+    }
+    service.port.map(|port| match service.address.as_str() {
+        "" => format!("127.0.0.1:{port}"),
+        // An IPv6 address needs its brackets beside a port.
+        address if address.contains(':') => format!("[{address}]:{port}"),
+        address => format!("{address}:{port}"),
+    })
+}
+
+impl From<Status> for Health {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Passing => Health::Passing,
+            Status::Warning => Health::Warning,
+            Status::Critical => Health::Critical,
+            Status::Maintenance => Health::Maintenance,
+        }
+    }
 }
 
 async fn exported(
@@ -115,15 +138,22 @@ async fn imported(
 mod tests {
     use super::*;
     use schema::kind::exported_services::Export;
-    use schema::kind::service::Service;
     use std::sync::Arc;
+
+    use crate::store::Revision;
 
     #[test]
     fn exports_are_listed_as_the_peers_see_them() {
         let mut view = CatalogView::default();
         for name in ["backend", "web"] {
-            let service = Service { port: Some(1), ..Service::default() };
-            view.services.insert(name.parse().unwrap(), Arc::new(service));
+            let name: ServiceName = name.parse().unwrap();
+            let instance = Instance {
+                id: (&name).into(),
+                service: Arc::new(Service { port: Some(1), ..Service::default() }),
+                created: Revision(1),
+                modified: Revision(1),
+            };
+            view.services.insert(name, Arc::new([instance].into_iter().collect()));
         }
         for (service, consumer) in [("*", "west"), ("web", "south"), ("absent", "south")] {
             let export = Export { consumers: vec![consumer.parse().unwrap()] };

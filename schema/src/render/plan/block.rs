@@ -38,7 +38,7 @@ pub(super) fn write(item: &Item, manifest: &str, text: &mut String, paint: &Pain
         Action::Update => difference(before, after, &mut body, paint),
     }
     let symbol = paint.symbol(item.action);
-    let (kind, name) = (item.kind, &item.name);
+    let (kind, name) = (item.kind, item.label());
     if body.is_empty() {
         push(text, format_args!("  {symbol} {kind} \"{name}\" {{}}\n"));
     } else {

@@ -35,10 +35,10 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         Entity::Certificate(fingerprint) => {
             state.identities.get(&(*fingerprint).into()).is_some_and(|identity| identity.is_legacy())
         }
-        Entity::Service(name) => declared(RecordKey::Service(name.clone())).await?,
+        Entity::Service(name) => state.catalog.view().instances(name).is_some(),
         // Intentions may be written before the service that they are about is there: somebody has to be let to.
         Entity::ServiceIntentions(ServiceMatch::Named(name)) => {
-            declared(RecordKey::Service(name.clone())).await?
+            state.catalog.view().instances(name).is_some()
                 || !state
                     .store
                     .range(&format!("/declared/service_intentions/{name}/"))
@@ -81,12 +81,14 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
         found.push(Named::simple("manifest", keys::last_part(&entry.key)));
     }
     found.extend(state.pools.list()?.into_iter().map(|pool| Named::simple("storage_pool", pool.as_str())));
+    // A service has several instances, and is one thing.
+    let mut services = std::collections::BTreeSet::new();
     let mut destinations = std::collections::BTreeSet::from(["*".to_owned()]);
     for entry in state.store.range(keys::DECLARED).await?.entries {
         match keys::declared_record(&entry.key) {
             Some(RecordKey::ClusterLink(name)) => found.push(Named::simple("cluster_link", name.as_str())),
-            Some(RecordKey::Service(name)) => {
-                found.push(Named::simple("service", name.as_str()));
+            Some(RecordKey::Service(name) | RecordKey::Instance { service: name, .. }) => {
+                services.insert(name.to_string());
                 destinations.insert(name.to_string());
             }
             Some(RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. }) => {
@@ -109,6 +111,7 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
             | None => {}
         }
     }
+    found.extend(services.into_iter().map(|name| Named::simple("service", name)));
     found.extend(destinations.into_iter().map(|name| Named::simple("service_intentions", name)));
     Ok(found)
 }

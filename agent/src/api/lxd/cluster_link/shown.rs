@@ -62,6 +62,7 @@ fn url(record: &RecordKey) -> String {
         RecordKey::AuthGroup(name) => format!("/1.0/auth/groups/{name}"),
         RecordKey::ClusterLink(name) => location(name),
         RecordKey::Service(name) => format!("/v1/agent/service/{name}"),
+        RecordKey::Instance { id, .. } => format!("/v1/agent/service/{id}"),
         RecordKey::SamenessGroup(name) => format!("/v1/config/sameness-group/{name}"),
         RecordKey::ServiceDefaults(name) => format!("/v1/config/service-defaults/{name}"),
         RecordKey::ExportEntry | RecordKey::Export(_) => "/v1/config/exported-services/default".to_owned(),

@@ -105,7 +105,7 @@ impl Thing {
                     let source = format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}");
                     ("storage-volume", source, volume.to_string())
                 }
-                RecordKey::Service(name) => {
+                RecordKey::Service(name) | RecordKey::Instance { service: name, .. } => {
                     ("service", format!("/control/v1/services/{name}"), name.to_string())
                 }
                 key @ (RecordKey::ExportEntry | RecordKey::Export(_)) => {

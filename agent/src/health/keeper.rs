@@ -1,0 +1,195 @@
+//! The task that owns the board, and the tasks that ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schema::kind::service::Check;
+use schema::name::{InstanceId, ServiceName};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::board::{Board, Run};
+use super::streak::Streak;
+use super::{CheckPlace, Health, Status, UpdateError, probe};
+use crate::catalog::CatalogView;
+use crate::task::Tasks;
+
+/// Probes that may be under way at once: a cluster of thousands of checks does not open thousands of sockets when
+/// its agent starts.
+const CONCURRENT_PROBES: usize = 64;
+
+/// Probes are never closer together than this, whatever a declaration says.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a caller asks of the keeper.
+#[derive(Debug)]
+pub(super) enum Command {
+    Update {
+        check: String,
+        status: Status,
+        output: Arc<str>,
+        reply: oneshot::Sender<Result<(), UpdateError>>,
+    },
+    Maintain {
+        service: ServiceName,
+        instance: InstanceId,
+        reason: Option<Arc<str>>,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What a check's task tells the keeper, only when it differs from what it told before.
+struct Outcome {
+    run: Run,
+    status: Status,
+    output: Arc<str>,
+}
+
+pub(super) struct Keeper {
+    health: Arc<Health>,
+    tasks: Tasks,
+    permits: Arc<Semaphore>,
+    overdue: mpsc::Sender<CheckPlace>,
+}
+
+impl Keeper {
+    pub(super) fn new(health: Arc<Health>, tasks: Tasks, overdue: mpsc::Sender<CheckPlace>) -> Self {
+        Self { health, tasks, permits: Arc::new(Semaphore::new(CONCURRENT_PROBES)), overdue }
+    }
+
+    pub(super) async fn run(self, mut asked: mpsc::Receiver<Command>) {
+        let ending = self.tasks.ending();
+        let mut catalog = self.health.catalog.subscribe();
+        let mut known = Arc::<CatalogView>::default();
+        let mut board = Board::default();
+        let (told, mut outcomes) = mpsc::channel(CONCURRENT_PROBES);
+        loop {
+            let now = catalog.borrow_and_update().clone();
+            for name in now.services.changed_since(&known.services) {
+                let instances = now.instances(name).map(|instances| &**instances);
+                for (run, check) in board.declare(name, instances, Instant::now()) {
+                    self.start_check(run, check, told.clone());
+                }
+            }
+            known = now;
+            self.expire(&mut board);
+            self.publish(&mut board);
+
+            let deadline = board.next_deadline();
+            let time_runs_out = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = ending.cancelled() => return,
+                changed = catalog.changed() => if changed.is_err() { return },
+                Some(outcome) = outcomes.recv() => {
+                    let mut next = Some(outcome);
+                    while let Some(Outcome { run, status, output }) = next {
+                        board.record(&run, status, output, Instant::now());
+                        next = outcomes.try_recv().ok();
+                    }
+                }
+                Some(command) = asked.recv() => self.serve(&mut board, command, &mut asked),
+                () = time_runs_out => {}
+            }
+        }
+    }
+
+    /// Does what is asked, and whatever else has been asked by now: they are published as one.
+    fn serve(&self, board: &mut Board, first: Command, asked: &mut mpsc::Receiver<Command>) {
+        let (mut updated, mut maintained) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Update { check, status, output, reply } => {
+                    updated.push((reply, board.update(&check, status, output, Instant::now())));
+                }
+                Command::Maintain { service, instance, reason, reply } => {
+                    board.maintain(&service, &instance, reason);
+                    maintained.push(reply);
+                }
+            }
+            next = asked.try_recv().ok();
+        }
+        self.publish(board);
+        // Whoever asked may have gone.
+        for (reply, outcome) in updated {
+            let _ = reply.send(outcome);
+        }
+        for reply in maintained {
+            let _ = reply.send(());
+        }
+    }
+
+    fn expire(&self, board: &mut Board) {
+        for place in board.expire(Instant::now()) {
+            // Where nobody hears, or too many are named at once, it is named again later.
+            let _ = self.overdue.try_send((*place).clone());
+        }
+    }
+
+    fn publish(&self, board: &mut Board) {
+        let view = self.health.view();
+        let changes = board.take_changes(|service| view.get(service).cloned());
+        drop(view);
+        if changes.is_empty() {
+            return;
+        }
+        self.health.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            for (service, health) in changes {
+                let _ = match health {
+                    Some(health) => view.insert(service, health),
+                    None => view.remove(&service),
+                };
+            }
+        });
+    }
+
+    fn start_check(&self, run: Run, check: Check, told: mpsc::Sender<Outcome>) {
+        let permits = self.permits.clone();
+        let ending = self.tasks.ending();
+        self.tasks.spawn("check", async move {
+            let stopped = run.stopped();
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = stopped.cancelled() => {}
+                () = watch_instance(run, check, permits, told) => {}
+            }
+        });
+    }
+}
+
+/// Probes again and again, and tells what changes: each other status, and another reason to be ill.
+async fn watch_instance(run: Run, check: Check, permits: Arc<Semaphore>, told: mpsc::Sender<Outcome>) {
+    let interval = Duration::from_millis(check.interval_ms).max(SHORTEST_INTERVAL);
+    let timeout = Duration::from_millis(check.timeout_ms.max(1));
+    // The first probe is at once, so that a new service is soon usable; the second is brought forward by a share
+    // of the interval that is the check's own, so that checks declared together do not keep probing together.
+    let mut pause = interval.mul_f64(run.phase());
+    let mut streak = Streak::new(check.thresholds);
+    let mut last: Option<(Status, Arc<str>)> = None;
+    loop {
+        let found = {
+            let Ok(_permit) = permits.acquire().await else { return };
+            probe::run(&check, timeout).await
+        };
+        if let Some(status) = streak.next(found.status) {
+            let is_news = last.as_ref().is_none_or(|(was, why)| {
+                *was != status || (status != Status::Passing && *why != found.output)
+            });
+            if is_news {
+                last = Some((status, Arc::clone(&found.output)));
+                let outcome = Outcome { run: run.clone(), status, output: found.output };
+                if told.send(outcome).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = interval;
+    }
+}
