@@ -34,13 +34,16 @@ mod binding;
 mod check;
 mod content;
 mod draft;
+mod entry;
 mod groups;
+mod protocol;
 mod refusal;
 mod rename;
 mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use entry::{EntryChange, EntryEdit, EntryOutcome, GivenMeta, PartEdit, Presence};
 pub use refusal::ApplyError;
 
 use draft::{Draft, Write};
@@ -264,6 +267,7 @@ impl Apply {
         self.check_groups(&writes).await?;
         self.check_link_names(&writes).await?;
         self.check_volumes(&writes).await?;
+        self.check_protocols(&writes).await?;
         for write in writes {
             draft.write(write)?;
         }

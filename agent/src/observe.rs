@@ -18,6 +18,7 @@ use crate::store::{Entry, Snapshot, Store, StoreError, Txn, keys};
 use crate::trust::IdentityId;
 use crate::trust::cluster_identity::ClusterIdentity;
 
+pub mod entry;
 mod stream;
 
 pub use stream::Reading;

@@ -16,6 +16,7 @@ mod declare;
 pub mod entry;
 mod references;
 
+pub use assemble::describe;
 pub use references::dangling;
 
 /// One declaration file as read.

@@ -35,14 +35,8 @@ impl Draft {
     /// Adds a record's change, what it does to its entry's head, and the steps that follow from it.
     pub fn write(&mut self, write: Write) -> Result<(), ApplyError> {
         let Write { key, base, after, data } = write;
-        // An entry of one record needs no head: the record's revision is the entry's.
-        if matches!(
-            key,
-            RecordKey::ExportEntry
-                | RecordKey::Export(_)
-                | RecordKey::IntentionEntry(_)
-                | RecordKey::Intention { .. }
-        ) {
+        // Nothing else is read and guarded as more than its record.
+        if keys::has_head(key.kind()) {
             self.heads.insert(keys::head(&key));
         }
         if let RecordKey::Volume { pool, volume } = &key {

@@ -1,7 +1,9 @@
 //! Why an apply was refused. Each says whose move it is.
 
-use schema::name::{GroupName, LinkName, ManifestName, PoolName, VolumeName};
-use schema::record::RecordKey;
+use schema::config::describe;
+use schema::kind::service_defaults::Protocol;
+use schema::name::{GroupName, LinkName, ManifestName, PoolName, ServiceName, VolumeName};
+use schema::record::{RecordKey, ServiceMatch};
 
 use crate::observe::{Binding, ObserveError};
 use crate::store::value::ValueError;
@@ -23,6 +25,21 @@ pub enum ApplyError {
     Bound { manifest: String, bound_to: Binding, owners: Vec<GroupName> },
     #[error("{} belongs to manifest {:?}", .0.address(), .1.as_str())]
     Owned(RecordKey, ManifestName),
+    #[error("{} belongs to manifest {:?}", describe(.0), .1.as_str())]
+    OwnedPart(RecordKey, ManifestName),
+    /// Consul's words.
+    #[error("Sources[{index}] defines {origin}\"{source_name}\" more than once")]
+    SourceExists { index: usize, origin: String, source_name: ServiceMatch },
+    #[error("there is no {}", describe(.0))]
+    NoSuchPart(RecordKey),
+    /// Consul's words.
+    #[error("Meta must not be specified")]
+    MetaGiven,
+    /// Consul's words.
+    #[error(
+        "service \"{service}\" has protocol \"{protocol}\", which is incompatible with L7 intentions permissions"
+    )]
+    Protocol { service: ServiceName, protocol: Protocol },
     #[error("{0} cannot be changed like this: {1}")]
     Malformed(RecordKey, &'static str),
     #[error("the plan has {0} changes; at most {1} are taken at once")]
@@ -78,9 +95,18 @@ impl ApplyError {
                 "Apply as that identity or a member of its owners, or over the agent's unix socket; \
                  or give your manifest another name."
             }
-            Self::Owned(..) => "Change it in that manifest's files, or remove it there first.",
+            Self::Owned(..) | Self::OwnedPart(..) => {
+                "Change it in that manifest's files, or remove it there first."
+            }
             Self::Malformed(..) => "Plans are made by `comity plan` of the agent's own version.",
             Self::TooLarge(..) => "Divide the declarations among several manifests.",
+            Self::SourceExists { .. } => "Change the source that is there, or remove it first.",
+            Self::MetaGiven => {
+                "It belongs to the whole entry: write that, with `comity config write`, to change it."
+            }
+            Self::Protocol { .. } => {
+                "Say what the service speaks in its service-defaults first; on the way back, remove the permissions first."
+            }
             Self::NoSuchGroup { .. } => {
                 "Declare the group as an auth_group and apply it first, or in the same manifest."
             }
@@ -102,6 +128,7 @@ impl ApplyError {
             Self::StillGoing { .. } => "Try again in a moment.",
             Self::NoConsent(_) => "Add --destroy-data, or leave the data and forget the volume.",
             Self::NotPermitted
+            | Self::NoSuchPart(_)
             | Self::NoSuchLink(_)
             | Self::Links(_)
             | Self::Ended

@@ -60,6 +60,26 @@ pub fn head(key: &RecordKey) -> String {
     format!("{HEAD}{}/{}", key.kind(), key.entry_name())
 }
 
+/// The prefix of every head of a kind.
+pub fn heads(kind: Kind) -> String {
+    format!("{HEAD}{kind}/")
+}
+
+/// Whether a kind's entries have heads: those that Consul's clients read and guard whole.
+pub fn has_head(kind: Kind) -> bool {
+    has_parts(kind) || matches!(kind, Kind::SamenessGroup | Kind::ServiceDefaults)
+}
+
+/// Whether an entry of this kind is made of parts, which may have different owners.
+pub fn has_parts(kind: Kind) -> bool {
+    matches!(kind, Kind::ExportedServices | Kind::ServiceIntentions)
+}
+
+/// The prefix of the parts of the entry that `key` is part of: `/declared/service_intentions/backend/`.
+pub fn parts_of(key: &RecordKey) -> String {
+    format!("{DECLARED}{}/{}/", key.kind(), key.entry_name())
+}
+
 pub fn manifest(name: &ManifestName) -> String {
     format!("{MANIFEST}{name}")
 }

@@ -69,14 +69,18 @@ impl From<ApplyError> for Problem {
             ApplyError::Bound { .. } => (StatusCode::FORBIDDEN, "bound"),
             ApplyError::OtherStore => (StatusCode::CONFLICT, "other_store"),
             ApplyError::Moved(_) | ApplyError::StillGoing { .. } => (StatusCode::CONFLICT, "conflict"),
-            ApplyError::Owned(..) | ApplyError::GroupOwns { .. } => (StatusCode::CONFLICT, "owned"),
+            ApplyError::Owned(..) | ApplyError::OwnedPart(..) | ApplyError::GroupOwns { .. } => {
+                (StatusCode::CONFLICT, "owned")
+            }
             ApplyError::GroupInUse { .. } => (StatusCode::CONFLICT, "in_use"),
             // LXD's status for it.
             ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
             ApplyError::LinkExists(_) | ApplyError::NameOfCaller(_) | ApplyError::Exists(_) => {
                 (StatusCode::CONFLICT, "exists")
             }
-            ApplyError::NoSuchLink(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ApplyError::SourceExists { .. } => (StatusCode::CONFLICT, "exists"),
+            ApplyError::NoSuchLink(_) | ApplyError::NoSuchPart(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ApplyError::MetaGiven | ApplyError::Protocol { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             ApplyError::BuiltIn(_) => (StatusCode::BAD_REQUEST, "built_in"),
             ApplyError::Malformed(..) | ApplyError::TooLarge(..) => (StatusCode::BAD_REQUEST, "bad_request"),
             ApplyError::NoSuchGroup { .. } | ApplyError::NoSuchPool { .. } => {
