@@ -210,7 +210,7 @@ fn write(key: &RecordKey, part: Option<&LivePart>, to: Option<Record>) -> Result
         return Err(ApplyError::OwnedPart(key.clone(), owner.clone()));
     }
     let base = part.map_or(Revision(0), |part| part.modified);
-    let after = to.map(|record| Declared { owner: None, record });
+    let after = to.map(Declared::by_hand);
     Ok(Write { key: key.clone(), base, after, data: Data::Keep })
 }
 

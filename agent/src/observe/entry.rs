@@ -186,7 +186,7 @@ pub async fn entries(store: &dyn Store, kind: Kind) -> Result<LiveEntries, Obser
 
 fn part(entry: &Entry) -> Result<(RecordKey, LivePart), ObserveError> {
     let key = keys::declared_record(&entry.key).ok_or_else(|| ObserveError::Key(entry.key.clone()))?;
-    let Declared { owner, record } = value::decode(entry)?;
+    let Declared { owner, record, .. } = value::decode(entry)?;
     let (created, modified) = (entry.create_revision, entry.modify_revision);
     Ok((key, LivePart { owner, record, created, modified }))
 }
