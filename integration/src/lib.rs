@@ -27,7 +27,7 @@ pub use authority::Authority;
 pub use clusters::Clusters;
 pub use command::Operator;
 pub use consul::{Consul, ConsulCommand};
-pub use http::Http;
+pub use http::{Answer, Http};
 pub use lxc::{Lxc, Transcript, consul, own_only, py_consul, pylxd, python};
 pub use oidc::Provider;
 pub use pebble::{Pebble, PebbleOptions};

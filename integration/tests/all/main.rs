@@ -5,6 +5,7 @@ mod acme;
 mod apply;
 mod ca;
 mod ca_faults;
+mod consul_cases;
 mod consul_command;
 mod crash;
 mod declarations;
