@@ -28,6 +28,7 @@ mod projects;
 mod py_consul;
 mod pylxd;
 mod rotate;
+mod seed_001;
 mod server;
 mod server_certificate;
 mod traffic;
