@@ -249,7 +249,7 @@ impl Intentions {
 /// Whether `source` may connect to `destination`.
 pub fn decide(source: &Source, destination: &ServiceName, intentions: &Intentions) -> Decision {
     decide_match(
-        &Caller::of(source.peer.as_ref()),
+        Caller::of(source.peer.as_ref()),
         &ServiceMatch::Named(source.service.clone()),
         &ServiceMatch::Named(destination.clone()),
         intentions,
@@ -282,7 +282,7 @@ impl<'a> Caller<'a> {
 
 /// The same for patterns: `*` stands for a service that no rule names.
 pub(crate) fn decide_match(
-    caller: &Caller<'_>,
+    caller: Caller<'_>,
     source: &ServiceMatch,
     destination: &ServiceMatch,
     intentions: &Intentions,

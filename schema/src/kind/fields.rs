@@ -333,13 +333,11 @@ impl<'a, 'f> Fields<'a, 'f> {
     /// A whole number, 0 to `most`.
     pub fn count(&mut self, name: &'static str, most: u32) -> Option<u32> {
         let node = self.take(name)?;
-        let count = match &node.value {
-            Value::Integer(integer) => u32::try_from(*integer).ok().filter(|count| *count <= most),
-            _ => {
-                self.wrong_type(name, "a number", node);
-                return None;
-            }
+        let Value::Integer(integer) = &node.value else {
+            self.wrong_type(name, "a number", node);
+            return None;
         };
+        let count = u32::try_from(*integer).ok().filter(|count| *count <= most);
         if count.is_none() {
             let summary = format!("{} is a whole number from 0 to {most}", self.place.field(name));
             self.fault("bad-value", summary, node.span);

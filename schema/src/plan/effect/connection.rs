@@ -147,7 +147,7 @@ impl<'a> State<'a> {
         {
             return Verdict::Denied;
         }
-        decide_match(&caller, source, destination, &self.intentions).verdict
+        decide_match(caller, source, destination, &self.intentions).verdict
     }
 }
 
