@@ -44,6 +44,7 @@ mod callers;
 pub mod consul;
 pub mod control;
 mod credential;
+mod entries;
 pub mod listener;
 pub mod lxd;
 mod pace;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use schema::kind::Kind;
 use schema::name::{ClusterName, GroupName, LinkName, ManifestName};
 use schema::plan::{Live, LiveLink, LiveManifest};
 use schema::record::{LiveRecord, RecordKey};
@@ -114,6 +115,16 @@ impl Observe {
 
     pub fn cluster(&self) -> &ClusterName {
         &self.cluster
+    }
+
+    /// One config entry.
+    pub async fn entry(&self, key: &entry::EntryKey) -> Result<entry::LiveEntry, ObserveError> {
+        entry::entry(&*self.store, key).await
+    }
+
+    /// Every config entry of a kind.
+    pub async fn entries(&self, kind: Kind) -> Result<entry::LiveEntries, ObserveError> {
+        entry::entries(&*self.store, kind).await
     }
 
     /// Everything, decoded.

@@ -8,6 +8,7 @@ pub fn printable(words: &str) -> String {
 pub mod acme;
 pub mod bundle;
 pub mod cluster_link;
+pub mod consul;
 pub mod control;
 pub mod link;
 pub mod lxd;

@@ -103,7 +103,7 @@ impl<'a> Declaration<'a> {
     fn fields<'f>(&self, root: &'a Place<'a>, faults: &'f mut Faults) -> Fields<'a, 'f> {
         let mut fields = Fields::new(self.table, self.header, *root, faults);
         if self.form == Form::Entry {
-            for name in ["kind", "name", "create_index", "modify_index"] {
+            for name in ["kind", "name", "hash", "create_index", "modify_index"] {
                 fields.take(name);
             }
         }

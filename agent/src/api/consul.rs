@@ -18,12 +18,14 @@ pub mod answer;
 pub mod asked;
 pub mod blocking;
 pub mod body;
+mod config;
 pub mod go_json;
 mod status;
+pub mod watched;
 
 /// Every area.
 pub fn router() -> Router<ApiState> {
-    Router::new().merge(status::router())
+    Router::new().merge(status::router()).merge(config::router())
 }
 
 /// What is refused whatever the endpoint.

@@ -6,6 +6,7 @@ use super::ApiState;
 
 mod apply;
 mod audit;
+mod config;
 mod explain;
 pub mod link;
 mod rotation;
@@ -21,6 +22,7 @@ pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(apply::router())
         .merge(audit::router())
+        .merge(config::router())
         .merge(state::router())
         .merge(watch::router())
         .merge(explain::router())

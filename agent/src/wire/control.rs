@@ -154,3 +154,20 @@ pub struct LastApplied {
     pub revision: u64,
     pub cluster: ClusterName,
 }
+
+/// What `POST config` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenEntries {
+    /// In the order in which they were sent.
+    pub entries: Vec<WrittenEntry>,
+}
+
+/// One config entry of several that were written in one commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenEntry {
+    /// Consul's word for it.
+    pub kind: String,
+    pub name: String,
+    /// False if it said so already.
+    pub changed: bool,
+}

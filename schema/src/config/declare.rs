@@ -34,6 +34,11 @@ const OTHER_ENTRY_KINDS: [&str; 15] = [
     "control-plane-request-limit",
 ];
 
+/// Whether Consul has a config entry kind of this name.
+pub fn is_known_kind(word: &str) -> bool {
+    ENTRY_KINDS.iter().any(|(name, _)| *name == word) || OTHER_ENTRY_KINDS.contains(&word)
+}
+
 /// Every declaration of a document, decoded, with its place.
 pub fn decode(document: &Document, faults: &mut Faults) -> Vec<(Span, Decoded)> {
     match &document.content {

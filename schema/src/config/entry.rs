@@ -72,6 +72,11 @@ pub fn stage(fault: &Diagnostic) -> Stage {
     if DECODING.contains(&fault.code) { Stage::Decoding } else { Stage::Validation }
 }
 
+/// Whether Consul has a kind of this name, taken here or not.
+pub fn is_known_kind(word: &str) -> bool {
+    declare::is_known_kind(word)
+}
+
 /// Reads the entries in `bytes`; `path` is what messages call them.
 pub fn entries(path: &Arc<str>, bytes: &[u8], syntax: Syntax) -> Entries {
     let parsed = document::parse_entries(path, bytes, syntax, MAX_ENTRY);

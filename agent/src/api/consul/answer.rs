@@ -114,6 +114,11 @@ impl From<ValueError> for ConsulError {
 /// As our own surface words it, with the hint in the one line that there is.
 impl From<ApplyError> for ConsulError {
     fn from(error: ApplyError) -> Self {
+        // What Consul finds in validating is 500 there.
+        if let ApplyError::SourceExists { .. } | ApplyError::MetaGiven | ApplyError::Protocol { .. } = &error
+        {
+            return Self::refused(error.to_string());
+        }
         let Problem { status, message, hint, .. } = Problem::from(error);
         match hint {
             Some(hint) => Self::new(status, format!("{message}. {hint}")),

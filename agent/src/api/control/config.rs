@@ -1,0 +1,63 @@
+//! `POST /control/v1/config`: several config entries in one commit, written whole or not at all. Consul writes one at a
+//! time.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use schema::config::entry::MAX_ENTRY;
+
+use crate::api::ApiState;
+use crate::api::entries::{self, Unfit};
+use crate::api::problem::Problem;
+use crate::apply::{EntryChange, EntryEdit, EntryOutcome};
+use crate::authorize::{Entitlement, require_trust};
+use crate::trust::Caller;
+use crate::wire::control::{WrittenEntries, WrittenEntry};
+
+pub fn router() -> Router<ApiState> {
+    Router::new()
+        // A byte more than is taken, so that what is too large is told with the limit.
+        .route("/config", post(write).layer(DefaultBodyLimit::max(MAX_ENTRY + 1)))
+}
+
+async fn write(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<WrittenEntries>, Problem> {
+    require_trust(&caller)?;
+    let body = body.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let limit = MAX_ENTRY >> 20;
+            let message = format!("config entries that are written at once have at most {limit} MiB");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+                .hint("Divide them among several files.");
+        }
+        Problem::new(rejection.status(), "bad_request", "the request broke off")
+    })?;
+    let (mut edits, mut named) = (Vec::new(), Vec::new());
+    for (entry, records) in entries::all(body).await? {
+        let permit = state.permit(&caller, Entitlement::CanEdit, entry.entity())?;
+        named.push((entry.word().to_owned(), entry.name()));
+        edits.push((permit, EntryEdit { entry, change: EntryChange::Whole(records), only_at: None }));
+    }
+    let outcomes = entries::write(&state, edits).await?;
+    let entries = named.into_iter().zip(outcomes).map(|((kind, name), outcome)| {
+        let changed = matches!(outcome, EntryOutcome::Written(_));
+        WrittenEntry { kind, name, changed }
+    });
+    Ok(Json(WrittenEntries { entries: entries.collect() }))
+}
+
+impl From<Unfit> for Problem {
+    fn from(unfit: Unfit) -> Self {
+        let text = match unfit.entry {
+            Some((kind, name)) => format!("{kind}/{name}: {}", unfit.text),
+            None => unfit.text,
+        };
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", text)
+    }
+}
