@@ -1,6 +1,7 @@
 //! Black-box tests against the real binary, all in one program: linking the agent's library once takes as long as
 //! running most of them.
 
+mod access;
 mod acme;
 mod apply;
 mod ca;
