@@ -10,6 +10,7 @@ use super::declare;
 use crate::diagnostic::{Diagnostic, Faults, Severity, Sources};
 use crate::document::{self, Content, Syntax};
 use crate::kind::Kind;
+use crate::kind::entry::Entry as Rest;
 use crate::record::{Record, RecordKey};
 
 /// Largest config entry, or file of entries, bytes: 50,000 sources fit.
@@ -92,8 +93,12 @@ pub fn entries(path: &Arc<str>, bytes: &[u8], syntax: Syntax) -> Entries {
         match declare::decode_entry(table, &mut faults) {
             None => sort(faults.into_list(), &mut read.faults, &mut read.warnings),
             Some(decoded) => {
+                let parts: Vec<RecordKey> =
+                    decoded.decoded.records.iter().map(|part| part.key.clone()).filter(is_part).collect();
                 let records = decoded.decoded.records.into_iter().map(|part| (part.key, part.record));
-                let entry = Entry { kind: decoded.kind, name: decoded.name, records: records.collect() };
+                let mut records = records.collect();
+                note_order(parts, &mut records);
+                let entry = Entry { kind: decoded.kind, name: decoded.name, records };
                 let mut own = Vec::new();
                 sort(faults.into_list(), &mut own, &mut read.warnings);
                 read.entries.push(ReadEntry { entry, faults: own });
@@ -101,6 +106,33 @@ pub fn entries(path: &Arc<str>, bytes: &[u8], syntax: Syntax) -> Entries {
         }
     }
     read
+}
+
+/// Whether the key names one of several parts of an entry.
+fn is_part(key: &RecordKey) -> bool {
+    matches!(key, RecordKey::Export(_) | RecordKey::Intention { .. })
+}
+
+/// Has the entry remember in which order its writer has the parts.
+fn note_order(parts: Vec<RecordKey>, records: &mut BTreeMap<RecordKey, Record>) {
+    let own = match parts.first() {
+        Some(RecordKey::Export(_)) => RecordKey::ExportEntry,
+        Some(RecordKey::Intention { destination, .. }) => RecordKey::IntentionEntry(destination.clone()),
+        _ => return,
+    };
+    let mut rest = match records.get(&own) {
+        Some(Record::ExportEntry(rest) | Record::IntentionEntry(rest)) => rest.clone(),
+        _ => Rest::default(),
+    };
+    rest.note_order(parts);
+    if rest.is_empty() {
+        return;
+    }
+    let record = match own {
+        RecordKey::ExportEntry => Record::ExportEntry(rest),
+        _ => Record::IntentionEntry(rest),
+    };
+    records.insert(own, record);
 }
 
 fn sort(diagnostics: Vec<Diagnostic>, faults: &mut Vec<Diagnostic>, warnings: &mut Vec<Diagnostic>) {

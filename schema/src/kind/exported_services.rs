@@ -102,6 +102,8 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     // Consul takes a peer that is not there yet; a block that names one is a mistake.
     let severity = if declaration.form == Form::Entry { Severity::Warning } else { Severity::Error };
     let mut decoded = Decoded::default();
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by_key(|(_, row)| row.span.start);
     for (service, mut row) in rows {
         let key = RecordKey::Export(service);
         row.consumers.sort_by(|a, b| a.0.cmp(&b.0));

@@ -60,7 +60,8 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let mut fields = declaration.fields(&root, faults);
     tenancy::namespace(&mut fields);
     tenancy::partition(&mut fields);
-    let entry = Entry { meta: meta::decode(&mut fields, "meta"), jwt: permission::jwt(&mut fields) };
+    let meta = meta::decode(&mut fields, "meta");
+    let entry = Entry { meta, jwt: permission::jwt(&mut fields), ..Entry::default() };
     let before = fields.faults.len();
     let tables = fields.tables("sources");
     if tables.is_empty() && fields.faults.len() == before {

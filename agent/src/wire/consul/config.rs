@@ -195,7 +195,7 @@ fn exported_services<'a>(
 ) -> ExportedServices {
     let mut entry =
         ExportedServices { kind: "exported-services".to_owned(), name, ..ExportedServices::default() };
-    for part in parts {
+    for part in arranged(parts) {
         match part {
             (RecordKey::Export(service), Record::ExportedServices(export)) => {
                 let consumers = export.consumers.iter().map(|consumer| match consumer {
@@ -222,25 +222,32 @@ fn service_intentions<'a>(
 ) -> ServiceIntentions {
     let mut entry =
         ServiceIntentions { kind: "service-intentions".to_owned(), name, ..ServiceIntentions::default() };
-    let mut sources = Vec::new();
-    for part in parts {
+    for part in arranged(parts) {
         match part {
-            (RecordKey::Intention { destination, origin, source }, Record::ServiceIntentions(rule)) => {
-                sources.push((precedence(destination, source), origin, source, rule))
+            (RecordKey::Intention { destination, origin, source: name }, Record::ServiceIntentions(rule)) => {
+                entry.sources.push(source(precedence(destination, name), origin, name, rule));
             }
-            (_, Record::IntentionEntry(Rest { meta, jwt })) => {
+            (_, Record::IntentionEntry(Rest { meta, jwt, .. })) => {
                 entry.meta.clone_from(meta);
                 entry.jwt = (!jwt.is_empty()).then(|| jwt.into());
             }
             _ => {}
         }
     }
-    sources.sort_by(|a, b| (b.0, a.1, a.2).cmp(&(a.0, b.1, b.2)));
-    entry.sources = sources
-        .into_iter()
-        .map(|(precedence, origin, name, rule)| source(precedence, origin, name, rule))
-        .collect();
     entry
+}
+
+/// The parts in the order in which they are shown.
+fn arranged<'a>(
+    parts: impl Iterator<Item = (&'a RecordKey, &'a Record)>,
+) -> Vec<(&'a RecordKey, &'a Record)> {
+    let mut parts: Vec<_> = parts.collect();
+    let rest = parts.iter().find_map(|(_, record)| match record {
+        Record::ExportEntry(rest) | Record::IntentionEntry(rest) => Some(rest),
+        _ => None,
+    });
+    rest.unwrap_or(&Rest::default()).arrange(&mut parts, |(key, _)| *key);
+    parts
 }
 
 fn source(precedence: u8, origin: &Origin, name: &ServiceMatch, rule: &IntentionSource) -> Source {
