@@ -14,7 +14,10 @@ mod sharded;
 mod view;
 
 pub use follow::{Catalog, CatalogError};
-pub use imports::{Freshness, ImportedLink, ImportedService, Imports, ImportsView};
+pub use imports::{
+    Freshness, ImportedInstance, ImportedLink, ImportedService, ImportedServices, ImportedStatus, Imports,
+    ImportsView,
+};
 pub use instances::{Instance, Instances};
 pub use intentions::IntentionParts;
 pub use sharded::Sharded;

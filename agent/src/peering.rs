@@ -11,13 +11,17 @@ mod farewell;
 mod follow;
 pub mod half;
 mod import;
+mod inbox;
 mod issue;
 mod keeper;
 mod ledger;
+mod offers;
+mod outbox;
 mod public;
 mod refusal;
 mod repin;
 pub mod rotation;
+mod rows;
 mod seal;
 mod status;
 mod waiting;
@@ -34,7 +38,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use schema::name::{ClusterName, LinkName};
+use schema::name::{ClusterName, LinkName, ServiceName};
 use schema::plan::LiveLink;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -48,7 +52,7 @@ use crate::trust::cluster_identity::ClusterIdentity;
 use crate::trust::identity::Identities;
 use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::tunnel::{Incoming, Router, Session, Sessions};
-use crate::wire::cluster_link::LinkReport;
+use crate::wire::cluster_link::{LinkReport, StreamTimes};
 use crate::wire::link::{Refusal, StreamHeader};
 use half::Half;
 
@@ -73,10 +77,20 @@ pub struct PeeringParts {
     pub tasks: Tasks,
 }
 
+/// What the streams over a link have carried, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StreamReport {
+    pub times: StreamTimes,
+    /// What the peer last said that it offers, and what it is offered. By name.
+    pub imported: Vec<ServiceName>,
+    pub exported: Vec<ServiceName>,
+}
+
 /// The links of this cluster.
 pub struct Peering {
     parts: PeeringParts,
     statuses: status::Statuses,
+    exports: export::Exports,
     keepers: follow::Keepers,
     strangers: Semaphore,
     /// Proofs of succession that are being checked.
@@ -90,6 +104,7 @@ impl Peering {
         Arc::new(Self {
             parts,
             statuses: status::Statuses::default(),
+            exports: export::Exports::default(),
             keepers: follow::Keepers::default(),
             strangers: Semaphore::new(farewell::STRANGERS),
             checks: Semaphore::new(repin::CHECKS),
@@ -100,6 +115,9 @@ impl Peering {
     /// Reads the links and keeps them until the tasks end. `router` serves what arrives on sessions dialled here.
     pub async fn run(self: &Arc<Self>, router: Arc<dyn Router>) -> Result<(), PeeringError> {
         let (revision, links) = ledger::all(&*self.parts.store).await?;
+        // Before the first link: a peer that connects at once must not be told that nothing is exported.
+        self.note_exports();
+        self.parts.tasks.spawn("exports", Arc::clone(self).follow_exports());
         self.settle(&router, &links);
         self.resume_farewells(&router).await?;
         for (link, held) in links {
@@ -138,7 +156,7 @@ impl Peering {
         Ok(halves
             .into_iter()
             .map(|(link, held)| {
-                let status = self.statuses.get(&link);
+                let status = (self.statuses.get(&link), self.statuses.stream(&link));
                 status::report(&link, declared.get(&link), &held.half, status, now)
             })
             .collect())
@@ -147,7 +165,19 @@ impl Peering {
     pub async fn report(&self, link: &LinkName) -> Result<LinkReport, PeeringError> {
         let (declared, _) = ledger::declared(&*self.parts.store, link).await?;
         let held = ledger::read(&*self.parts.store, link).await?;
-        Ok(status::report(link, Some(&declared), &held.half, self.statuses.get(link), Timestamp::now()))
+        let status = (self.statuses.get(link), self.statuses.stream(link));
+        Ok(status::report(link, Some(&declared), &held.half, status, Timestamp::now()))
+    }
+
+    /// What the streams over a link have carried, and when.
+    pub fn stream(&self, link: &LinkName) -> StreamReport {
+        let imports = self.parts.imports.view();
+        let imported = imports.get(link).map(|imported| imported.services.sorted()).unwrap_or_default();
+        StreamReport {
+            times: self.statuses.stream(link),
+            imported: imported.into_iter().map(|(name, _)| name.clone()).collect(),
+            exported: self.exports.offers().offered(link, None, usize::MAX),
+        }
     }
 
     /// What deletes a link's trust: to be put into the very commit that deletes its declaration. The rest (telling

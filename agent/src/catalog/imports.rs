@@ -4,19 +4,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schema::name::{LinkName, ServiceName};
+use schema::name::{ClusterName, LinkName, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Sharded;
+pub use crate::wire::sync::{OfferedInstance as ImportedInstance, OfferedStatus as ImportedStatus};
 
 /// A service that a peer offers to this cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportedService {
-    /// Instances that the peer has.
-    pub instances: u32,
-    /// Those of them whose checks pass.
-    pub healthy: u32,
+    /// What it speaks there; empty where nothing is declared.
+    pub protocol: String,
+    /// By id.
+    pub instances: Vec<ImportedInstance>,
+}
+
+impl ImportedService {
+    /// Instances that calls may go to: those that pass, and those that only warn.
+    pub fn healthy(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.status <= ImportedStatus::Warning).count()
+    }
 }
 
 /// Whether the peer's word is current.
@@ -28,11 +36,18 @@ pub enum Freshness {
     Stale,
 }
 
-/// What one peer offers.
-#[derive(Debug, Clone)]
+/// The services of one peer. A clone shares almost everything.
+pub type ImportedServices = Sharded<ServiceName, Arc<ImportedService>>;
+
+/// What one peer offers, and says about itself.
+#[derive(Debug, Clone, PartialEq)]
 pub struct ImportedLink {
-    pub services: Sharded<ServiceName, ImportedService>,
+    /// What the peer calls itself.
+    pub cluster: ClusterName,
+    pub services: ImportedServices,
     pub freshness: Freshness,
+    /// Where its agent says that it is reached, `host:port`: calls of its services go there.
+    pub addresses: Arc<[String]>,
 }
 
 /// What every peer offers.
@@ -59,62 +74,15 @@ impl Imports {
         self.view.borrow().clone()
     }
 
+    /// A new view whenever something in it changed.
     pub fn subscribe(&self) -> watch::Receiver<Arc<ImportsView>> {
         self.view.subscribe()
     }
 
-    /// The end of a snapshot: `services` is all that `link` offers; whatever else was known of it is swept.
-    pub fn replace(&self, link: &LinkName, services: BTreeMap<ServiceName, ImportedService>) {
-        let mut fresh = Sharded::default();
-        if let Some(known) = self.view.borrow().get(link) {
-            // Starting from what is known keeps unchanged shards shared with earlier views.
-            fresh = known.services.clone();
-            for (name, _) in known.services.iter() {
-                if !services.contains_key(name) {
-                    fresh.remove(name);
-                }
-            }
-        }
-        for (name, service) in services {
-            if fresh.get(&name) != Some(&service) {
-                fresh.insert(name, service);
-            }
-        }
-        self.set(link, ImportedLink { services: fresh, freshness: Freshness::Current });
-    }
-
-    /// One change after a snapshot; `None` when the peer no longer offers the service.
-    pub fn update(&self, link: &LinkName, name: &ServiceName, service: Option<ImportedService>) {
-        let known = self.view.borrow().get(link).cloned();
-        let mut services = known.map(|known| known.services.clone()).unwrap_or_default();
-        let _ = match service {
-            Some(service) => services.insert(name.clone(), service),
-            None => services.remove(name),
-        };
-        self.set(link, ImportedLink { services, freshness: Freshness::Current });
-    }
-
-    /// The link went down: what is known stays, as last heard.
-    pub fn mark_stale(&self, link: &LinkName) {
-        self.set_freshness(link, Freshness::Stale);
-    }
-
-    /// Data arrived again that changed nothing (a heartbeat after a silence).
-    pub fn mark_current(&self, link: &LinkName) {
-        self.set_freshness(link, Freshness::Current);
-    }
-
-    /// The link is gone: nothing of it stays.
-    pub fn withdraw(&self, link: &LinkName) {
-        self.view
-            .send_if_modified(|view| view.contains_key(link) && Arc::make_mut(view).remove(link).is_some());
-    }
-
-    fn set(&self, link: &LinkName, imported: ImportedLink) {
+    /// Everything that a peer offers, as of now.
+    pub fn publish(&self, link: &LinkName, imported: ImportedLink) {
         self.view.send_if_modified(|view| {
-            let same = view.get(link).is_some_and(|known| {
-                known.freshness == imported.freshness && known.services == imported.services
-            });
+            let same = view.get(link).is_some_and(|known| **known == imported);
             if !same {
                 Arc::make_mut(view).insert(link.clone(), Arc::new(imported));
             }
@@ -122,15 +90,22 @@ impl Imports {
         });
     }
 
-    fn set_freshness(&self, link: &LinkName, freshness: Freshness) {
+    /// The link went down: what is known stays, as last heard.
+    pub fn mark_stale(&self, link: &LinkName) {
         self.view.send_if_modified(|view| {
-            let Some(known) = view.get(link).filter(|known| known.freshness != freshness) else {
+            let Some(known) = view.get(link).filter(|known| known.freshness != Freshness::Stale) else {
                 return false;
             };
-            let imported = ImportedLink { services: known.services.clone(), freshness };
-            Arc::make_mut(view).insert(link.clone(), Arc::new(imported));
+            let stale = ImportedLink { freshness: Freshness::Stale, ..ImportedLink::clone(known) };
+            Arc::make_mut(view).insert(link.clone(), Arc::new(stale));
             true
         });
+    }
+
+    /// The link is gone: nothing of it stays.
+    pub fn withdraw(&self, link: &LinkName) {
+        self.view
+            .send_if_modified(|view| view.contains_key(link) && Arc::make_mut(view).remove(link).is_some());
     }
 }
 
@@ -142,35 +117,31 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn offered(names: &[&str]) -> BTreeMap<ServiceName, ImportedService> {
-        names.iter().map(|text| (name(text), ImportedService { instances: 1, healthy: 1 })).collect()
+    fn offers(names: &[&str]) -> ImportedLink {
+        ImportedLink {
+            cluster: name("there"),
+            services: names.iter().map(|text| (name(text), Arc::default())).collect(),
+            freshness: Freshness::Current,
+            addresses: Arc::new([]),
+        }
     }
 
     #[test]
-    fn a_snapshot_sweeps_what_it_does_not_name_and_only_changes_are_told() {
+    fn only_changes_are_told_and_what_a_link_brought_goes_with_it() {
         let imports = Imports::new();
         let (east, west) = (name::<LinkName>("east"), name::<LinkName>("west"));
         let mut changes = imports.subscribe();
-        imports.replace(&east, offered(&["a", "b"]));
-        imports.replace(&west, offered(&["z"]));
+        imports.publish(&east, offers(&["a", "b"]));
+        imports.publish(&west, offers(&["z"]));
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-
-        imports.replace(&east, offered(&["a", "b"]));
-        imports.update(&west, &name("y"), None);
+        imports.publish(&east, offers(&["a", "b"]));
         assert!(!changes.has_changed().unwrap());
-
-        imports.replace(&east, offered(&["b", "c"]));
-        let view = imports.view();
-        assert_eq!(
-            view[&east].services.sorted().iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
-            ["b", "c"]
-        );
-        assert_eq!(view[&west].services.len(), 1);
 
         imports.mark_stale(&east);
         assert_eq!(imports.view()[&east].freshness, Freshness::Stale);
-        imports.update(&east, &name("b"), Some(ImportedService { instances: 2, healthy: 0 }));
+        assert_eq!(imports.view()[&east].services.len(), 2);
+        imports.publish(&east, offers(&["b"]));
         assert_eq!(imports.view()[&east].freshness, Freshness::Current);
         imports.withdraw(&east);
         assert!(!imports.view().contains_key(&east));

@@ -40,12 +40,40 @@ impl CatalogView {
         Some((service, instance))
     }
 
-    /// Whether `link` is offered `service`: by name or by `*`, and the service is declared here. A service that
-    /// only calls others offers nothing, so `*` passes over it.
+    /// The links that are offered `service`: by its name, whether it is declared here or not, or by `*`. A service
+    /// without a port offers nothing, so `*` passes over it.
+    pub fn consumers_of(&self, service: &ServiceName) -> BTreeSet<LinkName> {
+        let mut links = BTreeSet::new();
+        if is_exportable(service) {
+            self.add_consumers(&ServiceMatch::Named(service.clone()), &mut links);
+            if self.has_port(service) {
+                self.add_consumers(&ServiceMatch::Any, &mut links);
+            }
+        }
+        links
+    }
+
+    /// Whether `link` is offered `service`.
     pub fn is_exported(&self, service: &ServiceName, link: &LinkName) -> bool {
-        let Some(declared) = self.services.get(service) else { return false };
-        self.consumes(&ServiceMatch::Named(service.clone()), link)
-            || (declared.listen() && self.consumes(&ServiceMatch::Any, link))
+        is_exportable(service)
+            && (self.consumes(&ServiceMatch::Named(service.clone()), link)
+                || (self.has_port(service) && self.consumes(&ServiceMatch::Any, link)))
+    }
+
+    fn has_port(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|instances| instances.listen())
+    }
+
+    fn add_consumers(&self, export: &ServiceMatch, links: &mut BTreeSet<LinkName>) {
+        for consumer in self.exports.get(export).into_iter().flat_map(|export| &export.consumers) {
+            match consumer {
+                Consumer::Peer(link) => _ = links.insert(link.clone()),
+                Consumer::Group(group) => {
+                    let members = self.intentions.groups().get(group).map(|group| &group.members);
+                    links.extend(members.into_iter().flatten().cloned());
+                }
+            }
+        }
     }
 
     /// The services that `link` is offered, by name.
@@ -54,7 +82,7 @@ impl CatalogView {
         let named = self.exports.iter().filter(|(_, export)| is_for(export, link, groups));
         let mut names: Vec<&ServiceName> = named
             .filter_map(|(service, _)| match service {
-                ServiceMatch::Named(name) if self.services.get(name).is_some() => Some(name),
+                ServiceMatch::Named(name) => Some(name),
                 _ => None,
             })
             .collect();
@@ -63,6 +91,7 @@ impl CatalogView {
                 self.services.iter().filter(|(_, instances)| instances.listen()).map(|(name, _)| name),
             );
         }
+        names.retain(|name| is_exportable(name));
         names.sort_unstable();
         names.dedup();
         names.into_iter().cloned().collect()
@@ -71,14 +100,8 @@ impl CatalogView {
     /// Every link that any service is exported to.
     pub fn consumers(&self) -> BTreeSet<LinkName> {
         let mut links = BTreeSet::new();
-        for consumer in self.exports.iter().flat_map(|(_, export)| &export.consumers) {
-            match consumer {
-                Consumer::Peer(link) => _ = links.insert(link.clone()),
-                Consumer::Group(group) => {
-                    let members = self.intentions.groups().get(group).map(|group| &group.members);
-                    links.extend(members.into_iter().flatten().cloned());
-                }
-            }
+        for (export, _) in self.exports.iter() {
+            self.add_consumers(export, &mut links);
         }
         links
     }
@@ -133,6 +156,11 @@ impl CatalogView {
             _ => {}
         }
     }
+}
+
+/// Consul's own service is never exported, whoever names it.
+fn is_exportable(service: &ServiceName) -> bool {
+    service.as_str() != "consul"
 }
 
 /// Whether `link` is one of the export's consumers, by its name or as a member of a group.

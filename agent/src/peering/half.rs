@@ -95,7 +95,11 @@ pub struct Established {
 pub struct Peer {
     pub fingerprint: Fingerprint,
     pub certificate_pem: String,
+    /// From the exchange that made the trust.
     pub addresses: Vec<String>,
+    /// Where it has said since that it is reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
     /// What is known of the succession of its certificates.
     #[serde(default)]
     pub lineage: Box<Lineage>,
@@ -283,7 +287,7 @@ impl Half {
             {
                 Ok(Half::Established(Established {
                     kind,
-                    peer: Peer { fingerprint: pinned, certificate_pem, addresses, lineage: Box::default() },
+                    peer: Peer::new(pinned, certificate_pem, addresses),
                     dials: Dials::Here,
                     redemption: None,
                     first_active: None,
@@ -307,6 +311,17 @@ impl Half {
         match self {
             Half::Established(established) if established.first_active.is_none() => {
                 Some(Half::Established(Established { first_active: Some(now), ..established }))
+            }
+            _ => None,
+        }
+    }
+
+    /// The peer says that it is reached at `addresses`; `None` if nothing changes by that.
+    pub fn told(self, addresses: Vec<String>) -> Option<Half> {
+        match self {
+            Half::Established(established) if established.peer.told != addresses => {
+                let peer = Peer { told: addresses, ..established.peer };
+                Some(Half::Established(Established { peer, ..established }))
             }
             _ => None,
         }

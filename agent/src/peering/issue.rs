@@ -199,6 +199,7 @@ impl Peering {
             fingerprint,
             certificate_pem: certificate::to_pem(der),
             addresses: Vec::new(),
+            told: Vec::new(),
             lineage: Box::default(),
         };
         Ok(Presented { secret: token.secret.clone(), attempt: None, kind, peer, dial_back: None })

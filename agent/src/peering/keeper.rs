@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::half::Peer;
+use super::import::Received;
 use super::rotation::Introduced;
 use super::status::Connection;
 use super::{Peering, farewell};
@@ -66,6 +67,7 @@ impl Peering {
         }
         self.statuses.forget(&kept.link);
         let mut backoff = Backoff::default();
+        let mut received = Received::default();
         let mut next: Option<(Session, Made)> = None;
         let last = loop {
             let mut renewed = self.parts.identity.changed();
@@ -83,7 +85,7 @@ impl Peering {
             if session.peer() != kept.peer_now() {
                 self.note_shown(&kept.link, &session.peer()).await;
             }
-            match self.hold(&mut kept, &session, made, &mut renewed).await {
+            match self.hold(&mut kept, &session, made, &mut renewed, &mut received).await {
                 Held::Stopped => break Some(session),
                 Held::Replaced(newer) => {
                     session.close("a newer connection has replaced this one");
@@ -106,6 +108,7 @@ impl Peering {
             self.parts.sessions.remove(&kept.link, session);
         }
         self.parts.imports.withdraw(&kept.link);
+        self.parts.bundles.forget(&kept.link);
         self.statuses.forget(&kept.link);
         kept.done.cancel();
         farewell::part(&self, &kept.link, &kept.peer_now(), last, &kept.router).await;
@@ -137,6 +140,7 @@ impl Peering {
         session: &Session,
         made: Made,
         renewed: &mut Changed,
+        received: &mut Received,
     ) -> Held {
         if kept.kind == LinkType::Unidirectional && kept.dials == Dials::Peer {
             return self.host(kept, session, renewed).await;
@@ -150,7 +154,7 @@ impl Peering {
         let link = kept.link.clone();
         let mut heard = false;
         let (ended, taken) = {
-            let receive = self.receive(&link, session, &mut heard);
+            let receive = self.receive(&link, session, received, &mut heard);
             tokio::pin!(receive);
             loop {
                 tokio::select! {

@@ -178,12 +178,8 @@ pub fn remove(link: &LinkName, before: &Held, now: Timestamp) -> Txn {
     if let Half::Established(established) = &before.half
         && let Some(peer) = before.half.linked()
     {
-        let tombstone = Tombstone {
-            link: link.clone(),
-            at: now,
-            dials: established.dials,
-            addresses: peer.addresses.clone(),
-        };
+        let tombstone =
+            Tombstone { link: link.clone(), at: now, dials: established.dials, addresses: peer.reached_at() };
         for fingerprint in peer.certificates().keys() {
             let fingerprint = fingerprint.to_string();
             if established.admits() {

@@ -72,6 +72,7 @@ impl Peering {
             fingerprint: shown.fingerprint,
             certificate_pem: certificate::to_pem(&shown.certificate),
             addresses: vec![address.to_owned()],
+            told: Vec::new(),
             lineage: Box::default(),
         };
         for _ in 0..TRIES {
@@ -140,6 +141,7 @@ impl Peering {
                 fingerprint: pin,
                 certificate_pem: certificate::to_pem(&seen.certificate),
                 addresses: vec![address.clone()],
+                told: Vec::new(),
                 lineage: Box::default(),
             };
             if self.pin_to(permit, link, &before, peer).await? {

@@ -71,7 +71,7 @@ impl Peering {
             let (own, router) = (own.clone(), Arc::clone(router));
             async move { dial(&addresses, pin, &own, router, &self.parts.tasks).await }
         };
-        let error = match dial_with(peer.addresses.clone(), peer.fingerprint).await {
+        let error = match dial_with(peer.reached_at(), peer.fingerprint).await {
             Ok(session) => return Ok(session),
             Err(error) => error,
         };

@@ -11,7 +11,7 @@ use schema::plan::{LinkState, LiveLink};
 use tokio::sync::watch;
 
 use super::half::{Established, Half, Pending, Unconfirmed};
-use crate::wire::cluster_link::{DialBack, Dials, LinkReport, UnconfirmedPeer};
+use crate::wire::cluster_link::{DialBack, Dials, LinkReport, StreamTimes, UnconfirmedPeer};
 use crate::wire::sync::PeerView;
 
 /// The connection to a peer, as of now.
@@ -39,6 +39,8 @@ pub struct Status {
 #[derive(Debug, Default)]
 pub struct Statuses {
     by_link: Mutex<BTreeMap<LinkName, Status>>,
+    /// Apart from the rest: they move all the time, and nobody is woken for it.
+    streams: Mutex<BTreeMap<LinkName, StreamTimes>>,
     changed: watch::Sender<u64>,
 }
 
@@ -63,7 +65,25 @@ impl Statuses {
 
     pub fn forget(&self, link: &LinkName) {
         self.lock().remove(link);
+        self.streams().remove(link);
         self.touch();
+    }
+
+    /// When the link's streams last carried something.
+    pub fn stream(&self, link: &LinkName) -> StreamTimes {
+        self.streams().get(link).copied().unwrap_or_default()
+    }
+
+    pub fn note_stream(&self, link: &LinkName, change: impl FnOnce(&mut StreamTimes)) {
+        let mut streams = self.streams();
+        match streams.get_mut(link) {
+            Some(times) => change(times),
+            None => change(streams.entry(link.clone()).or_default()),
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<LinkName, StreamTimes>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whoever follows to look again.
@@ -133,7 +153,7 @@ pub fn report(
     name: &LinkName,
     declared: Option<&ClusterLink>,
     half: &Half,
-    status: Status,
+    (status, times): (Status, StreamTimes),
     now: Timestamp,
 ) -> LinkReport {
     let (state, reason) = state(half, &status.connection, now);
@@ -155,6 +175,7 @@ pub fn report(
         unconfirmed: None,
         dial_back: None,
         note: None,
+        stream: StreamTimes::default(),
     };
     match half {
         Half::Pending(pending) => {
@@ -171,10 +192,11 @@ pub fn report(
         Half::Redeeming(redeeming) => report.addresses.clone_from(&redeeming.addresses),
         Half::Established(established) => {
             report.peer_fingerprint = Some(established.peer.fingerprint.to_string());
-            report.addresses.clone_from(&established.peer.addresses);
+            report.addresses = established.peer.reached_at();
             report.dials = Some(established.dials);
             report.first_active = established.first_active;
             report.peer = status.peer;
+            report.stream = times;
             let notes = [note(established), established.peer.succession()];
             report.note = notes.into_iter().flatten().reduce(|one, other| format!("{other}; {one}"));
             report.dial_back.clone_from(&established.dial_back);

@@ -129,7 +129,7 @@ async fn streams_go_both_ways_at_once_and_carry_the_end_of_each_direction() {
 #[tokio::test]
 async fn a_refused_stream_says_why_and_leaves_the_session_up() {
     let pair = pair().await;
-    match pair.dialled.open(&StreamHeader::Sync { cursor: None }).await {
+    match pair.dialled.open(&StreamHeader::Sync { version: 1, resume: None }).await {
         Err(OpenError::Refused { code: Refusal::Denied, message }) => assert_eq!(message, "not for you"),
         other => panic!("{:?}", other.map(|_| "accepted")),
     }

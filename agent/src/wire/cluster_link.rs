@@ -56,6 +56,23 @@ pub struct LinkReport {
     /// What is worth knowing of a link that works, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    #[serde(default)]
+    pub stream: StreamTimes,
+}
+
+/// When a link's streams last carried something, since this agent started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct StreamTimes {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<Timestamp>,
+    /// Of any frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_receive: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_send: Option<Timestamp>,
+    /// What was sent and the peer has not acknowledged yet, bytes.
+    #[serde(default)]
+    pub unacknowledged: u64,
 }
 
 /// Which side of a link opens its connection.

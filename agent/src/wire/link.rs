@@ -3,6 +3,8 @@
 use schema::name::ServiceName;
 use serde::{Deserialize, Serialize};
 
+use super::sync::Position;
+
 /// Largest header or answer frame, bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 
@@ -11,7 +13,14 @@ pub const MAX_FRAME: usize = 64 * 1024;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StreamHeader {
     /// Replication of exports, instance health and trust; the opener receives.
-    Sync { cursor: Option<u64> },
+    Sync {
+        /// Of the frames that the opener speaks; before there were versions, none was named.
+        #[serde(default)]
+        version: u32,
+        /// How far it came on an earlier stream.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Position>,
+    },
     /// A service connection. The source service is the opener's cluster's word.
     Service { destination: ServiceName, source: ServiceName },
     /// The opener has deleted the link; accepting means that this was noted. Nothing follows on the stream.

@@ -121,17 +121,21 @@ async fn imported(
         rows.extend(imported.services.iter().map(|(service, known)| ImportedRow {
             service: service.clone(),
             peer: link.clone(),
-            status: match (imported.freshness, known.healthy) {
+            status: match (imported.freshness, known.healthy()) {
                 (Freshness::Stale, _) => Health::Stale,
                 (Freshness::Current, 0) => Health::Critical,
                 (Freshness::Current, _) => Health::Passing,
             },
-            instances: known.instances,
-            healthy: known.healthy,
+            instances: count(known.instances.len()),
+            healthy: count(known.healthy()),
         }));
     }
     rows.sort_unstable_by(|a, b| (&a.service, &a.peer).cmp(&(&b.service, &b.peer)));
     Ok(Json(rows))
+}
+
+fn count(instances: usize) -> u32 {
+    u32::try_from(instances).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -131,6 +131,10 @@ fn both(report: &LinkReport) -> String {
     let time = |time: Option<jiff::Timestamp>| time.map(|time| format!("{time:.0}")).unwrap_or_default();
     lines.push(("First active", time(report.first_active)));
     lines.push(("Token expires", time(report.token_expires_at)));
+    lines.push(("Last received", time(report.stream.last_receive)));
+    lines.push(("Last sent", time(report.stream.last_send)));
+    let lag = report.stream.unacknowledged;
+    lines.push(("Unacknowledged", if lag == 0 { String::new() } else { format!("{lag} bytes") }));
     lines.push(("Note", report.note.clone().unwrap_or_default()));
     aligned(lines)
 }
@@ -149,6 +153,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::wire::cluster_link::StreamTimes;
     use crate::wire::sync::PeerView;
 
     fn report() -> LinkReport {
@@ -170,6 +175,7 @@ mod tests {
             unconfirmed: None,
             dial_back: None,
             note: None,
+            stream: StreamTimes::default(),
         }
     }
 

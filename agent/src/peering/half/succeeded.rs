@@ -7,6 +7,18 @@ use crate::trust::Fingerprint;
 use crate::trust::lineage::{Lineage, Pinned};
 
 impl Peer {
+    /// A peer as an exchange has shown it.
+    pub fn new(fingerprint: Fingerprint, certificate_pem: String, addresses: Vec<String>) -> Self {
+        Self { fingerprint, certificate_pem, addresses, told: Vec::new(), lineage: Box::default() }
+    }
+
+    /// Everywhere that it may be found. What made the trust stays among it: that may be a way around what the peer
+    /// knows of itself.
+    pub fn reached_at(&self) -> Vec<String> {
+        let told = self.told.iter().filter(|address| !self.addresses.contains(address));
+        self.addresses.iter().chain(told).cloned().collect()
+    }
+
     /// What is pinned of it, and what is known to follow.
     pub fn pinned(&self) -> Pinned {
         Pinned {

@@ -15,7 +15,7 @@ fn key(number: u8) -> Fingerprint {
 
 fn peer(number: u8) -> Peer {
     let addresses = vec!["a:1".to_owned()];
-    Peer { fingerprint: key(number), certificate_pem: String::new(), addresses, lineage: Box::default() }
+    Peer::new(key(number), String::new(), addresses)
 }
 
 fn secret(number: usize) -> Secret {

@@ -92,6 +92,7 @@ async fn a_caller_may_be_known_by_its_identity_alone() {
             fingerprint: west.key.fingerprint,
             certificate_pem: west.key.pem.clone(),
             addresses: vec![west.address.clone()],
+            told: Vec::new(),
             lineage: Box::default(),
         };
         let Half::Established(made) = Half::pinned(peer) else { panic!() };
