@@ -9,19 +9,17 @@ use super::{Failure, compare, says};
 pub fn write(world: &World, input: &Value, expect: &Value) -> Result<(), Failure> {
     let consul = &world.consul;
     let entry = input.get("config");
-    let mut protocol = None;
-    if entry.is_some_and(|entry| entry.to_string().contains("Permissions")) {
+    if input.to_string().to_lowercase().contains("permissions") {
         // These cases look at the entry alone; Consul, as we do, asks the destination's protocol when it is stored.
-        let name = entry.and_then(|entry| entry["Name"].as_str()).unwrap_or_default();
-        let defaults = json!({ "Kind": "service-defaults", "Name": name, "Protocol": "http" });
-        protocol = Some(consul.put("/v1/config", &defaults));
+        // Where the name is none, so is the protocol's.
+        let name = entry.and_then(|entry| entry["Name"].as_str()).unwrap_or("web");
+        consul.put("/v1/config", &json!({ "Kind": "service-defaults", "Name": name, "Protocol": "http" }));
     }
     let answer = match (entry, input.get("hcl").and_then(Value::as_str)) {
         (Some(entry), _) => consul.put("/v1/config", entry),
         (None, Some(hcl)) => consul.curl("PUT", "/v1/config", hcl),
         (None, None) => consul.send("PUT", "/v1/config", &[], input["raw"].as_str()),
     };
-    let _ = protocol;
     compare(&answer, expect, |ok| {
         if !ok.is_object() {
             return Ok(());

@@ -37,8 +37,10 @@ impl World {
                 self.consul.delete(&format!("/v1/config/{kind}/{name}"));
             }
         }
-        for service in self.consul.get("/v1/agent/services").json().as_object().into_iter().flatten() {
-            self.consul.send("PUT", &format!("/v1/agent/service/deregister/{}", service.0), &[], None);
+        let services = self.consul.get("/v1/agent/services");
+        let services = if services.status == 200 { services.json() } else { Value::Null };
+        for (id, _) in services.as_object().into_iter().flatten() {
+            self.consul.send("PUT", &format!("/v1/agent/service/deregister/{id}"), &[], None);
         }
         for consul in [&self.consul, &self.other_consul] {
             for peering in list(consul, "/v1/peerings") {
