@@ -19,6 +19,7 @@ pub mod asked;
 pub mod blocking;
 pub mod body;
 mod config;
+pub mod filter;
 pub mod go_json;
 mod status;
 pub mod watched;
@@ -31,7 +32,8 @@ pub fn router() -> Router<ApiState> {
 /// What is refused whatever the endpoint.
 pub(super) fn refused(request: &Request) -> Option<ConsulError> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
-    if pairs.is_ok_and(|Query(pairs)| pairs.iter().any(|(name, _)| name == "token")) {
+    if pairs.is_ok_and(|Query(pairs)| pairs.iter().any(|(name, value)| name == "token" && !value.is_empty()))
+    {
         // What is in a URL ends up in logs and histories.
         let message = "Invalid query parameter: \"token\" - a token in the URL is not accepted: send it as \
                        X-Consul-Token, or as Authorization: Bearer";

@@ -31,6 +31,7 @@ use crate::web::Web;
 use crate::wire::link::StreamHeader;
 use crate::wire::status::Status;
 
+mod consul;
 mod doors;
 mod escalation;
 mod link_names;
