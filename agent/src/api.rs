@@ -176,6 +176,11 @@ impl ApiState {
 /// Largest body of a request, unless its route says otherwise.
 const MAX_BODY: usize = 1024 * 1024;
 
+/// What is served in the clear, on this machine only.
+pub fn plain_router(state: ApiState) -> Router {
+    Router::new().nest("/v1", consul::router()).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(state)
+}
+
 /// Every surface. What all requests have in common is put round it by `request::observe`.
 pub fn router(state: ApiState) -> Router {
     Router::new()

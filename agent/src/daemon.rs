@@ -85,6 +85,11 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
         _ => options.advertise.clone(),
     };
 
+    let consul = match options.consul_http {
+        Some(loopback) => network::bind(Listen::At(loopback.address())).map_err(DaemonError::ConsulHttp)?,
+        None => None,
+    };
+    let consul_http = consul.as_ref().and_then(|listener| listener.local_addr().ok());
     let socket = socket::bind(&place.socket())?;
 
     let reached = Addresses::new(addresses.clone());
@@ -112,6 +117,9 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     // The doors open last: an answer means that everything behind them runs.
     api.serve_network(listener, router).await?;
     api.serve_socket(socket)?;
+    if let Some(listener) = consul {
+        api.serve_plain(listener)?;
+    }
     tasks.spawn("expiry", expiry(clients, tasks.ending()));
     // Its server looks for the proof behind those doors.
     tasks.spawn("acme", acme.run(wish));
@@ -120,6 +128,7 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
         fingerprint = %identity.fingerprint(),
         shown = server.own().map(|pair| tracing::field::display(pair.fingerprint)),
         listening = bound.map(tracing::field::display),
+        consul_http = consul_http.map(tracing::field::display),
         addresses = addresses.join(" "),
         socket = %place.socket().display(),
         "ready"

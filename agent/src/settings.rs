@@ -21,6 +21,7 @@ mod config;
 mod expiry;
 mod listen;
 mod login;
+mod loopback;
 
 pub use crate::trust::oidc::OidcConfig;
 pub use acme::{Acme, AcmeConfig, ChallengeKind};
@@ -29,6 +30,7 @@ pub use config::{Config, ConfigError};
 pub use expiry::{DEFAULT_TOKEN_EXPIRY, ExpiryError, expiry};
 pub use listen::{DEFAULT_PORT, Listen};
 pub use login::is_secret;
+pub use loopback::Loopback;
 
 /// How long a broken watch is left before it is begun again.
 const RETRY: Duration = Duration::from_millis(500);

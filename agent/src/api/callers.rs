@@ -13,6 +13,7 @@ use super::credential::Credential;
 use super::lxd::answer::LxdError;
 use super::lxd::attempt::Failures;
 use super::request::Connection;
+use super::surface::Surface;
 use crate::trust::identity::Identities;
 use crate::trust::oidc::{Arrival, Entered, Logins, OidcConfig, Presented, Refusal};
 use crate::trust::{Caller, Origin, Who};
@@ -43,9 +44,19 @@ pub enum Brought {
 
 impl Callers {
     /// Looks at what a request brings whose connection is nobody's.
-    pub async fn look(&self, connection: &Connection, headers: &HeaderMap, origin: Origin) -> Brought {
-        let Connection::Network { credentials, .. } = connection else { return Brought::Nothing };
-        let bearer = bearer(headers);
+    pub async fn look(
+        &self,
+        connection: &Connection,
+        surface: Surface,
+        headers: &HeaderMap,
+        origin: Origin,
+    ) -> Brought {
+        let credentials = match connection {
+            Connection::Network { credentials, .. } | Connection::Plain { credentials, .. } => credentials,
+            Connection::Local { .. } | Connection::Link { .. } => return Brought::Nothing,
+        };
+        let consul = (surface == Surface::Consul).then(|| consul_token(headers)).flatten();
+        let bearer = consul.or_else(|| bearer(headers));
         if let Some(token) = &bearer
             && let digest = token.digest()
             && let Some(who) = self.identities.caller_by_bearer(&digest)
@@ -54,7 +65,10 @@ impl Callers {
             credentials.add(Credential::Bearer(digest));
             return Brought::Known { who, session: None, cookie: None };
         }
-        if let Some(cookie) = session_cookie(headers)
+        // In the clear a token is all that counts: the provider's would be given away.
+        let is_plain = matches!(connection, Connection::Plain { .. });
+        if !is_plain
+            && let Some(cookie) = session_cookie(headers)
             && let digest = cookie.digest()
             && let Some(session) = self.identities.sessions(|sessions| sessions.by_cookie(&digest))
             && let Some(who) = self.identities.caller_by_session(&session)
@@ -64,7 +78,7 @@ impl Callers {
         }
         let Some(token) = bearer else { return Brought::Nothing };
         // A token of ours that is not good any more is nothing for others to see.
-        if self.logins.provider().is_none() || token::is_ours(token.expose()) {
+        if is_plain || self.logins.provider().is_none() || token::is_ours(token.expose()) {
             if token.expose().is_empty() {
                 return Brought::Nothing;
             }
@@ -194,6 +208,12 @@ fn bearer(headers: &HeaderMap) -> Option<Secret> {
     let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim().to_owned()))
+}
+
+/// The token as Consul's clients send it, which goes before the other header.
+fn consul_token(headers: &HeaderMap) -> Option<Secret> {
+    let text = headers.get("x-consul-token")?.to_str().ok()?.trim();
+    (!text.is_empty()).then(|| Secret::new(text.to_owned()))
 }
 
 /// The secret of the session that a request brings. A browser sends it along with what pages of other servers on this

@@ -21,12 +21,13 @@ pub mod body;
 mod config;
 pub mod filter;
 pub mod go_json;
+pub mod own;
 mod status;
 pub mod watched;
 
 /// Every area.
 pub fn router() -> Router<ApiState> {
-    Router::new().merge(status::router()).merge(config::router())
+    Router::new().merge(own::router()).merge(status::router()).merge(config::router())
 }
 
 /// What is refused whatever the endpoint.

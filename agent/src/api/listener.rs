@@ -33,6 +33,7 @@ mod configs;
 pub mod doors;
 mod http;
 pub mod network;
+pub(super) mod plain;
 pub mod socket;
 
 use configs::Configs;
@@ -54,6 +55,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Api {
     state: ApiState,
     app: Router,
+    /// What is served in the clear.
+    plain: Router,
     callers: Arc<Callers>,
 }
 
@@ -72,7 +75,7 @@ impl Api {
             logins: state.logins.clone(),
             failures: state.failures.clone(),
         });
-        Self { app: super::router(state.clone()), state, callers }
+        Self { app: super::router(state.clone()), plain: super::plain_router(state.clone()), state, callers }
     }
 
     /// Serves the network until the tasks end, beginning with `listener`. `router` serves what arrives on links.
@@ -99,6 +102,13 @@ impl Api {
         Ok(())
     }
 
+    /// Serves plain HTTP on this machine until the tasks end.
+    pub fn serve_plain(&self, listener: std::net::TcpListener) -> Result<(), ListenerError> {
+        listener.set_nonblocking(true)?;
+        self.state.tasks.spawn("plain HTTP", plain::accept(self.clone(), listener));
+        Ok(())
+    }
+
     /// Serves a stream of kind `Api` that a linked cluster opened and that was accepted.
     pub async fn serve_stream(&self, session: &Session, stream: TunnelStream) {
         self.serve(stream, Connection::Link { peer: session.peer() }, None).await;
@@ -108,7 +118,8 @@ impl Api {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (app, state) = (self.app.clone(), &self.state);
+        let is_plain = matches!(connection, Connection::Plain { .. });
+        let (app, state) = (if is_plain { &self.plain } else { &self.app }.clone(), &self.state);
         http::serve(app, &self.callers, &state.tasks, stream, connection, stranger).await;
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::Limited;
@@ -20,9 +20,12 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::callers::{Brought, Callers};
+use super::consul::answer::ConsulError;
 use super::credential::Credentials;
+use super::listener::plain;
 use super::pace::{self, Paced};
 use super::surface::{Surface, shape};
+use crate::authorize::Denied;
 use crate::trust::identity::Identities;
 use crate::trust::shown::Shown;
 use crate::trust::{Caller, Fingerprint, Origin, Who};
@@ -43,6 +46,8 @@ pub enum Connection {
     Local { uid: u32 },
     /// The network; whoever it is has proven to hold the key of the certificate, if there is one.
     Network { from: SocketAddr, certificate: Option<Arc<Shown>>, credentials: Credentials },
+    /// This machine, in the clear: somebody for as long as a bearer's token says so.
+    Plain { from: SocketAddr, credentials: Credentials },
     /// A stream of a session with a linked cluster.
     Link { peer: Fingerprint },
 }
@@ -53,7 +58,9 @@ impl Connection {
         match self {
             Connection::Local { uid } => Who::Local { uid: *uid },
             Connection::Network { certificate: Some(shown), .. } => identities.caller_showing(shown),
-            Connection::Network { certificate: None, .. } => Who::Anonymous { certificate: None },
+            Connection::Network { certificate: None, .. } | Connection::Plain { .. } => {
+                Who::Anonymous { certificate: None }
+            }
             Connection::Link { peer } => match identities.caller_by_fingerprint(*peer) {
                 peer @ Who::Peer { .. } => peer,
                 // Only a link's own identity counts on a link's streams.
@@ -66,22 +73,28 @@ impl Connection {
     pub fn known(&self, identities: &Identities) -> Who {
         let who = self.caller(identities);
         match (&who, self) {
-            (Who::Anonymous { .. }, Connection::Network { credentials, .. }) => {
-                credentials.caller(identities).unwrap_or(who)
-            }
+            (
+                Who::Anonymous { .. },
+                Connection::Network { credentials, .. } | Connection::Plain { credentials, .. },
+            ) => credentials.caller(identities).unwrap_or(who),
             _ => who,
         }
     }
 
     /// Whether somebody who sent requests over it is nobody by now.
     pub fn lost_any(&self, identities: &Identities) -> bool {
-        matches!(self, Connection::Network { credentials, .. } if credentials.lost_any(identities))
+        match self {
+            Connection::Network { credentials, .. } | Connection::Plain { credentials, .. } => {
+                credentials.lost_any(identities)
+            }
+            Connection::Local { .. } | Connection::Link { .. } => false,
+        }
     }
 
     /// Where it comes from, if that is a place on the network.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
-            Connection::Network { from, .. } => Some(*from),
+            Connection::Network { from, .. } | Connection::Plain { from, .. } => Some(*from),
             Connection::Local { .. } | Connection::Link { .. } => None,
         }
     }
@@ -111,9 +124,12 @@ pub(super) async fn observe(
     let begun = Instant::now();
     let mut origin = Origin { request: id, address: connection.address(), session: None };
     let mut who = connection.caller(&callers.identities);
+    let is_plain = matches!(*connection, Connection::Plain { .. });
+    let surface = if is_plain { Surface::Consul } else { Surface::of(request.uri().path()) };
+    let out_of_place = if is_plain { plain::refused(&request) } else { None };
     let (mut refused, mut kept) = (None, None);
-    if matches!(who, Who::Anonymous { .. }) {
-        match callers.look(&connection, request.headers(), origin).await {
+    if matches!(who, Who::Anonymous { .. }) && out_of_place.is_none() {
+        match callers.look(&connection, surface, request.headers(), origin).await {
             Brought::Nothing => {}
             Brought::Known { who: known, session, cookie } => {
                 (who, kept) = (known, cookie);
@@ -131,7 +147,6 @@ pub(super) async fn observe(
     let caller = Caller { who, origin, shown: connection.shown().cloned() };
     let span = tracing::info_span!("request", %id);
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let surface = Surface::of(uri.path());
     let trusted = caller.is_trusted();
     let named = caller.clone();
     let mut too_slow = None;
@@ -147,6 +162,13 @@ pub(super) async fn observe(
     request.extensions_mut().insert(connection);
 
     let served = async {
+        if let Some(error) = out_of_place {
+            return error.into_response();
+        }
+        if is_plain && !trusted && refused.is_none() {
+            return ConsulError::from(Denied::Untrusted("plain HTTP takes a token".to_owned()))
+                .into_response();
+        }
         match (refused, node) {
             (Some(error), _) => surface.refusal(error),
             (None, Some(node)) => surface.error(StatusCode::FORBIDDEN, Some(node)),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::daemon::logging::{self, LogFormat};
-use crate::daemon::options::{self, Listen, OptionsError};
+use crate::daemon::options::{self, Listen, Loopback, OptionsError};
 use crate::daemon::{self, DaemonError, Ended, Given};
 
 use super::{CliError, ExitCode, context};
@@ -23,6 +23,9 @@ pub struct Args {
     /// Where others reach this agent, HOST:PORT; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Vec<String>,
+    /// Serve Consul's API (/v1) on this loopback address in the clear, to who sends a bearer token [usual: 127.0.0.1:8500].
+    #[arg(long, value_name = "ADDRESS")]
+    consul_http: Option<Loopback>,
     /// The certificate that clients are shown, with its chain, PEM [default: server.crt in the data folder, or else the
     /// cluster's own].
     #[arg(long, value_name = "FILE", requires = "server_key")]
@@ -57,6 +60,7 @@ pub fn run(args: Args) -> Result<ExitCode, CliError> {
         data_dir: args.data_dir,
         listen: args.listen,
         advertise: Some(args.advertise).filter(|given| !given.is_empty()),
+        consul_http: args.consul_http,
         server_cert: args.server_cert,
         server_key: args.server_key,
         cluster_ca: args.cluster_ca,

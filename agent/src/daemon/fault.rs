@@ -42,6 +42,8 @@ pub enum DaemonError {
     MeshCa(#[from] MeshError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("Consul's API over plain HTTP: {0}")]
+    ConsulHttp(#[source] ListenError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -91,6 +93,9 @@ impl DaemonError {
             }
             DaemonError::Listen(ListenError::Forbidden(_)) => {
                 Some("Ports below 1024 need a privilege: give a higher one with --listen.")
+            }
+            DaemonError::ConsulHttp(_) => {
+                Some("Stop what is there, or give another loopback address with --consul-http.")
             }
             DaemonError::Listen(_) => {
                 Some("`ip address` shows this machine's; give one of them with --listen.")

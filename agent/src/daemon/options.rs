@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::logging::LogFormat;
 use crate::files;
-pub use crate::settings::{DEFAULT_PORT, Listen};
+pub use crate::settings::{DEFAULT_PORT, Listen, Loopback};
 use crate::trust::server_identity::PairFiles;
 
 /// Larger than any configuration; a wrong path may lead to anything.
@@ -27,6 +27,7 @@ pub struct Given {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<Listen>,
     pub advertise: Option<Vec<String>>,
+    pub consul_http: Option<Loopback>,
     pub server_cert: Option<PathBuf>,
     pub server_key: Option<PathBuf>,
     pub cluster_ca: Option<PathBuf>,
@@ -47,6 +48,8 @@ pub struct Options {
     pub listen: Option<Listen>,
     /// Where others reach it, `host:port`; empty: worked out from what it listens on.
     pub advertise: Vec<String>,
+    /// Where to serve Consul's API in the clear; `None`: nowhere.
+    pub consul_http: Option<Loopback>,
     /// What clients are shown; `None`: `server.crt` of the data folder, and where there is none, the cluster's own.
     pub server: Option<PairFiles>,
     /// The authority that `comity ca initialize` made, whose users and nodes are known by their certificates.
@@ -112,6 +115,7 @@ impl Given {
             data_dir: self.data_dir.or(under.data_dir),
             listen: self.listen.or(under.listen),
             advertise: self.advertise.or(under.advertise),
+            consul_http: self.consul_http.or(under.consul_http),
             server_cert: self.server_cert.or(under.server_cert),
             server_key: self.server_key.or(under.server_key),
             cluster_ca: self.cluster_ca.or(under.cluster_ca),
@@ -141,6 +145,7 @@ impl Given {
             name: self.name,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
             listen: self.listen,
+            consul_http: self.consul_http,
             advertise: advertise.iter().map(|text| advertised(text)).collect::<Result<_, _>>()?,
             watch: self.watch,
             worker_threads,

@@ -8,6 +8,7 @@ mod ca;
 mod ca_faults;
 mod consul_cases;
 mod consul_command;
+mod consul_surface;
 mod crash;
 mod declarations;
 mod events;

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use super::{Api, PAUSE};
 use crate::api::request::Connection;
 
-/// Most connections at a time.
-const MAX_CONNECTIONS: usize = 512;
+/// Most connections at a time: of Consul's clients each query that waits has its own.
+const MAX_CONNECTIONS: usize = 2048;
 
 /// Why the socket could not be set up.
 #[derive(Debug, thiserror::Error)]

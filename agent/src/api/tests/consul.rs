@@ -154,9 +154,10 @@ async fn watch_it(app: &axum::Router, caller: Caller, query: &str) -> (StatusCod
         axum::extract::Request::get(format!("/v1/watched{query}")).body(axum::body::Body::empty()).unwrap();
     request.extensions_mut().insert(caller);
     let response = app.clone().oneshot(request).await.unwrap();
-    let index = response.headers().get("x-consul-index").map_or(0, |index| {
-        index.to_str().unwrap().parse::<u64>().unwrap()
-    });
+    let index = response
+        .headers()
+        .get("x-consul-index")
+        .map_or(0, |index| index.to_str().unwrap().parse::<u64>().unwrap());
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (head.status, index, String::from_utf8(body.to_vec()).unwrap())
@@ -223,9 +224,8 @@ async fn a_query_for_what_is_not_there_waits_until_it_is() {
     let app = waiting(&served, &watched).await;
     let (status, index, body) = watch_it(&app, Caller::local(0), "").await;
     assert_eq!((status, body.as_str()), (StatusCode::NOT_FOUND, "there is none"));
-    let blocked = tokio::spawn(async move {
-        watch_it(&app, Caller::local(0), &format!("?index={index}")).await
-    });
+    let blocked =
+        tokio::spawn(async move { watch_it(&app, Caller::local(0), &format!("?index={index}")).await });
     watched.looked(2).await;
     watched.set("");
     watched.looked(3).await;
@@ -280,4 +280,88 @@ async fn a_thousand_waiting_queries_are_not_woken_while_nothing_changes() {
     for query in blocked {
         assert_eq!(query.await.unwrap().2, "\"two\"");
     }
+}
+
+/// One request in the clear, with these headers.
+async fn plainly(address: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
+    let mut sender = speak(tokio::net::TcpStream::connect(address).await.unwrap()).await;
+    let mut request = Request::builder().uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = sender.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_bearer_is_known_over_tls_and_in_the_clear_until_its_token_is_revoked() {
+    use crate::wire::lxd::identity::BearerIdentityPost;
+    let served = Served::new().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = listener.local_addr().unwrap().to_string();
+    Api::new(served.state.clone()).serve_plain(listener).unwrap();
+    let body = json!({"type": "Client token bearer", "name": "ci", "groups": []});
+    let body: BearerIdentityPost = serde_json::from_value(body).unwrap();
+    served.local().add_bearer(&body).await.unwrap();
+    let token = served.local().issue_bearer_token("ci", "1d").await.unwrap();
+    let token = token.expose();
+    let (leader, host) = ("/v1/status/leader", ("host", plain.as_str()));
+    let (bearer, wrong) = (format!("bEARER {token}"), format!("Bearer {token}x"));
+    let own = ("x-consul-token", token);
+    for headers in [&[own][..], &[("authorization", &bearer)], &[own, ("authorization", &wrong)]] {
+        let (head, body) = send(&served, None, Method::GET, leader, headers).await;
+        assert_eq!(head.status, StatusCode::OK, "{body}");
+        let (status, body) = plainly(&plain, leader, &[headers, &[host]].concat()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    }
+    // On its own surface Consul's header means nothing.
+    let (head, body) = send(&served, None, Method::GET, "/1.0", &[own]).await;
+    assert!(head.status == StatusCode::OK && body.contains("\"untrusted\""), "{body}");
+
+    for (path, headers, status, told) in [
+        (leader, vec![host], 403, "anonymous token"),
+        (leader, vec![host, ("x-consul-token", "nobodys")], 403, "ACL not found"),
+        (leader, vec![own], 403, "under localhost"),
+        (leader, vec![own, ("host", "evil.example")], 403, "under localhost"),
+        (leader, vec![own, host, ("origin", "http://evil.example")], 403, "browser"),
+        ("/1.0", vec![own, host], 404, "Invalid URL path"),
+        ("/healthz", vec![own, host], 404, "Invalid URL path"),
+    ] {
+        let (found, body) = plainly(&plain, path, &headers).await;
+        assert!(found.as_u16() == status && body.contains(told), "{path} {found} {body}");
+    }
+
+    let mut kept = speak(tokio::net::TcpStream::connect(&plain).await.unwrap()).await;
+    let request = || {
+        let request = Request::builder().uri(leader).header("host", &plain).header("x-consul-token", token);
+        request.body(Full::new(Bytes::new())).unwrap()
+    };
+    assert_eq!(kept.send_request(request()).await.unwrap().status(), StatusCode::OK);
+    served.local().revoke_bearer_token("ci").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while kept.ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the connection is cut");
+    let (status, body) = plainly(&plain, leader, &[host, own]).await;
+    assert_eq!((status.as_u16(), body.as_str()), (403, "ACL not found"));
+}
+
+#[tokio::test]
+async fn an_agent_says_what_it_is() {
+    let served = Served::new().await;
+    let (pair, _) = served.trusted(&[]).await;
+    let mut sender = served.connection(&pair).await;
+    let (_, own) = ask(&mut sender, Method::GET, "/v1/agent/self", "").await;
+    assert_eq!((&own["Config"]["Datacenter"], &own["Config"]["Server"]), (&json!("east"), &json!(true)));
+    // What Go's client reads it into.
+    assert!(own.as_object().unwrap().values().all(Value::is_object), "{own}");
+    let (_, members) = ask(&mut sender, Method::GET, "/v1/agent/members", "").await;
+    assert_eq!((&members[0]["Addr"], &members[0]["Status"]), (&json!("127.0.0.1"), &json!(1)));
+    let (_, datacenters) = ask(&mut sender, Method::GET, "/v1/catalog/datacenters", "").await;
+    assert_eq!(datacenters, json!(["east"]));
 }
