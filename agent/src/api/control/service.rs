@@ -170,6 +170,6 @@ mod tests {
                 format!("{}: {}", row.service, peers.join(" "))
             })
             .collect();
-        assert_eq!(rows, ["backend: west", "web: south west"]);
+        assert_eq!(rows, ["absent: south", "backend: west", "web: south west"]);
     }
 }

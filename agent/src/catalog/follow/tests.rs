@@ -42,7 +42,7 @@ fn names(services: &[ServiceName]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn each_commit_is_seen_whole_and_exports_name_what_is_declared() {
+async fn each_commit_is_seen_whole_and_exports_name_what_is_there_or_is_to_be() {
     let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
     commit(&*store, vec![put("service/backend", service(Some(9090)))]).await;
     let catalog = Catalog::start(store.clone(), &tasks).await.unwrap();
@@ -68,7 +68,8 @@ async fn each_commit_is_seen_whole_and_exports_name_what_is_declared() {
     };
     let view = next(&mut views).await;
     views.mark_unchanged();
-    assert_eq!(names(&view.exported_to(&west)), ["backend"]);
+    // What is exported by its name is offered before it is declared, as Consul has it.
+    assert_eq!(names(&view.exported_to(&west)), ["absent", "backend"]);
     assert!(view.exported_to(&south).is_empty());
     let backend = "backend".parse().unwrap();
     let frontend =
@@ -90,6 +91,8 @@ async fn each_commit_is_seen_whole_and_exports_name_what_is_declared() {
     .await;
     let view = next(&mut views).await;
     assert_eq!(names(&view.exported_to(&south)), ["backend", "web"]);
+    assert_eq!(view.consumers_of(&backend).iter().collect::<Vec<_>>(), [&south, &west]);
+    assert!(view.consumers_of(&"frontend".parse().unwrap()).is_empty());
     assert!(view.is_exported(&backend, &south) && !view.is_exported(&"frontend".parse().unwrap(), &south));
     assert!(view.intentions.decide(&frontend(&south), &backend).is_allowed());
     assert!(!view.intentions.decide(&frontend(&west), &backend).is_allowed());
