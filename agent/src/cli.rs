@@ -24,6 +24,7 @@ mod login;
 mod monitor;
 mod operation;
 mod output;
+mod peering;
 mod plan;
 mod project;
 mod remote;
@@ -95,6 +96,8 @@ enum Command {
     /// The same as `link`, under LXD's name.
     #[command(hide = true)]
     Cluster(link::ClusterArgs),
+    /// Manage peerings: cluster links, under Consul's name.
+    Peering(peering::Args),
     /// Show services, exported and imported.
     #[command(alias = "services")]
     Service(service::Args),
@@ -174,6 +177,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Remote(args) => remote::run(args, context).await,
         Command::Link(args) => link::run(args, context).await,
         Command::Cluster(args) => link::run_cluster(args, context).await,
+        Command::Peering(args) => peering::run(args, context).await,
         Command::Service(args) => service::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,

@@ -36,6 +36,7 @@ mod credential;
 mod distrust;
 mod follow;
 mod identity;
+mod peering;
 mod rotation;
 pub mod server;
 mod service;

@@ -15,6 +15,7 @@ mod inbox;
 mod issue;
 mod keeper;
 mod ledger;
+mod listed;
 mod offers;
 mod outbox;
 mod public;
@@ -27,14 +28,16 @@ mod status;
 mod waiting;
 
 pub use dial_back::Way;
-pub use half::DialBack;
+pub use exchange::{Again, Redemption};
+pub use half::{DialBack, Remote};
 pub use issue::{ActivateRequest, Minted};
+pub use listed::{Deletion, Listed};
 pub use public::{Member, MemberStatus};
 pub use refusal::PeeringError;
 pub use waiting::Waiting;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -97,6 +100,8 @@ pub struct Peering {
     checks: Semaphore,
     /// Wakes the task that renews our own certificate.
     rotating: Notify,
+    /// Links that are just being deleted, as they were.
+    deleting: Mutex<BTreeMap<LinkName, Listed>>,
 }
 
 impl Peering {
@@ -109,6 +114,7 @@ impl Peering {
             strangers: Semaphore::new(farewell::STRANGERS),
             checks: Semaphore::new(repin::CHECKS),
             rotating: Notify::new(),
+            deleting: Mutex::default(),
         })
     }
 

@@ -19,15 +19,22 @@ pub mod asked;
 pub mod blocking;
 pub mod body;
 mod config;
+mod connect;
 pub mod filter;
 pub mod go_json;
 pub mod own;
+mod peering;
 mod status;
 pub mod watched;
 
 /// Every area.
 pub fn router() -> Router<ApiState> {
-    Router::new().merge(own::router()).merge(status::router()).merge(config::router())
+    Router::new()
+        .merge(config::router())
+        .merge(connect::router())
+        .merge(own::router())
+        .merge(peering::router())
+        .merge(status::router())
 }
 
 /// What is refused whatever the endpoint.

@@ -87,6 +87,7 @@ entitlements! {
     CanViewServices "can_view_services",
     CanEditServices "can_edit_services",
     CanDeleteServices "can_delete_services",
+    CanIssueLeaf "can_issue_leaf",
     CanViewExportedServices "can_view_exported_services",
     CanEditExportedServices "can_edit_exported_services",
     CanViewServiceIntentions "can_view_service_intentions",

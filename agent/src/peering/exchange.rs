@@ -14,7 +14,7 @@ use schema::name::LinkName;
 use tokio::sync::oneshot;
 
 use super::dial_back::plausible;
-use super::half::{Attempt, Begun, LinkedError, Redeeming};
+use super::half::{ActivateError, Attempt, Begun, Half, LinkedError, Pending, Redeeming, Remote};
 use super::ledger;
 use super::seal::Sealed;
 use super::{Peering, PeeringError};
@@ -27,13 +27,35 @@ use crate::task::crash;
 use crate::trust::{Fingerprint, certificate};
 use crate::tunnel::AttemptError;
 use crate::tunnel::connect::ADDRESS_TIMEOUT;
-use crate::wire::cluster_link::{LinkPost, LinkReport, VOLATILE_ADDRESSES};
+use crate::wire::cluster_link::{Dials, LinkPost, LinkReport, VOLATILE_ADDRESSES};
 use crate::wire::token::{Secret, TYPE_CLUSTER_LINK, TokenError, TrustToken};
 
 /// How long the issuer has to answer a redemption, dialling included.
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a step is decided anew because the link moved under it. Each time somebody else got on.
 pub(super) const TRIES: usize = 64;
+
+/// A token to be redeemed.
+#[derive(Debug)]
+pub struct Redemption {
+    pub token: TrustToken,
+    /// What the issuer says of itself beside.
+    pub remote: Option<Remote>,
+    pub again: Again,
+}
+
+/// Whether trust that carries data may be made anew with the same peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    No,
+    Yes,
+}
+
+impl Redemption {
+    fn first(token: TrustToken) -> Self {
+        Self { token, remote: None, again: Again::No }
+    }
+}
 
 /// Why an exchange did not come about.
 #[derive(Debug)]
@@ -62,16 +84,26 @@ impl Peering {
         link: &LinkName,
         token: &str,
     ) -> Result<LinkReport, PeeringError> {
-        let token = link_token(token)?;
+        self.redeem_token(permit, link, Redemption::first(link_token(token)?)).await
+    }
+
+    /// The same with a token that was read already.
+    pub async fn redeem_token(
+        self: &Arc<Self>,
+        permit: &Permit,
+        link: &LinkName,
+        redemption: Redemption,
+    ) -> Result<LinkReport, PeeringError> {
+        let token = check_kind(&redemption.token)?;
         let pinned: Fingerprint = token.fingerprint.parse().map_err(|_| PeeringError::BadFingerprint)?;
-        if pinned == self.parts.identity.fingerprint() {
+        if self.parts.identity.is_ours(&pinned, Timestamp::now()) {
             return Err(PeeringError::Itself);
         }
         tracing::info!(%link, by = %permit.caller(), peer = %pinned, "redeeming a token");
         let (answer, done) = oneshot::channel();
         let (peering, link) = (Arc::clone(self), link.clone());
         self.parts.tasks.spawn("redeem", async move {
-            let result = peering.exchange_for(&link, &token, pinned).await;
+            let result = peering.exchange_for(&link, redemption, pinned).await;
             // Nobody may be waiting any more.
             let _ = answer.send(match result {
                 Ok(()) => peering.report(&link).await,
@@ -84,9 +116,10 @@ impl Peering {
     async fn exchange_for(
         &self,
         link: &LinkName,
-        token: &TrustToken,
+        redemption: Redemption,
         pinned: Fingerprint,
     ) -> Result<(), PeeringError> {
+        let Redemption { token, remote, again } = redemption;
         let parts = &self.parts;
         let addresses = plausible(&token.addresses);
         if addresses.is_empty() {
@@ -100,10 +133,18 @@ impl Peering {
             pinned,
             addresses,
             sealed: Sealed::seal(&token.secret, &parts.identity.current()),
+            remote,
+            before: None,
         };
-        self.begin(link, &redeeming).await?;
-        crash::point("link-redeem-begun");
+        // Trust that stands is not touched before the issuer has said yes.
+        let renews = again == Again::Yes
+            && self.dialler(link).await?.peer().is_some_and(|peer| peer.fingerprint == pinned);
+        if !renews {
+            self.begin(link, &redeeming, again).await?;
+            crash::point("link-redeem-begun");
+        }
         match self.ask_issuer(link, &redeeming, token.secret.clone()).await {
+            Ok(_) if renews => self.begin(link, &redeeming, again).await,
             Ok(certificate) => self.accepted(link, &redeeming, certificate).await,
             Err(failure) => {
                 self.abandon(link, &redeeming.attempt).await?;
@@ -113,7 +154,7 @@ impl Peering {
     }
 
     /// Writes down what is about to be done, before the token leaves this side.
-    async fn begin(&self, link: &LinkName, redeeming: &Redeeming) -> Result<(), PeeringError> {
+    async fn begin(&self, link: &LinkName, redeeming: &Redeeming, again: Again) -> Result<(), PeeringError> {
         let parts = &self.parts;
         for _ in 0..TRIES {
             let (kind, declared) = self.redeems(link).await?;
@@ -121,13 +162,22 @@ impl Peering {
                 return Err(PeeringError::Superseded(link.clone()));
             }
             let before = ledger::read(&*parts.store, link).await?;
-            if self.is_active(link) {
+            if again == Again::Yes {
+                check_dials(link, &before.half)?;
+            }
+            if self.is_active(link) && again == Again::No {
                 return Err(PeeringError::AlreadyLinked { link: link.clone(), peer: redeeming.pinned });
             }
             // Over a one-way link nobody comes in, so who is known here already is not in its way.
             if kind == LinkType::Bidirectional {
                 match ledger::link_of(&*parts.store, &redeeming.pinned).await? {
-                    Some(other) if other != *link => return Err(PeeringError::LinkedElsewhere(other)),
+                    Some(other) if other != *link => {
+                        let half = ledger::read(&*parts.store, &other).await?.half;
+                        if half.was_redeemed_by(&redeeming.attempt) {
+                            return Err(ActivateError::Used.into());
+                        }
+                        return Err(PeeringError::LinkedElsewhere(other));
+                    }
                     _ => {}
                 }
             }
@@ -140,6 +190,13 @@ impl Peering {
             }
         }
         Err(PeeringError::Superseded(link.clone()))
+    }
+
+    /// The half of a link that may dial, by Consul's rules.
+    async fn dialler(&self, link: &LinkName) -> Result<Half, PeeringError> {
+        let half = ledger::read(&*self.parts.store, link).await?.half;
+        check_dials(link, &half)?;
+        Ok(half)
     }
 
     /// The issuer said yes. A link that was moved meanwhile (deleted, or begun anew) stays as it was moved.
@@ -282,6 +339,16 @@ impl Peering {
     }
 }
 
+/// Consul's rule: who issued a token waits for it to be redeemed, and redeems none.
+fn check_dials(link: &LinkName, half: &Half) -> Result<(), PeeringError> {
+    let waits = match half {
+        Half::Pending(Pending { token: Some(token) }) => token.expires_at > Timestamp::now(),
+        Half::Established(established) => established.dials == Dials::Peer,
+        _ => false,
+    };
+    if waits { Err(PeeringError::IsDialled(link.clone())) } else { Ok(()) }
+}
+
 /// Looks at every address at once for the certificate that the token names, before the token is shown to anybody.
 async fn find_issuer(redeeming: &Redeeming) -> Result<Verified, ExchangeFailure> {
     let ask = |(position, address): (usize, &String)| {
@@ -299,24 +366,26 @@ async fn find_issuer(redeeming: &Redeeming) -> Result<Verified, ExchangeFailure>
     failures.sort_by_key(|(position, ..)| *position);
     let is_mismatch = |error: &AttemptError| matches!(error, AttemptError::Mismatch { .. });
     let all_others = !failures.is_empty() && failures.iter().all(|(_, _, error)| is_mismatch(error));
-    let told: Vec<String> = failures
-        .iter()
-        .map(|(_, address, error)| match error {
+    let told = |(_, address, error): (usize, String, AttemptError)| {
+        let why = match error {
             AttemptError::Mismatch { expected, got } => format!(
                 "Certificate fingerprint mismatch for address {address:?}: expected {expected}, got {got}"
             ),
             other => format!("{address}: {other}"),
-        })
-        .collect();
-    let error = PeeringError::Unverified(format!(
-        "Failed retrieving cluster certificate from any address: {}",
-        told.join("; ")
-    ));
+        };
+        (address, why)
+    };
+    let error = PeeringError::NoIssuer { tried: failures.into_iter().map(told).collect() };
     Err(if all_others { ExchangeFailure::Final(error) } else { ExchangeFailure::Unclear(error) })
 }
 
 pub(super) fn link_token(text: &str) -> Result<TrustToken, PeeringError> {
     let token = TrustToken::decode(text)?;
+    check_kind(&token)?;
+    Ok(token)
+}
+
+fn check_kind(token: &TrustToken) -> Result<&TrustToken, PeeringError> {
     if token.kind != TYPE_CLUSTER_LINK {
         // Only LXD's own words are repeated: what stands there may be anything.
         let known = ["", "Client certificate"].into_iter().find(|known| *known == token.kind);

@@ -15,7 +15,10 @@ use uuid::Uuid;
 
 use super::seal::Sealed;
 
+mod reissued;
 mod succeeded;
+
+pub use reissued::Dialler;
 
 use crate::trust::Fingerprint;
 use crate::trust::lineage::Lineage;
@@ -71,6 +74,11 @@ pub struct Redeeming {
     pub pinned: Fingerprint,
     pub addresses: Vec<String>,
     pub sealed: Sealed,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+    /// What there was before, to be there again if this comes to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Terminated>,
 }
 
 /// The trust is made: on both sides, or on this one alone where the link is a public one.
@@ -88,6 +96,23 @@ pub struct Established {
     /// Whether this side reached the redeemer at the addresses that it gave; `None` until that was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_back: Option<DialBack>,
+    /// What the dialling side redeemed, so that it knows the token again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redeemed: Option<Attempt>,
+    /// A token that is out to make the trust anew; what there is stands until it is redeemed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reissued: Option<Issued>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+}
+
+/// What the issuer said of itself in a token of Consul's form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// What the peering is called there by programs.
+    pub peering: String,
+    pub server_name: String,
+    pub cluster: String,
 }
 
 /// The cluster at the other end.
@@ -245,7 +270,10 @@ impl Half {
     pub fn issued(&self, secret: &Secret) -> bool {
         match self {
             Half::Pending(Pending { token: Some(token) }) => token.digest.matches(secret),
-            Half::Established(Established { redemption: Some(done), .. }) => done.digest.matches(secret),
+            Half::Established(Established { redemption, reissued, .. }) => {
+                let redeemed = redemption.as_ref().is_some_and(|done| done.digest.matches(secret));
+                redeemed | reissued.as_ref().is_some_and(|token| token.digest.matches(secret))
+            }
             _ => false,
         }
     }
@@ -257,6 +285,9 @@ impl Half {
                 .redeem(presented, now)
                 .map(|established| Activation::Fresh(Half::Established(established))),
             Half::Established(established) if established.repeats(&presented) => Ok(Activation::Repeated),
+            Half::Established(established) => {
+                established.made_anew(presented, now).map(|made| Activation::Fresh(Half::Established(made)))
+            }
             _ => Err(ActivateError::Used),
         }
     }
@@ -264,6 +295,9 @@ impl Half {
     /// Begins to redeem a peer's token. Whatever was pending or under way is given up.
     pub fn begin(self, redeeming: Redeeming) -> Result<Begun, LinkedError> {
         match self {
+            Half::Terminated(terminated) => {
+                Ok(Begun::Redeeming(Half::Redeeming(Redeeming { before: Some(terminated), ..redeeming })))
+            }
             Half::Established(established) if established.peer.fingerprint == redeeming.pinned => {
                 // The token's addresses are the newest there are, and the side that issued one knew none of the peer.
                 Ok(Begun::Renewing(Half::Established(Established {
@@ -271,6 +305,9 @@ impl Half {
                     dials: Dials::Here,
                     redemption: None,
                     dial_back: None,
+                    redeemed: Some(redeeming.attempt),
+                    reissued: None,
+                    remote: redeeming.remote,
                     ..established
                 })))
             }
@@ -282,7 +319,7 @@ impl Half {
     /// The issuer accepted `attempt`.
     pub fn accepted(self, attempt: &Attempt, certificate_pem: String) -> Result<Half, Superseded> {
         match self {
-            Half::Redeeming(Redeeming { kind, attempt: current, pinned, addresses, .. })
+            Half::Redeeming(Redeeming { kind, attempt: current, pinned, addresses, remote, .. })
                 if current == *attempt =>
             {
                 Ok(Half::Established(Established {
@@ -292,6 +329,9 @@ impl Half {
                     redemption: None,
                     first_active: None,
                     dial_back: None,
+                    redeemed: Some(current),
+                    reissued: None,
+                    remote,
                 }))
             }
             _ => Err(Superseded),
@@ -301,7 +341,9 @@ impl Half {
     /// The issuer refused `attempt`, or it cannot be reached: nothing of the exchange stays.
     pub fn abandoned(self, attempt: &Attempt) -> Result<Half, Superseded> {
         match self {
-            Half::Redeeming(redeeming) if redeeming.attempt == *attempt => Ok(Half::default()),
+            Half::Redeeming(Redeeming { attempt: current, before, .. }) if current == *attempt => {
+                Ok(before.map_or_else(Half::default, Half::Terminated))
+            }
             _ => Err(Superseded),
         }
     }
@@ -345,6 +387,9 @@ impl Half {
             redemption: None,
             first_active: None,
             dial_back: None,
+            redeemed: None,
+            reissued: None,
+            remote: None,
         })
     }
 
@@ -388,6 +433,9 @@ impl Issued {
             redemption: Some(Redemption { digest: self.digest, attempt: presented.attempt }),
             first_active: None,
             dial_back: presented.dial_back,
+            redeemed: None,
+            reissued: None,
+            remote: None,
         })
     }
 }

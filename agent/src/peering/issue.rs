@@ -81,6 +81,28 @@ impl Peering {
         link: &LinkName,
         bound_to: Option<Fingerprint>,
     ) -> Result<Minted, PeeringError> {
+        self.issue(permit, link, bound_to, |half, token| {
+            half.mint(token).map_err(|error| already(link, error))
+        })
+        .await
+    }
+
+    /// Issues a token for `link`, which must be declared, as Consul does: what trust there is stands until the token is
+    /// redeemed, and only then is it made anew.
+    pub async fn regenerate(&self, permit: &Permit, link: &LinkName) -> Result<Minted, PeeringError> {
+        self.issue(permit, link, None, |half, token| {
+            half.reissue(token).map_err(|_| PeeringError::Dials(link.clone()))
+        })
+        .await
+    }
+
+    async fn issue(
+        &self,
+        permit: &Permit,
+        link: &LinkName,
+        bound_to: Option<Fingerprint>,
+        place: impl Fn(Half, Issued) -> Result<Half, PeeringError>,
+    ) -> Result<Minted, PeeringError> {
         let parts = &self.parts;
         if parts.addresses.current().is_empty() {
             return Err(PeeringError::NotListening);
@@ -96,7 +118,7 @@ impl Peering {
         for _ in 0..TRIES {
             let (_, declared) = self.mints(link).await?;
             let before = ledger::read(&*parts.store, link).await?;
-            let after = before.half.clone().mint(issued.clone()).map_err(|error| already(link, error))?;
+            let after = place(before.half.clone(), issued.clone())?;
             let mut txn = ledger::replace(link, &before, &after);
             txn.guards.push(declared);
             if self.commit_told(permit.caller(), Action::TokenIssued, link, txn).await?.is_some() {
@@ -214,6 +236,12 @@ impl Peering {
             };
             let mut txn = ledger::replace(&link, &before, &after);
             txn.guards.push(declared);
+            if let Some(replaced) = before.half.linked()
+                && !replaced.accepts(&presented.peer.fingerprint)
+            {
+                // Another cluster took its place, by a token that was issued for that: it is told that it is out.
+                txn.ops.extend(ledger::told_later(&link, &before.half, Timestamp::now()));
+            }
             crash::point("link-activate-before-commit");
             // The peer dials as soon as it has the answer; it is known by then, for the commit waits for that.
             if self.commit_told(by, Action::ClusterLinkActivated, &link, txn).await?.is_some() {

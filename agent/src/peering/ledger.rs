@@ -175,20 +175,24 @@ pub fn remove(link: &LinkName, before: &Held, now: Timestamp) -> Txn {
         guards: vec![Guard { key: key.clone(), modify_revision: before.revision }],
         ops: vec![Op::Delete { key }],
     };
-    if let Half::Established(established) = &before.half
-        && let Some(peer) = before.half.linked()
-    {
-        let tombstone =
-            Tombstone { link: link.clone(), at: now, dials: established.dials, addresses: peer.reached_at() };
-        for fingerprint in peer.certificates().keys() {
-            let fingerprint = fingerprint.to_string();
-            if established.admits() {
-                txn.ops.push(Op::Delete { key: keys::identity(&fingerprint) });
-            }
-            txn.ops.push(Op::Put { key: keys::tombstone(&fingerprint), value: value::encode(&tombstone) });
-        }
-    }
+    let admitted = before.half.admitted().map(Peer::certificates).unwrap_or_default();
+    let identity = |fingerprint: &Fingerprint| Op::Delete { key: keys::identity(&fingerprint.to_string()) };
+    txn.ops.extend(admitted.keys().map(identity));
+    txn.ops.extend(told_later(link, &before.half, now));
     txn
+}
+
+/// What has the peer of a half that ends here told of it.
+pub fn told_later(link: &LinkName, half: &Half, now: Timestamp) -> Vec<Op> {
+    let (Half::Established(established), Some(peer)) = (half, half.linked()) else { return Vec::new() };
+    let tombstone =
+        Tombstone { link: link.clone(), at: now, dials: established.dials, addresses: peer.reached_at() };
+    let value = value::encode(&tombstone);
+    let put = |fingerprint: &Fingerprint| Op::Put {
+        key: keys::tombstone(&fingerprint.to_string()),
+        value: value.clone(),
+    };
+    peer.certificates().keys().map(put).collect()
 }
 
 /// The identity of a link's peer. Its groups are the declaration's, looked up when they are asked for, so that

@@ -30,6 +30,14 @@ pub enum PeeringError {
         "cluster link {0} is the side of a unidirectional link that is called: it makes a token and redeems none"
     )]
     Called(LinkName),
+    /// In Consul's words.
+    #[error("cannot create peering with name: {:?}; there is already an established peering", .0.as_str())]
+    Dials(LinkName),
+    /// In Consul's words.
+    #[error("cannot create peering with name: {:?}; there is an existing peering expecting to be dialed", .0.as_str())]
+    IsDialled(LinkName),
+    #[error("cluster link {0} is one-way or public, and a peering goes both ways")]
+    NotAPeering(LinkName),
     #[error("Cannot issue token when server is not listening on network")]
     NotListening,
     #[error("cluster link {link} is already made, with certificate {peer}")]
@@ -68,6 +76,14 @@ pub enum PeeringError {
     OtherCertificate,
     #[error("Failed validating cluster certificate: {0}")]
     Unverified(String),
+    #[error(
+        "Failed validating cluster certificate: Failed retrieving cluster certificate from any address: {}",
+        tried.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ")
+    )]
+    NoIssuer {
+        /// Each address and what came of it.
+        tried: Vec<(String, String)>,
+    },
     #[error(
         "Failed activating cluster link {:?} after trying {tried} address(es): Remote cluster address {address:?}: {message}",
         .link.as_str()
@@ -112,6 +128,13 @@ impl PeeringError {
             Self::Called(_) => {
                 "Redeem this side's token on the other, or leave its auth_groups out if it is to call."
             }
+            Self::Dials(_) => {
+                "The peer issued the token of this link: generate the next one there, or delete this peering first."
+            }
+            Self::IsDialled(_) => {
+                "A token of this one is out, or was redeemed: establish on the peer with it, or delete this peering first."
+            }
+            Self::NotAPeering(_) => "Give the peering another name.",
             Self::NotListening => {
                 "Start the agent with --listen, or mint the token on the peer and redeem it here."
             }
@@ -128,7 +151,7 @@ impl PeeringError {
                 "A token works once and until it expires; a newer one replaces it. Mint another one on the peer: apply \
                  both sides together, or `comity link create` there."
             }
-            Self::Unverified(_) => {
+            Self::Unverified(_) | Self::NoIssuer { .. } => {
                 "Nothing was sent. See that the peer's agent runs, that the addresses lead to it from here, and that \
                  the certificate is its own: `comity status` there shows it."
             }

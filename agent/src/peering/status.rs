@@ -36,12 +36,20 @@ pub struct Status {
 }
 
 /// Every link's status, and a number that rises with each change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Statuses {
     by_link: Mutex<BTreeMap<LinkName, Status>>,
     /// Apart from the rest: they move all the time, and nobody is woken for it.
     streams: Mutex<BTreeMap<LinkName, StreamTimes>>,
     changed: watch::Sender<u64>,
+}
+
+/// The number begins with the time, in milliseconds, so that it is never below one of before a restart.
+impl Default for Statuses {
+    fn default() -> Self {
+        let begun = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        Self { by_link: Mutex::default(), streams: Mutex::default(), changed: watch::Sender::new(begun) }
+    }
 }
 
 impl Statuses {
@@ -89,6 +97,10 @@ impl Statuses {
     /// Tells whoever follows to look again.
     pub fn touch(&self) {
         self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn index(&self) -> u64 {
+        *self.changed.borrow()
     }
 
     pub fn subscribe(&self) -> watch::Receiver<u64> {
@@ -200,6 +212,8 @@ pub fn report(
             let notes = [note(established), established.peer.succession()];
             report.note = notes.into_iter().flatten().reduce(|one, other| format!("{other}; {one}"));
             report.dial_back.clone_from(&established.dial_back);
+            report.token_id = established.reissued.as_ref().map(|token| token.id);
+            report.token_expires_at = established.reissued.as_ref().map(|token| token.expires_at);
         }
         Half::Terminated(_) => {}
     }

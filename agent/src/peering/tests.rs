@@ -209,6 +209,8 @@ async fn an_interrupted_redemption_goes_on_at_the_next_start() {
     let (east, west) = declared().await;
     let token = TrustToken::decode(&east.mint("west", Some(&west)).await).unwrap();
     let redeeming = Half::Redeeming(super::half::Redeeming {
+        remote: None,
+        before: None,
         kind: schema::kind::cluster_link::LinkType::Bidirectional,
         attempt: super::half::Attempt::of(&token.secret, &west.key.fingerprint),
         key: west.key.fingerprint,

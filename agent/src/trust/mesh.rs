@@ -32,7 +32,7 @@ pub use bundle::{BundleError, PeerBundles};
 pub use leaf::{LEAF_LIFE, Leaf};
 pub use request::RequestError;
 pub use root::Root;
-pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+pub use spiffe::{ServiceId, SpiffeError, SpiffeId, TrustDomain};
 
 use root::{MeshRecord, RootRecord};
 

@@ -187,6 +187,8 @@ pub fn status(error: &PeeringError) -> StatusCode {
         | PeeringError::WrongCertificate
         | PeeringError::NoCertificate
         | PeeringError::OtherCertificate
+        | PeeringError::NotAPeering(_)
+        | PeeringError::NoIssuer { .. }
         | PeeringError::Unverified(_) => StatusCode::BAD_REQUEST,
         PeeringError::Token(_)
         | PeeringError::OtherKind(_)
@@ -197,6 +199,8 @@ pub fn status(error: &PeeringError) -> StatusCode {
         | PeeringError::LinkedElsewhere(_)
         | PeeringError::PeerKnown
         | PeeringError::IsLinked(_)
+        | PeeringError::Dials(_)
+        | PeeringError::IsDialled(_)
         | PeeringError::Superseded(_) => StatusCode::CONFLICT,
         // LXD passes on what the other side answered.
         PeeringError::RefusedByPeer { status, .. }
@@ -219,16 +223,21 @@ impl From<PeeringError> for Problem {
             PeeringError::Public(_)
             | PeeringError::NotPublic(_)
             | PeeringError::Calls(_)
+            | PeeringError::NotAPeering(_)
             | PeeringError::Called(_) => "wrong_type",
             PeeringError::NotListening => "not_listening",
             PeeringError::AlreadyLinked { .. }
             | PeeringError::AlreadyConfirmed(_)
             | PeeringError::LinkedElsewhere(_)
             | PeeringError::IsLinked(_)
+            | PeeringError::Dials(_)
+            | PeeringError::IsDialled(_)
             | PeeringError::PeerKnown => "already_linked",
             PeeringError::RefusedByPeer { .. } => "peer_refused",
             PeeringError::Unreachable { .. } => "peer_unreachable",
-            PeeringError::Unverified(_) | PeeringError::OtherCertificate => "wrong_certificate",
+            PeeringError::Unverified(_) | PeeringError::NoIssuer { .. } | PeeringError::OtherCertificate => {
+                "wrong_certificate"
+            }
             PeeringError::Superseded(_) => "conflict",
             PeeringError::Ending => "ending",
             PeeringError::Store(_) | PeeringError::Commit(_) | PeeringError::Value(_) => {

@@ -45,6 +45,8 @@ fn redeeming(token: usize, redeemer: u8) -> Redeeming {
         pinned: key(0),
         addresses: vec!["a:1".to_owned()],
         sealed: Sealed::seal(&secret(token), &KeyPair::generate("test", &[]).unwrap()),
+        remote: None,
+        before: None,
     }
 }
 
@@ -179,6 +181,8 @@ impl World {
             pinned: key(0),
             addresses: vec![],
             sealed: sealed.clone(),
+            remote: None,
+            before: None,
         };
         let half = self.redeemers.entry(redeemer).or_default();
         if let Ok(Begun::Redeeming(after) | Begun::Renewing(after)) = half.clone().begin(redeeming) {
@@ -273,4 +277,39 @@ proptest! {
         let lost_after_data = matches!(&world.issuer, Half::Established(half) if half.first_active.is_some());
         prop_assert!(world.linked(redeemer) || lost_after_data);
     }
+}
+
+#[test]
+fn a_token_issued_anew_leaves_the_trust_as_it_is_until_it_is_redeemed() {
+    let Ok(Activation::Fresh(made)) = pending(1, None).activate(presented(1, 1), NOW) else { panic!() };
+    let made = made.confirmed(NOW).unwrap();
+    let out = made.clone().reissue(issued(2, None)).unwrap();
+    assert_eq!(out.peer(), made.peer());
+    assert!(out.issued(&secret(1)) && out.issued(&secret(2)));
+    // The one before it dies, used or not.
+    let out = out.reissue(issued(3, None)).unwrap();
+    assert!(!out.issued(&secret(2)));
+    assert_eq!(out.clone().activate(presented(2, 1), NOW), Err(ActivateError::Used));
+    let Ok(Activation::Fresh(Half::Established(again))) = out.clone().activate(presented(3, 1), NOW) else {
+        panic!()
+    };
+    assert_eq!((again.peer.fingerprint, again.first_active, again.reissued), (key(1), Some(NOW), None));
+    // Another cluster takes the place, and nothing of the old one stays.
+    let Ok(Activation::Fresh(Half::Established(other))) = out.activate(presented(3, 2), NOW) else {
+        panic!()
+    };
+    assert_eq!((other.peer.fingerprint, other.first_active), (key(2), None));
+}
+
+#[test]
+fn who_dials_issues_no_token_and_a_failed_redemption_leaves_what_there_was() {
+    let Ok(Begun::Redeeming(begun)) = Half::default().begin(redeeming(1, 1)) else { panic!() };
+    assert_eq!(begun.clone().reissue(issued(2, None)), Err(Dialler));
+    let attempt = redeeming(1, 1).attempt;
+    let made = begun.accepted(&attempt, String::new()).unwrap();
+    assert_eq!(made.clone().reissue(issued(2, None)), Err(Dialler));
+    let ended = made.terminated(&key(0), Dials::Here, NOW).unwrap();
+    let Ok(Begun::Redeeming(begun)) = ended.clone().begin(redeeming(2, 1)) else { panic!() };
+    assert_eq!(begun.abandoned(&redeeming(2, 1).attempt), Ok(ended.clone()));
+    assert!(matches!(ended.reissue(issued(3, None)), Ok(Half::Pending(Pending { token: Some(_) }))));
 }

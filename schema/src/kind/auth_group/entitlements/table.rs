@@ -190,6 +190,8 @@ const SERVICE: &[Entitled] = entitlements![
     "can_view", Same "can_edit", Same "can_delete", Server "can_view_services";
     "can_edit", Server "can_edit_services";
     "can_delete", Server "can_delete_services";
+    // To be given the service's certificate, that is, to be the service.
+    "can_issue_leaf", Same "can_edit";
 ];
 
 /// There is one such entry; what is deleted is what it lists, so that is editing too.
