@@ -20,6 +20,7 @@ use super::answer::{Answer, ConsulError, json};
 use super::asked::Asked;
 use crate::api::ApiState;
 use crate::trust::Caller;
+use crate::trust::policy::Policy;
 
 /// Most queries that wait at a time.
 const MOST: usize = 16_384;
@@ -145,7 +146,9 @@ where
     F: Future<Output = Result<Found<T>, ConsulError>> + Send,
 {
     let mut revoked = state.identities.changed();
-    let told = Told::of(look(asked.caller.clone()).await?, asked)?;
+    // Before the first look, so that no change of theirs falls between.
+    let mut rights = Rights::of(state, &asked.caller);
+    let told = Told::of(look(rights.caller.clone()).await?, asked)?;
     let Some(seen) = asked.index.filter(|index| *index == told.index) else { return told.answer() };
     let _place = state.blocked.enter(&asked.caller)?;
     let deadline = Instant::now() + jittered(asked.wait, random());
@@ -155,15 +158,37 @@ where
     loop {
         let is_over = tokio::select! {
             () = changes.next() => false,
-            // Another identity's change is nothing to this one, but its groups' rights may have changed.
-            changed = revoked.changed() => changed.is_err(),
+            changed = revoked.changed() => {
+                if changed.is_ok() && Rights::of(state, &asked.caller).are(&rights) {
+                    // It was somebody else's.
+                    continue;
+                }
+                changed.is_err()
+            }
             () = tokio::time::sleep_until(deadline) => true,
             () = ending.cancelled() => true,
         };
-        let told = Told::of(look(state.now(&asked.caller)).await?, asked)?;
+        rights = Rights::of(state, &asked.caller);
+        let told = Told::of(look(rights.caller.clone()).await?, asked)?;
         if is_over || (told.index != seen && told.digest() != before) {
             return told.answer();
         }
+    }
+}
+
+/// What decides what a caller may see.
+struct Rights {
+    caller: Caller,
+    policy: Arc<Policy>,
+}
+
+impl Rights {
+    fn of(state: &ApiState, caller: &Caller) -> Self {
+        Self { caller: state.now(caller), policy: state.identities.policy() }
+    }
+
+    fn are(&self, before: &Self) -> bool {
+        self.caller == before.caller && Arc::ptr_eq(&self.policy, &before.policy)
     }
 }
 
