@@ -11,14 +11,15 @@ const EVERYDAY: &str = include_str!("py_consul/everyday.py");
 const IMPORTED: &str = include_str!("py_consul/imported.py");
 
 /// What py-consul is told to reach this agent by mutual TLS: a port, a certificate that was added as unrestricted, its
-/// key, and what the agent shows.
-fn mutual(agent: &Agent, folder: &Path) -> [String; 4] {
+/// key, what the agent shows, and the name in that.
+fn mutual(agent: &Agent, folder: &Path) -> [String; 5] {
     let pair = integration::certificate::p256(folder, "client");
     let body = json!({ "type": "client", "name": "python", "certificate": der_base64(&pair) });
     Http::socket(agent).post("/1.0/certificates", &body).expect(201);
     let path = |name: &str| folder.join(name).display().to_string();
     let port = agent.address().rsplit_once(':').expect("an address has a port").1.to_owned();
-    [port, path("client.crt"), path("client.key"), agent.data_dir().join("cluster.crt").display().to_string()]
+    let shown = agent.data_dir().join("cluster.crt").display().to_string();
+    [port, path("client.crt"), path("client.key"), shown, agent.name().to_owned()]
 }
 
 #[test]

@@ -1,11 +1,23 @@
 # py-consul 1.8, unmodified, used as its README shows it. Arguments: the port of the plain-HTTP listener and a bearer
-# token; or an HTTPS port, a certificate, its key, and what the agent's certificate is checked against.
+# token; or an HTTPS port, a certificate, its key, what the agent's certificate is checked against, and its name.
 import sys
 import threading
 
 import consul
+import requests
 from consul import Check
 from consul.exceptions import ACLPermissionDenied, BadRequest, ConsulException
+
+
+class Named(requests.adapters.HTTPAdapter):
+    """Expects this name in the agent's certificate, as `CONSUL_TLS_SERVER_NAME` says it to `consul`."""
+
+    def __init__(self, name):
+        self.name = name
+        super().__init__()
+
+    def init_poolmanager(self, *args, **kwargs):
+        super().init_poolmanager(*args, server_hostname=self.name, assert_hostname=self.name, **kwargs)
 
 
 def same(found, wanted):
@@ -29,8 +41,9 @@ if len(sys.argv) == 3:
     # Some of its calls take no token and send none, to /v1/agent/self for example. This listener always asks for one.
     c.http.session.headers["X-Consul-Token"] = token
 else:
-    port, crt, key, ca = sys.argv[1:]
+    port, crt, key, ca, name = sys.argv[1:]
     c = consul.Consul(port=int(port), scheme="https", verify=ca, cert=(crt, key))
+    c.http.session.mount("https://", Named(name))
 
 # Status and the agent itself.
 assert ":" in c.status.leader(), c.status.leader()
