@@ -20,8 +20,10 @@ pub mod blocking;
 pub mod body;
 mod config;
 mod connect;
+mod exported;
 pub mod filter;
 pub mod go_json;
+mod intentions;
 pub mod own;
 mod peering;
 mod status;
@@ -32,6 +34,8 @@ pub fn router() -> Router<ApiState> {
     Router::new()
         .merge(config::router())
         .merge(connect::router())
+        .merge(exported::router())
+        .merge(intentions::router())
         .merge(own::router())
         .merge(peering::router())
         .merge(status::router())

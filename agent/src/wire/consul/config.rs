@@ -137,6 +137,20 @@ fn is_zero(hash: &u64) -> bool {
     *hash == 0
 }
 
+/// A row of `/v1/exported-services`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ResolvedService {
+    pub service: String,
+    pub consumers: ExportedConsumers,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ExportedConsumers {
+    pub peers: Vec<String>,
+}
+
 /// When an entry was made and last changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Revisions {
