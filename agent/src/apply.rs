@@ -36,6 +36,8 @@ mod content;
 mod draft;
 mod entry;
 mod groups;
+mod instances;
+pub mod maintenance;
 mod protocol;
 mod refusal;
 mod rename;
@@ -268,6 +270,7 @@ impl Apply {
         self.check_link_names(&writes).await?;
         self.check_volumes(&writes).await?;
         self.check_protocols(&writes).await?;
+        self.settle_ids(&mut draft, &writes).await?;
         for write in writes {
             draft.write(write)?;
         }

@@ -69,9 +69,11 @@ pub struct Changed {
 pub struct Writes(Vec<(String, Option<u64>, bool)>);
 
 impl Writes {
-    /// Without the store's own bookkeeping: heads of entries, and steps, which are told when they are done.
+    /// Without the store's own bookkeeping: heads of entries, ids of instances, and steps, which are told when they are
+    /// done.
     pub fn of(txn: &Txn) -> Self {
-        let told = |op: &&Op| !op.key().starts_with(keys::HEAD) && !op.key().starts_with(keys::STEP);
+        let own = [keys::HEAD, keys::STEP, keys::INSTANCE];
+        let told = |op: &&Op| !own.iter().any(|prefix| op.key().starts_with(prefix));
         let before: HashMap<&str, u64> =
             txn.guards.iter().map(|guard| (guard.key.as_str(), guard.modify_revision.0)).collect();
         let written = txn.ops.iter().filter(told).map(|op| {

@@ -11,6 +11,7 @@
 //! check whose declaration did not change keeps running, and keeps its status, through any other edit of its service.
 
 mod board;
+mod indexes;
 mod keeper;
 mod probe;
 mod streak;
@@ -26,6 +27,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::catalog::{Catalog, Sharded};
 use crate::task::Tasks;
 use keeper::{Command, Keeper};
+
+pub use indexes::Indexes;
 
 /// Most bytes of what a check says, as Consul keeps them.
 pub const MAX_OUTPUT: usize = 4096;
@@ -130,6 +133,7 @@ pub struct CheckPlace {
 pub struct Health {
     catalog: Arc<Catalog>,
     view: watch::Sender<Arc<HealthView>>,
+    indexes: watch::Sender<Arc<Indexes>>,
     commands: mpsc::Sender<Command>,
     overdue: Mutex<Option<mpsc::Receiver<CheckPlace>>>,
 }
@@ -142,6 +146,7 @@ impl Health {
         let health = Arc::new(Self {
             catalog,
             view: watch::Sender::default(),
+            indexes: watch::Sender::new(Arc::new(Indexes::begin(now_ms()))),
             commands,
             overdue: Mutex::new(Some(overdue)),
         });
@@ -179,6 +184,11 @@ impl Health {
         self.view.subscribe()
     }
 
+    /// When each service's instances or health last changed. A new number is told after the change can be seen.
+    pub fn indexes(&self) -> watch::Receiver<Arc<Indexes>> {
+        self.indexes.subscribe()
+    }
+
     /// Says how an instance is, for a check that waits to be told. Returns when everybody may see it.
     pub async fn update(&self, check: &str, status: Status, output: &str) -> Result<(), UpdateError> {
         let (reply, answer) = oneshot::channel();
@@ -201,6 +211,11 @@ impl Health {
     pub fn take_overdue(&self) -> Option<mpsc::Receiver<CheckPlace>> {
         self.overdue.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 /// The health that `view` has of an instance. One with checks that the view does not know yet has just been declared.

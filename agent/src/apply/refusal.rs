@@ -2,7 +2,7 @@
 
 use schema::config::describe;
 use schema::kind::service_defaults::Protocol;
-use schema::name::{GroupName, LinkName, ManifestName, PoolName, ServiceName, VolumeName};
+use schema::name::{GroupName, InstanceId, LinkName, ManifestName, PoolName, ServiceName, VolumeName};
 use schema::record::{RecordKey, ServiceMatch};
 
 use crate::observe::{Binding, ObserveError};
@@ -48,6 +48,8 @@ pub enum ApplyError {
     NoSuchGroup { link: LinkName, group: GroupName },
     #[error("auth group {group} is still used by cluster link {link}")]
     GroupInUse { group: GroupName, link: LinkName },
+    #[error("instance id {:?} is taken: {} has it", .id.as_str(), .by.address())]
+    IdTaken { id: InstanceId, by: RecordKey },
     #[error("there is no cluster link {0}")]
     NoSuchLink(LinkName),
     #[error("A cluster link with name {:?} already exists", .0.as_str())]
@@ -113,6 +115,7 @@ impl ApplyError {
             Self::GroupInUse { .. } => {
                 "Take the group off the link first, in the same apply or an earlier one."
             }
+            Self::IdTaken { .. } => "Give the instance another id: ids are unique in a cluster.",
             Self::LinkExists(_) => "Give it another name.",
             Self::NameOfCaller(_) => {
                 "A cluster that calls here over a one-way link of its own has this name, or a token for one. Give the \

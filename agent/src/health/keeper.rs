@@ -1,5 +1,6 @@
 //! The task that owns the board, and the tasks that ask.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::board::{Board, Run};
+use super::indexes::Fate;
 use super::streak::Streak;
-use super::{CheckPlace, Health, Status, UpdateError, probe};
+use super::{CheckPlace, Health, ServiceHealth, Status, UpdateError, probe};
 use crate::catalog::CatalogView;
 use crate::task::Tasks;
 
@@ -65,7 +67,10 @@ impl Keeper {
         let (told, mut outcomes) = mpsc::channel(CONCURRENT_PROBES);
         loop {
             let now = catalog.borrow_and_update().clone();
+            let mut changed = BTreeMap::new();
             for name in now.services.changed_since(&known.services) {
+                let fate = if now.services.get(name).is_some() { Fate::Changed } else { Fate::Gone };
+                changed.insert(name.clone(), fate);
                 let instances = now.instances(name).map(|instances| &**instances);
                 for (run, check) in board.declare(name, instances, Instant::now()) {
                     self.start_check(run, check, told.clone());
@@ -73,7 +78,7 @@ impl Keeper {
             }
             known = now;
             self.expire(&mut board);
-            self.publish(&mut board);
+            self.publish(&mut board, changed);
 
             let deadline = board.next_deadline();
             let time_runs_out = async {
@@ -114,7 +119,7 @@ impl Keeper {
             }
             next = asked.try_recv().ok();
         }
-        self.publish(board);
+        self.publish(board, BTreeMap::new());
         // Whoever asked may have gone.
         for (reply, outcome) in updated {
             let _ = reply.send(outcome);
@@ -131,13 +136,24 @@ impl Keeper {
         }
     }
 
-    fn publish(&self, board: &mut Board) {
+    /// Tells what changed on the board, and that `changed` did in the catalog.
+    fn publish(&self, board: &mut Board, mut changed: BTreeMap<ServiceName, Fate>) {
         let view = self.health.view();
         let changes = board.take_changes(|service| view.get(service).cloned());
         drop(view);
-        if changes.is_empty() {
-            return;
+        for (service, _) in &changes {
+            changed.entry(service.clone()).or_insert(Fate::Changed);
         }
+        if !changes.is_empty() {
+            self.publish_health(changes);
+        }
+        if !changed.is_empty() {
+            let changed = changed.iter().map(|(service, fate)| (service, *fate));
+            self.health.indexes.send_modify(|indexes| Arc::make_mut(indexes).advance(changed));
+        }
+    }
+
+    fn publish_health(&self, changes: Vec<(ServiceName, Option<Arc<ServiceHealth>>)>) {
         self.health.view.send_modify(|view| {
             let view = Arc::make_mut(view);
             for (service, health) in changes {

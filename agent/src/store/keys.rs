@@ -3,11 +3,15 @@
 //! Names hold no `/` (see `schema::name`), so no key can be made to look like another's.
 
 use schema::kind::Kind;
-use schema::name::{LinkName, ManifestName, PoolName, ProjectName, VolumeName};
+use schema::name::{InstanceId, LinkName, ManifestName, PoolName, ProjectName, VolumeName};
 use schema::record::RecordKey;
 
 /// Declared records: `/declared/<record key>` holds a [`super::value::Declared`].
 pub const DECLARED: &str = "/declared/";
+/// Instances with an id of their own, by that id: which service each is of. An id is one instance's in the cluster.
+pub const INSTANCE: &str = "/instance/";
+/// Instances that are out of service, by id: why.
+pub const MAINTENANCE: &str = "/maintenance/";
 /// Entry heads: bumped with every change to one of the entry's records.
 pub const HEAD: &str = "/head/";
 /// Manifests: who they are bound to.
@@ -53,6 +57,14 @@ pub fn declared_kind(kind: Kind) -> String {
 /// The record key within a [`DECLARED`] key.
 pub fn declared_record(key: &str) -> Option<RecordKey> {
     key.strip_prefix(DECLARED)?.parse().ok()
+}
+
+pub fn instance(id: &InstanceId) -> String {
+    format!("{INSTANCE}{id}")
+}
+
+pub fn maintenance(id: &InstanceId) -> String {
+    format!("{MAINTENANCE}{id}")
 }
 
 /// The head of the entry that `key` is part of: `/head/service_intentions/backend`.

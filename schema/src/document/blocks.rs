@@ -1,4 +1,5 @@
-//! From the root table of a TOML or JSON file to blocks: a block is a table under its kind and name. Strings are
+//! From the root table of a TOML or JSON file to blocks: a block is a table under its kind and name, or several of one
+//! name a list of tables (`[[service.backend]]`, one for each instance). Strings are
 //! templates, as they are in HCL, so that a declaration means the same in all three; those of a config entry are not.
 
 use hcl_edit::expr::Expression;
@@ -27,15 +28,21 @@ pub fn content(roots: Vec<Table>, inputs: &dyn Inputs, faults: &mut Faults) -> C
             continue;
         };
         for (name, body) in named.0 {
-            let Value::Table(table) = body.value else {
-                if body.value != Value::Faulty {
-                    faults.push(not_a_block(faults, &name));
-                }
-                continue;
+            let bodies = match body.value {
+                Value::List(items) if !items.is_empty() => items,
+                _ => vec![body],
             };
-            let header = name.span;
-            let body = evaluate_table(table, &evaluator, faults);
-            blocks.push(Block { kind: kind.clone(), labels: vec![name], header, body });
+            for body in bodies {
+                let Value::Table(table) = body.value else {
+                    if body.value != Value::Faulty {
+                        faults.push(not_a_block(faults, &name));
+                    }
+                    continue;
+                };
+                let header = name.span;
+                let body = evaluate_table(table, &evaluator, faults);
+                blocks.push(Block { kind: kind.clone(), labels: vec![name.clone()], header, body });
+            }
         }
     }
     Content::Blocks(blocks)

@@ -2,7 +2,7 @@ service "a" {
   port      = "9090"
   tags      = "v1"
   meta      = ["x"]
-  checks    = [{ tcp = "127.0.0.1", interval = 10 }, { http = "https://x/" }, {}]
+  checks    = [{ tcp = "127.0.0.1", interval = 10 }, { http = "ftps://x/" }, {}]
   upstreams = [{ destination_name = true, local_bind_port = 70000, local_bind_address = "0.0.0.0" }, "db"]
 }
 

@@ -75,9 +75,10 @@ impl From<ApplyError> for Problem {
             ApplyError::GroupInUse { .. } => (StatusCode::CONFLICT, "in_use"),
             // LXD's status for it.
             ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
-            ApplyError::LinkExists(_) | ApplyError::NameOfCaller(_) | ApplyError::Exists(_) => {
-                (StatusCode::CONFLICT, "exists")
-            }
+            ApplyError::LinkExists(_)
+            | ApplyError::NameOfCaller(_)
+            | ApplyError::Exists(_)
+            | ApplyError::IdTaken { .. } => (StatusCode::CONFLICT, "exists"),
             ApplyError::SourceExists { .. } => (StatusCode::CONFLICT, "exists"),
             ApplyError::NoSuchLink(_) | ApplyError::NoSuchPart(_) => (StatusCode::NOT_FOUND, "not_found"),
             ApplyError::MetaGiven | ApplyError::Protocol { .. } => (StatusCode::BAD_REQUEST, "invalid"),
