@@ -38,6 +38,7 @@ mod entry;
 mod groups;
 mod instances;
 pub mod maintenance;
+pub mod overdue;
 mod protocol;
 mod refusal;
 mod rename;

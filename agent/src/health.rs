@@ -197,6 +197,13 @@ impl Health {
         answer.await.map_err(|_| UpdateError::Ended)?
     }
 
+    /// The service that has the check `id`, or one of those that have: for who may say how it is.
+    pub async fn service_of(&self, id: &str) -> Option<ServiceName> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Find { check: id.to_owned(), reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
     /// Takes an instance out of service, for `reason`, or with `None` back into it.
     pub async fn set_maintenance(&self, service: &ServiceName, id: &InstanceId, reason: Option<Arc<str>>) {
         let (reply, answer) = oneshot::channel();

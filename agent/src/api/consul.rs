@@ -18,26 +18,36 @@ pub mod answer;
 pub mod asked;
 pub mod blocking;
 pub mod body;
+mod catalog;
+mod check;
 mod config;
 mod connect;
 mod exported;
 pub mod filter;
 pub mod go_json;
+mod health;
+mod imported;
 mod intentions;
 pub mod own;
 mod peering;
+mod rows;
+mod service;
 mod status;
 pub mod watched;
 
 /// Every area.
 pub fn router() -> Router<ApiState> {
     Router::new()
+        .merge(catalog::router())
+        .merge(check::router())
         .merge(config::router())
         .merge(connect::router())
         .merge(exported::router())
+        .merge(health::router())
         .merge(intentions::router())
         .merge(own::router())
         .merge(peering::router())
+        .merge(service::router())
         .merge(status::router())
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{Apply, ApplyError};
 use crate::audit::{Action, Record as Told, Writes};
 use crate::authorize::Permit;
+use crate::catalog::Catalog;
+use crate::health::Health;
 use crate::store::{Guard, Op, Store, StoreError, Txn, keys, value};
 
 /// What a `/maintenance/` key holds.
@@ -60,8 +62,19 @@ impl Apply {
     }
 }
 
+/// Tells `health` who was out of service when the agent last ran.
+pub async fn restore(store: &dyn Store, catalog: &Catalog, health: &Health) -> Result<(), StoreError> {
+    for (id, reason) in out_of_service(store).await? {
+        let service = catalog.view().instance(&id).map(|(service, _)| service);
+        if let Some(service) = service {
+            health.set_maintenance(&service, &id, Some(reason.into())).await;
+        }
+    }
+    Ok(())
+}
+
 /// Every instance that is out of service, with the reason.
-pub async fn out_of_service(store: &dyn Store) -> Result<Vec<(InstanceId, String)>, StoreError> {
+async fn out_of_service(store: &dyn Store) -> Result<Vec<(InstanceId, String)>, StoreError> {
     let mut found = Vec::new();
     for entry in store.range(keys::MAINTENANCE).await?.entries {
         let id = keys::last_part(&entry.key).parse::<InstanceId>();

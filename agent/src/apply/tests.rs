@@ -23,6 +23,8 @@ use crate::store::sqlite::SqliteStore;
 use crate::trust::policy::Policy;
 use crate::trust::{Access, Caller, Fingerprint, Who};
 
+mod instances;
+
 /// A peering whose trust lies in the store and nowhere else.
 struct Trust(Arc<dyn Store>);
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use schema::name::{ClusterName, LinkName, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -57,11 +58,14 @@ pub type ImportsView = BTreeMap<LinkName, Arc<ImportedLink>>;
 #[derive(Debug)]
 pub struct Imports {
     view: watch::Sender<Arc<ImportsView>>,
+    /// Rises with each change, from the milliseconds of the start, so that it is above what was told before a restart.
+    index: AtomicU64,
 }
 
 impl Default for Imports {
     fn default() -> Self {
-        Self { view: watch::Sender::new(Arc::default()) }
+        let start = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+        Self { view: watch::Sender::new(Arc::default()), index: AtomicU64::new(start) }
     }
 }
 
@@ -74,14 +78,30 @@ impl Imports {
         self.view.borrow().clone()
     }
 
+    /// Of the newest change, for clients that wait for the next. To be read before the view.
+    pub fn index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
     /// A new view whenever something in it changed.
     pub fn subscribe(&self) -> watch::Receiver<Arc<ImportsView>> {
         self.view.subscribe()
     }
 
+    /// Changes the view, unless `write` says that it is as it was.
+    fn change(&self, write: impl FnOnce(&mut Arc<ImportsView>) -> bool) {
+        self.view.send_if_modified(|view| {
+            let changed = write(view);
+            if changed {
+                self.index.fetch_add(1, Ordering::Release);
+            }
+            changed
+        });
+    }
+
     /// Everything that a peer offers, as of now.
     pub fn publish(&self, link: &LinkName, imported: ImportedLink) {
-        self.view.send_if_modified(|view| {
+        self.change(|view| {
             let same = view.get(link).is_some_and(|known| **known == imported);
             if !same {
                 Arc::make_mut(view).insert(link.clone(), Arc::new(imported));
@@ -92,7 +112,7 @@ impl Imports {
 
     /// The link went down: what is known stays, as last heard.
     pub fn mark_stale(&self, link: &LinkName) {
-        self.view.send_if_modified(|view| {
+        self.change(|view| {
             let Some(known) = view.get(link).filter(|known| known.freshness != Freshness::Stale) else {
                 return false;
             };
@@ -104,8 +124,7 @@ impl Imports {
 
     /// The link is gone: nothing of it stays.
     pub fn withdraw(&self, link: &LinkName) {
-        self.view
-            .send_if_modified(|view| view.contains_key(link) && Arc::make_mut(view).remove(link).is_some());
+        self.change(|view| view.contains_key(link) && Arc::make_mut(view).remove(link).is_some());
     }
 }
 

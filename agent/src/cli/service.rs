@@ -3,6 +3,9 @@
 use clap::Subcommand;
 
 use super::{CliError, Context, ExitCode, Format, Table};
+
+mod definition;
+mod register;
 use schema::name::LinkName;
 
 use crate::wire::service::{PortState, ServiceRow};
@@ -17,6 +20,10 @@ pub struct Args {
 enum Command {
     /// List the services of this cluster, with their health and upstreams.
     List,
+    /// Register services with the agent: by files of definitions, or one by flags.
+    Register(register::RegisterArgs),
+    /// Take services that are registered off the agent again.
+    Deregister(register::DeregisterArgs),
     /// List the services that are offered to peers.
     #[command(alias = "exported-services")]
     Exported,
@@ -26,9 +33,15 @@ enum Command {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
+    match args.command {
+        Command::Register(args) => return register::register(args, context).await,
+        Command::Deregister(args) => return register::deregister(args, context).await,
+        Command::List | Command::Exported | Command::Imported => {}
+    }
     let client = context.client(None).await?;
     let output = &context.output;
     match args.command {
+        Command::Register(_) | Command::Deregister(_) => {}
         Command::List => {
             let rows = client.services().await?;
             match output.format() {

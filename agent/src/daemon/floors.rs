@@ -14,7 +14,7 @@ use crate::api::consul::blocking::Blocked;
 use crate::api::listener::doors::Doors;
 use crate::api::lxd::attempt::Failures;
 use crate::api::{ApiParts, ApiState};
-use crate::apply::{Apply, ApplyParts};
+use crate::apply::{Apply, ApplyParts, maintenance, overdue};
 use crate::audit::Audit;
 use crate::catalog::{Catalog, Imports};
 use crate::dataset::Pools;
@@ -102,6 +102,8 @@ pub(super) async fn build(
         audit: audit.clone(),
         tasks: tasks.clone(),
     });
+    maintenance::restore(&*store, &catalog, &health).await?;
+    overdue::start(&apply, &health, &identities, &tasks);
     let operations = Operations::new();
     let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
     let reconcile = watched.map(|folder| {

@@ -223,6 +223,11 @@ impl Board {
         }
     }
 
+    /// The service that has a check of this id.
+    pub(super) fn service_of(&self, id: &str) -> Option<ServiceName> {
+        Some(self.by_id.get(id)?.first()?.service.clone())
+    }
+
     /// What somebody says of the instance that waits to be told about.
     pub(super) fn update(
         &mut self,

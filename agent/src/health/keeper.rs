@@ -32,6 +32,10 @@ pub(super) enum Command {
         output: Arc<str>,
         reply: oneshot::Sender<Result<(), UpdateError>>,
     },
+    Find {
+        check: String,
+        reply: oneshot::Sender<Option<ServiceName>>,
+    },
     Maintain {
         service: ServiceName,
         instance: InstanceId,
@@ -112,6 +116,7 @@ impl Keeper {
                 Command::Update { check, status, output, reply } => {
                     updated.push((reply, board.update(&check, status, output, Instant::now())));
                 }
+                Command::Find { check, reply } => _ = reply.send(board.service_of(&check)),
                 Command::Maintain { service, instance, reason, reply } => {
                     board.maintain(&service, &instance, reason);
                     maintained.push(reply);

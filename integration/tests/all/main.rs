@@ -10,6 +10,7 @@ mod connect;
 mod consul_cases;
 mod consul_command;
 mod consul_peering;
+mod consul_services;
 mod consul_surface;
 mod crash;
 mod declarations;

@@ -82,6 +82,11 @@ impl Filter {
     }
 }
 
+/// Drops the rows that are not asked for, where anything was asked.
+pub fn retain<T: Serialize>(filter: Option<&Filter>, rows: &mut Vec<T>) -> Result<(), ConsulError> {
+    filter.map_or(Ok(()), |filter| filter.retain(rows))
+}
+
 impl Asked {
     /// The filter that was asked for, if one was, over rows of this shape.
     pub fn filter(&self, rows: &Shape) -> Result<Option<Filter>, ConsulError> {

@@ -1,0 +1,210 @@
+//! `/v1/agent/check…`: checks of services, and what instances say of themselves.
+//!
+//! A check belongs to a service here: the node is the agent, which is well when it answers.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{get, put};
+use schema::kind::service::{self, Service};
+use schema::name::{InstanceId, ServiceName};
+use schema::record::{Record, RecordKey};
+
+use super::answer::{Answer, ConsulError};
+use super::asked::Asked;
+use super::body::Strict;
+use super::filter::retain;
+use super::rows::{Moment, sees, shapes};
+use super::service::{define, seen};
+use crate::api::ApiState;
+use crate::apply::Edit;
+use crate::authorize::{Entitlement, Entity, require_trust};
+use crate::catalog::CatalogView;
+use crate::health::{Status, UpdateError};
+use crate::wire::consul::catalog::HealthCheck;
+use crate::wire::consul::registration::{CheckDefinition, CheckUpdate};
+
+pub fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/agent/checks", get(list))
+        .route("/agent/check/register", put(register))
+        .route("/agent/check/deregister/{id}", put(deregister))
+        .route("/agent/check/pass/{id}", put(pass))
+        .route("/agent/check/warn/{id}", put(warn))
+        .route("/agent/check/fail/{id}", put(fail))
+        .route("/agent/check/update/{id}", put(update))
+}
+
+async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let filter = asked.filter(&shapes::CHECK)?;
+    let moment = Moment::now(&state);
+    let mut rows = Vec::new();
+    let mut filtered = false;
+    for (name, instances) in moment.catalog.services.iter() {
+        if sees(&state, &asked.caller, name) {
+            rows.extend(instances.iter().flat_map(|one| moment.checks(name, one)));
+        } else {
+            filtered = true;
+        }
+    }
+    retain(filter.as_ref(), &mut rows)?;
+    let told: BTreeMap<&str, &HealthCheck> = rows.iter().map(|row| (row.check_id.as_str(), row)).collect();
+    Ok(Answer::new(&asked, &told)?.filtered(filtered))
+}
+
+async fn register(
+    State(state): State<ApiState>,
+    asked: Asked,
+    Strict(definition): Strict<CheckDefinition>,
+) -> Result<Answer, ConsulError> {
+    if definition.name.is_empty() {
+        return Err(ConsulError::bad_request("Missing check name"));
+    }
+    if !matches!(definition.status.as_str(), "" | "passing" | "warning" | "critical") {
+        return Err(ConsulError::bad_request("Bad check status"));
+    }
+    let instance = definition.service_id.clone();
+    let mut check = define::check(definition)?;
+    if check.id.is_empty() {
+        check.id.clone_from(&check.name);
+        check.validate().map_err(|why| ConsulError::bad_request(format!("Invalid check: {why}")))?;
+    }
+    if instance.is_empty() {
+        return Err(ConsulError::bad_request(
+            "Invalid check: a check belongs to a service here, and the node is the agent itself: give ServiceID",
+        ));
+    }
+    require_trust(&asked.caller)?;
+    let view = state.catalog.view();
+    let found = instance.parse::<InstanceId>().ok();
+    let Some((name, known)) = found.as_ref().and_then(|id| view.instance(id)) else {
+        let shown: String = instance.chars().take(schema::name::MAX_INSTANCE_ID).collect();
+        return Err(ConsulError::not_found(format!("ServiceID {shown:?} does not exist")));
+    };
+    if let Some((other, _)) = holder(&view, &check.id).filter(|(_, id)| *id != known.id) {
+        let message =
+            format!("Invalid check: the check ID is that of a check of service {other}: give it another");
+        return Err(ConsulError::bad_request(message));
+    }
+    let mut service = (*known.service).clone();
+    fix_ids(&mut service, &known.id);
+    match service.checks.iter_mut().find(|known| known.id == check.id) {
+        Some(known) => *known = check,
+        None => service.checks.push(check),
+    }
+    edit(&state, &asked, &name, &known.id, service).await
+}
+
+async fn deregister(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let view = state.catalog.view();
+    let Some((name, instance)) = holder(&view, &id) else { return Err(unknown(&id)) };
+    let known = view.instances(&name).and_then(|instances| instances.get(&instance));
+    let Some(known) = known else { return Err(unknown(&id)) };
+    let mut service = (*known.service).clone();
+    fix_ids(&mut service, &known.id);
+    service.checks.retain(|check| check.id != id);
+    edit(&state, &asked, &name, &known.id, service).await
+}
+
+/// Checks that are known by their place in the list are known by the same id wherever they stand.
+fn fix_ids(service: &mut Service, instance: &InstanceId) {
+    let count = service.checks.len();
+    for (index, check) in service.checks.iter_mut().enumerate() {
+        check.id = check.id_in(instance, index, count);
+    }
+}
+
+async fn edit(
+    state: &ApiState,
+    asked: &Asked,
+    name: &ServiceName,
+    id: &InstanceId,
+    mut service: Service,
+) -> Result<Answer, ConsulError> {
+    let permit = state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(name.clone()))?;
+    service::normalise(&mut service);
+    service::validate(&service).map_err(|why| ConsulError::bad_request(format!("Invalid check: {why}")))?;
+    let key = RecordKey::instance(name.clone(), id.clone());
+    state.apply.edit(&permit, vec![Edit::put(key, Record::Service(service.clone()))]).await?;
+    seen(state, name, id, Some(&service)).await;
+    Ok(Answer::empty())
+}
+
+/// The instance whose check has `id`. Looks at them all: checks are registered and looked for by hand, seldom.
+fn holder(view: &CatalogView, id: &str) -> Option<(ServiceName, InstanceId)> {
+    view.services.iter().find_map(|(name, instances)| {
+        let has = |one: &&crate::catalog::Instance| {
+            let checks = &one.service.checks;
+            checks.iter().enumerate().any(|(at, check)| check.id_in(&one.id, at, checks.len()) == id)
+        };
+        instances.iter().find(has).map(|one| (name.clone(), one.id.clone()))
+    })
+}
+
+fn unknown(id: &str) -> ConsulError {
+    let shown: String = id.chars().take(255).collect();
+    ConsulError::not_found(UpdateError::Unknown(shown).to_string())
+}
+
+async fn pass(state: State<ApiState>, id: Path<String>, asked: Asked) -> Result<Answer, ConsulError> {
+    say(state, id, asked, Status::Passing).await
+}
+
+async fn warn(state: State<ApiState>, id: Path<String>, asked: Asked) -> Result<Answer, ConsulError> {
+    say(state, id, asked, Status::Warning).await
+}
+
+async fn fail(state: State<ApiState>, id: Path<String>, asked: Asked) -> Result<Answer, ConsulError> {
+    say(state, id, asked, Status::Critical).await
+}
+
+async fn say(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    asked: Asked,
+    status: Status,
+) -> Result<Answer, ConsulError> {
+    tell(&state, &asked, &id, status, asked.get("note")).await
+}
+
+async fn update(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    asked: Asked,
+    Strict(update): Strict<CheckUpdate>,
+) -> Result<Answer, ConsulError> {
+    let status = match update.status.as_str() {
+        "passing" => Status::Passing,
+        "warning" => Status::Warning,
+        "critical" => Status::Critical,
+        other => {
+            let shown: String = other.chars().take(40).collect();
+            return Err(ConsulError::bad_request(format!("Invalid check status: '{shown}'")));
+        }
+    };
+    tell(&state, &asked, &id, status, &update.output).await
+}
+
+async fn tell(
+    state: &ApiState,
+    asked: &Asked,
+    id: &str,
+    status: Status,
+    output: &str,
+) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let Some(service) = state.health.service_of(id).await else { return Err(unknown(id)) };
+    state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(service))?;
+    match state.health.update(id, status, output).await {
+        Ok(()) => Ok(Answer::empty()),
+        Err(UpdateError::Unknown(_)) => Err(unknown(id)),
+        Err(error) => Err(ConsulError::refused(error.to_string())),
+    }
+}

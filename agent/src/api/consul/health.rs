@@ -1,0 +1,217 @@
+//! `/v1/health/…`: who is well.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use schema::name::{LinkName, ServiceName};
+
+use super::answer::{Answer, ConsulError};
+use super::asked::Asked;
+use super::blocking::{self, Found};
+use super::catalog::{has_all_tags, has_tags, index, is_node, is_on_node, permit};
+use super::filter::retain;
+use super::imported;
+use super::rows::{Moment, sees, shapes};
+use crate::api::ApiState;
+use crate::authorize::require_trust;
+use crate::catalog::Instance;
+use crate::health::Status;
+use crate::trust::Caller;
+use crate::wire::consul::catalog::{CheckServiceNode, HealthCheck};
+
+pub fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/health/service/", get(no_name))
+        .route("/health/service/{service}", get(service))
+        .route("/health/connect/", get(no_name))
+        .route("/health/connect/{service}", get(connect))
+        .route("/health/checks/", get(no_name))
+        .route("/health/checks/{service}", get(checks))
+        .route("/health/node/", get(no_node))
+        .route("/health/node/{node}", get(node))
+        .route("/health/state/", get(no_state))
+        .route("/health/state/{state}", get(in_state))
+}
+
+async fn no_name() -> ConsulError {
+    ConsulError::bad_request("Missing service name")
+}
+
+async fn no_node() -> ConsulError {
+    ConsulError::bad_request("Missing node name")
+}
+
+async fn no_state() -> ConsulError {
+    ConsulError::bad_request("Missing check state")
+}
+
+/// Which instances are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// Those that speak mutual TLS themselves.
+    Native,
+}
+
+async fn service(
+    State(state): State<ApiState>,
+    Path(service): Path<String>,
+    asked: Asked,
+) -> Result<Answer, ConsulError> {
+    instances(&state, &service, &asked, Which::All).await
+}
+
+async fn connect(
+    State(state): State<ApiState>,
+    Path(service): Path<String>,
+    asked: Asked,
+) -> Result<Answer, ConsulError> {
+    instances(&state, &service, &asked, Which::Native).await
+}
+
+/// `?passing`, with or without a value.
+fn passing_only(asked: &Asked) -> Result<bool, ConsulError> {
+    if !asked.has("passing") {
+        return Ok(false);
+    }
+    match asked.get("passing") {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ConsulError::bad_request("Invalid value for ?passing")),
+    }
+}
+
+async fn instances(
+    state: &ApiState,
+    service: &str,
+    asked: &Asked,
+    which: Which,
+) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let passing = passing_only(asked)?;
+    let group = [asked.get("sg"), asked.get("sameness-group")].into_iter().find(|group| !group.is_empty());
+    let peer = [asked.get("peer"), asked.get("peer-name")].into_iter().find(|peer| !peer.is_empty());
+    if peer.is_some() && group.is_some() {
+        let message = "peer-name and sameness-group are mutually exclusive";
+        return Err(ConsulError::bad_request(message));
+    }
+    if group.is_some() {
+        let message =
+            "sameness-group is not taken here: ask for the service of each of its peers with ?peer=";
+        return Err(ConsulError::bad_request(message));
+    }
+    let name = service.parse::<ServiceName>().ok();
+    let filter = asked.filter(&shapes::WITH_CHECKS)?;
+    if let Some(peer) = peer {
+        let changes = (state.health.indexes(), state.imports.subscribe());
+        let link = peer.parse::<LinkName>().ok();
+        return blocking::answer(state, asked, changes, |caller| {
+            let mut found = imported::look(state, caller, link.as_ref(), name.as_ref(), |row| {
+                let passes = || row.checks.iter().all(|check| check.status == Status::Passing.as_str());
+                // Of what a peer has, nothing is known to speak the mesh's TLS itself.
+                which == Which::All && has_all_tags(&row.service.tags, asked) && (!passing || passes())
+            })?;
+            if let Ok(rows) = &mut found.value {
+                retain(filter.as_ref(), rows)?;
+            }
+            Ok(found)
+        })
+        .await;
+    }
+    let changes = state.health.indexes();
+    blocking::answer(state, asked, changes, |caller| {
+        let index = index(state, name.as_ref());
+        let moment = Moment::now(state);
+        let Some(name) = name.as_ref().filter(|_| is_on_node(asked)) else {
+            return Ok(Found::new(index, Vec::<CheckServiceNode>::new()));
+        };
+        permit(state, caller, name)?;
+        let wanted = |one: &&Instance| {
+            has_tags(one, asked)
+                && (which == Which::All || one.service.connect_native)
+                && (!passing || moment.status(name, one) == Status::Passing)
+        };
+        let all = moment.catalog.instances(name).into_iter().flat_map(|all| all.iter());
+        let mut rows = all.filter(wanted).map(|one| moment.with_checks(name, one)).collect();
+        retain(filter.as_ref(), &mut rows)?;
+        Ok(Found::new(index, rows))
+    })
+    .await
+}
+
+async fn checks(
+    State(state): State<ApiState>,
+    Path(service): Path<String>,
+    asked: Asked,
+) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let filter = asked.filter(&shapes::CHECK)?;
+    let name = service.parse::<ServiceName>().ok();
+    let changes = state.health.indexes();
+    blocking::answer(&state, &asked, changes, |caller| {
+        let index = index(&state, name.as_ref());
+        let moment = Moment::now(&state);
+        let Some(name) = name.as_ref().filter(|_| is_on_node(&asked)) else {
+            return Ok(Found::new(index, Vec::<HealthCheck>::new()));
+        };
+        permit(&state, caller, name)?;
+        let all = moment.catalog.instances(name).into_iter().flat_map(|all| all.iter());
+        let mut rows = all.flat_map(|one| moment.checks(name, one)).collect();
+        retain(filter.as_ref(), &mut rows)?;
+        Ok(Found::new(index, rows))
+    })
+    .await
+}
+
+/// Every check of what the caller may know of, the node's own first.
+fn every(state: &ApiState, caller: &Caller, moment: &Moment) -> (Vec<HealthCheck>, bool) {
+    let mut told = vec![moment.node_check()];
+    let mut filtered = false;
+    for (name, instances) in moment.catalog.services.sorted() {
+        if sees(state, caller, name) {
+            told.extend(instances.iter().flat_map(|one| moment.checks(name, one)));
+        } else {
+            filtered = true;
+        }
+    }
+    (told, filtered)
+}
+
+async fn node(
+    State(state): State<ApiState>,
+    Path(node): Path<String>,
+    asked: Asked,
+) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let filter = asked.filter(&shapes::CHECK)?;
+    let changes = state.health.indexes();
+    blocking::answer(&state, &asked, changes, |caller| {
+        let index = index(&state, None);
+        let moment = Moment::now(&state);
+        let (mut told, filtered) =
+            if is_node(&state, &node) { every(&state, caller, &moment) } else { (Vec::new(), false) };
+        retain(filter.as_ref(), &mut told)?;
+        Ok(Found::new(index, told).filtered(filtered))
+    })
+    .await
+}
+
+async fn in_state(
+    State(state): State<ApiState>,
+    Path(wanted): Path<String>,
+    asked: Asked,
+) -> Result<Answer, ConsulError> {
+    require_trust(&asked.caller)?;
+    let filter = asked.filter(&shapes::CHECK)?;
+    let changes = state.health.indexes();
+    blocking::answer(&state, &asked, changes, |caller| {
+        let index = index(&state, None);
+        let moment = Moment::now(&state);
+        let (mut told, filtered) =
+            if is_on_node(&asked) { every(&state, caller, &moment) } else { (Vec::new(), false) };
+        told.retain(|check| wanted == "any" || check.status == wanted);
+        retain(filter.as_ref(), &mut told)?;
+        Ok(Found::new(index, told).filtered(filtered))
+    })
+    .await
+}
