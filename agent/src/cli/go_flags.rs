@@ -2,6 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
+use super::CliError;
+
 /// Nouns that are Consul's too.
 const NOUNS: [&str; 5] = ["config", "intention", "peering", "service", "services"];
 /// Global flags whose value stands apart, before the noun.
@@ -24,6 +26,35 @@ pub fn accepted(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// Formats by the names that they have here, and Consul's name for text.
+const FORMATS: [&str; 6] = ["json", "pretty", "text", "yaml", "csv", "compact"];
+
+/// The same arguments with Consul's `--format pretty` as ours for text, behind one of its nouns. Another that is unknown
+/// is told in its words, and ends as there.
+pub fn formatted(mut arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError> {
+    let Some(noun) = noun(&arguments) else { return Ok(arguments) };
+    let mut is_value = false;
+    for argument in &mut arguments[noun + 1..] {
+        let Some(text) = argument.to_str() else { continue };
+        if text == "--" {
+            break;
+        }
+        let value = if is_value { Some(text) } else { text.strip_prefix("--format=") };
+        is_value = text == "--format" && !is_value;
+        let Some(value) = value else { continue };
+        if !FORMATS.contains(&value) {
+            let message = "Invalid format, valid formats are {json|pretty}";
+            return Err(CliError::failed(message)
+                .hint("Besides, there are text, yaml, csv and compact.")
+                .code("usage"));
+        }
+        if value == "pretty" {
+            *argument = OsString::from(text.replace("pretty", "text"));
+        }
+    }
+    Ok(arguments)
+}
+
 /// Where the noun stands, if it is one of Consul's.
 fn noun(arguments: &[OsString]) -> Option<usize> {
     let mut at = 1;
@@ -44,6 +75,24 @@ fn is_word(argument: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn consuls_formats_are_ours_and_others_are_told_in_its_words() {
+        let formatted = |line: &str| {
+            let arguments = line.split_whitespace().map(OsString::from).collect();
+            formatted(arguments).map(|read| read.join(OsStr::new(" ")).into_string().unwrap())
+        };
+        assert_eq!(
+            formatted("comity peering list --format pretty").unwrap(),
+            "comity peering list --format text"
+        );
+        assert_eq!(
+            formatted("comity peering list --format=pretty").unwrap(),
+            "comity peering list --format=text"
+        );
+        assert_eq!(formatted("comity link list --format toml").unwrap(), "comity link list --format toml");
+        assert!(formatted("comity peering list --format toml").is_err());
+    }
 
     fn shown(line: &str) -> String {
         let arguments = line.split_whitespace().map(OsString::from).collect();
