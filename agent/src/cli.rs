@@ -14,11 +14,13 @@ mod audit;
 mod auth;
 mod ca;
 mod completion;
+mod config;
 mod context;
 mod edit;
 mod explain;
 mod failure;
 mod go_flags;
+mod intention;
 mod link;
 mod login;
 mod monitor;
@@ -98,6 +100,10 @@ enum Command {
     Cluster(link::ClusterArgs),
     /// Manage peerings: cluster links, under Consul's name.
     Peering(peering::Args),
+    /// Write and read config entries, one by one.
+    Config(config::Args),
+    /// Say which service may connect to which.
+    Intention(intention::Args),
     /// Show services, exported and imported.
     #[command(alias = "services")]
     Service(service::Args),
@@ -178,6 +184,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Link(args) => link::run(args, context).await,
         Command::Cluster(args) => link::run_cluster(args, context).await,
         Command::Peering(args) => peering::run(args, context).await,
+        Command::Config(args) => config::run(args, context).await,
+        Command::Intention(args) => intention::run(args, context).await,
         Command::Service(args) => service::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,

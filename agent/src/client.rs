@@ -4,6 +4,7 @@
 //! asked whether its connections still live. HTTP/1.1 is enough, and tells best why a call failed.
 
 pub mod consul;
+pub mod entry;
 pub mod link;
 pub mod login;
 pub mod verify;

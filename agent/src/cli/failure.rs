@@ -19,6 +19,8 @@ pub enum ExitCode {
     Failed,
     /// The plan has changes; only with `--detailed-exitcode`.
     Changes,
+    /// What was asked for cannot be told, or there is none; only where Consul's command ends so.
+    Unanswered,
     Usage,
     Interrupted,
 }
@@ -28,7 +30,7 @@ impl ExitCode {
         match self {
             ExitCode::Done => 0,
             ExitCode::Failed => 1,
-            ExitCode::Changes => 2,
+            ExitCode::Changes | ExitCode::Unanswered => 2,
             ExitCode::Usage => 64,
             ExitCode::Interrupted => 130,
         }

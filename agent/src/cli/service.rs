@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+mod export;
+
 use super::{CliError, Context, ExitCode, Format, Table};
 
 mod definition;
@@ -25,8 +27,12 @@ enum Command {
     /// Take services that are registered off the agent again.
     Deregister(register::DeregisterArgs),
     /// List the services that are offered to peers.
-    #[command(alias = "exported-services")]
     Exported,
+    /// List the services that are offered to peers, as Consul's command does.
+    #[command(hide = true)]
+    ExportedServices,
+    /// Offer a service to peers.
+    Export(export::Args),
     /// List the services that peers offer.
     #[command(alias = "imported-services")]
     Imported,
@@ -36,12 +42,14 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
         Command::Register(args) => return register::register(args, context).await,
         Command::Deregister(args) => return register::deregister(args, context).await,
+        Command::Export(args) => return export::run(args, context).await,
+        Command::ExportedServices => return export::list(context).await,
         Command::List | Command::Exported | Command::Imported => {}
     }
     let client = context.client(None).await?;
     let output = &context.output;
     match args.command {
-        Command::Register(_) | Command::Deregister(_) => {}
+        Command::Register(_) | Command::Deregister(_) | Command::Export(_) | Command::ExportedServices => {}
         Command::List => {
             let rows = client.services().await?;
             match output.format() {

@@ -155,6 +155,14 @@ pub struct LastApplied {
     pub cluster: ClusterName,
 }
 
+/// The body of `POST config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentEntries {
+    /// Config entries in Consul's form.
+    pub entries: Vec<serde_json::Value>,
+}
+
 /// What `POST config` did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenEntries {

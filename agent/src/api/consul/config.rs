@@ -15,6 +15,7 @@ use super::answer::{Answer, ConsulError};
 use super::asked::Asked;
 use super::blocking::{self, Found};
 use super::body::{ENTRY_BODY, Sent};
+use super::filter::Shape;
 use super::watched::Watched;
 use crate::api::ApiState;
 use crate::api::entries::{self, Unfit};
@@ -33,6 +34,16 @@ pub fn router() -> Router<ApiState> {
         .route("/config/{kind}", get(list).delete(nameless))
         .route("/config/{kind}/{*name}", get(read).delete(delete))
 }
+
+/// What a filter may ask of service-defaults, the one kind that Consul filters.
+const DEFAULTS: Shape = Shape::Struct(&[
+    ("Kind", Shape::Text),
+    ("Name", Shape::Text),
+    ("Protocol", Shape::Text),
+    ("Meta", Shape::Map(&Shape::Text)),
+    ("CreateIndex", Shape::Int),
+    ("ModifyIndex", Shape::Int),
+]);
 
 async fn write(
     State(state): State<ApiState>,
@@ -119,12 +130,23 @@ async fn list(
     if !asked.get("filter").is_empty() && taken != Some(Kind::ServiceDefaults) {
         return Err(ConsulError::refused(format!("filtering not supported for config entry kind={kind}")));
     }
+    let filter = asked.filter(&DEFAULTS)?;
     let kinds: Vec<Kind> = taken.into_iter().collect();
     let watched = match taken {
         Some(kind) => Watched::begin(&state, &asked, keys::heads(kind)).await?,
         None => Watched::nothing(),
     };
-    blocking::answer_read(&state, &asked, watched, |caller| all(state.clone(), caller, kinds.clone())).await
+    blocking::answer_read(&state, &asked, watched, |caller| {
+        let (found, filter) = (all(state.clone(), caller, kinds.clone()), filter.as_ref());
+        async move {
+            let mut found = found.await?;
+            if let (Some(filter), Ok(entries)) = (filter, &mut found.value) {
+                filter.retain(entries)?;
+            }
+            Ok(found)
+        }
+    })
+    .await
 }
 
 async fn every_kind(State(state): State<ApiState>, asked: Asked) -> Result<Answer, ConsulError> {

@@ -19,6 +19,7 @@ use super::answer::{Answer, ConsulError};
 use super::asked::Asked;
 use super::blocking::{self, Found};
 use super::body::{Sent, USUAL_BODY};
+use super::filter::Shape;
 use super::watched::Watched;
 use crate::api::{ApiState, entries};
 use crate::apply::{EntryChange, EntryEdit, EntryOutcome, GivenMeta, PartEdit, Presence};
@@ -42,16 +43,40 @@ pub fn router() -> Router<ApiState> {
         .route("/connect/intentions/{id}", get(read).put(change).delete(delete))
 }
 
+/// What a filter may ask of an intention.
+const ROW: Shape = Shape::Struct(&[
+    ("ID", Shape::Text),
+    ("Description", Shape::Text),
+    ("SourceNS", Shape::Text),
+    ("SourceName", Shape::Text),
+    ("SourcePeer", Shape::Text),
+    ("SourceSamenessGroup", Shape::Text),
+    ("SourcePartition", Shape::Text),
+    ("DestinationNS", Shape::Text),
+    ("DestinationName", Shape::Text),
+    ("DestinationPartition", Shape::Text),
+    ("SourceType", Shape::Text),
+    ("Action", Shape::Text),
+    ("Meta", Shape::Map(&Shape::Text)),
+    ("Precedence", Shape::Int),
+    ("CreateIndex", Shape::Int),
+    ("ModifyIndex", Shape::Int),
+]);
+
 /// Consul's words.
 const NOT_FOUND: &str = "Intention not found";
 
 async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
+    let filter = asked.filter(&ROW)?;
     let watched = Watched::begin(&state, &asked, keys::heads(Kind::ServiceIntentions)).await?;
     blocking::answer_read(&state, &asked, watched, |caller| {
-        let state = state.clone();
+        let (state, filter) = (state.clone(), filter.as_ref());
         async move {
-            let (rows, index, hidden) = every(&state, &caller, |_, _| true).await?;
+            let (mut rows, index, hidden) = every(&state, &caller, |_, _| true).await?;
+            if let Some(filter) = filter {
+                filter.retain(&mut rows)?;
+            }
             Ok(Found::new(index, rows).filtered(hidden))
         }
     })

@@ -15,7 +15,7 @@ use crate::api::problem::Problem;
 use crate::apply::{EntryChange, EntryEdit, EntryOutcome};
 use crate::authorize::{Entitlement, require_trust};
 use crate::trust::Caller;
-use crate::wire::control::{WrittenEntries, WrittenEntry};
+use crate::wire::control::{SentEntries, WrittenEntries, WrittenEntry};
 
 pub fn router() -> Router<ApiState> {
     Router::new()
@@ -39,7 +39,7 @@ async fn write(
         Problem::new(rejection.status(), "bad_request", "the request broke off")
     })?;
     let (mut edits, mut named) = (Vec::new(), Vec::new());
-    for (entry, records) in entries::all(body).await? {
+    for (entry, records) in entries::all(texts(&body)?).await? {
         let permit = state.permit(&caller, Entitlement::CanEdit, entry.entity())?;
         named.push((entry.word().to_owned(), entry.name()));
         edits.push((permit, EntryEdit { entry, change: EntryChange::Whole(records), only_at: None }));
@@ -50,6 +50,17 @@ async fn write(
         WrittenEntry { kind, name, changed }
     });
     Ok(Json(WrittenEntries { entries: entries.collect() }))
+}
+
+/// The entries one after the other, as a file has them.
+fn texts(body: &[u8]) -> Result<Bytes, Problem> {
+    let sent: SentEntries = serde_json::from_slice(body).map_err(|error| {
+        // The error's own words may repeat what was sent.
+        let (line, column) = (error.line(), error.column());
+        let message = format!("the body is no list of config entries: line {line}, column {column}");
+        Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    })?;
+    Ok(sent.entries.iter().map(|entry| format!("{entry}\n")).collect::<String>().into())
 }
 
 impl From<Unfit> for Problem {

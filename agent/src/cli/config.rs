@@ -1,0 +1,224 @@
+//! `comity config`: config entries one by one, with the flags, lines and exit codes of Consul's command. A file may hold
+//! several, which are written whole or not at all.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{CliError, Context, ExitCode, Format};
+use crate::client::Client;
+use crate::client::consul::told;
+
+mod source;
+
+use source::{Loaded, load};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write the entries in a file, or on standard input for `-`.
+    Write {
+        #[arg(value_name = "FILE")]
+        path: Vec<String>,
+        #[command(flatten)]
+        guard: Guard,
+    },
+    /// Show an entry.
+    Read(Named),
+    /// List the entries of a kind.
+    List {
+        /// exported-services, sameness-group, service-defaults or service-intentions.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        kind: String,
+        /// Only those that this expression is true of.
+        #[arg(long, value_name = "EXPRESSION")]
+        filter: Option<String>,
+    },
+    /// Delete an entry.
+    Delete {
+        #[command(flatten)]
+        named: Named,
+        /// Delete the entry that this file holds.
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "FILE")]
+        filename: String,
+        #[command(flatten)]
+        guard: Guard,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// exported-services, sameness-group, service-defaults or service-intentions.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    kind: String,
+    #[arg(long, default_value = "", hide_default_value = true)]
+    name: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Guard {
+    /// Only if the entry is at the index that --modify-index says; without that, only if it is not there.
+    #[arg(long)]
+    cas: bool,
+    /// The entry's ModifyIndex, as `read` shows it.
+    #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
+    modify_index: u64,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
+    match args.command {
+        Command::Write { path, guard } => write(&path, &guard, context).await,
+        Command::Read(named) => read(&named, context).await,
+        Command::List { kind, filter } => list(&kind, filter.as_deref(), context).await,
+        Command::Delete { named, filename, guard } => delete(named, &filename, &guard, context).await,
+    }
+}
+
+async fn write(path: &[String], guard: &Guard, context: &Context) -> Result<ExitCode, CliError> {
+    let [path] = path else {
+        return Err(CliError::failed(
+            "Must provide exactly one positional argument to specify the config entry to write",
+        ));
+    };
+    let entries = load(path)?;
+    let written = |kind: &str, name: &str| {
+        context.output.done(format!("Config entry written: {kind}/{name}"), &format!("{kind}/{name}"));
+    };
+    let client = context.client(None).await?;
+    if let [Loaded { kind, name, entry }] = &entries[..] {
+        let cas = guard.cas.then_some(guard.modify_index);
+        let updated = client.write_config_entry(entry, cas).await.map_err(|error| {
+            CliError::failed(format!("Error writing config entry {kind}/{name}: {}", told(&error)))
+        })?;
+        if !updated {
+            return Err(CliError::failed(format!("Config entry not updated: {kind}/{name}")));
+        }
+        written(kind, name);
+        return Ok(ExitCode::Done);
+    }
+    if guard.cas {
+        return Err(CliError::failed("--cas guards one entry, and the file holds several"));
+    }
+    let wires: Vec<_> = entries.iter().map(|loaded| loaded.entry.clone()).collect();
+    let answer = client.write_config_entries(&wires).await.map_err(|error| {
+        let failed = CliError::from(error);
+        CliError { message: format!("Error writing config entries: {}", failed.message), ..failed }
+    })?;
+    match context.output.format() {
+        Format::Json => context.output.json(&answer.entries),
+        Format::Text => answer.entries.iter().for_each(|entry| written(&entry.kind, &entry.name)),
+    }
+    Ok(ExitCode::Done)
+}
+
+impl Named {
+    fn check(&self) -> Result<(), CliError> {
+        if self.kind.is_empty() {
+            return Err(CliError::failed("Must specify the -kind parameter"));
+        }
+        if self.name.is_empty() {
+            return Err(CliError::failed("Must specify the -name parameter"));
+        }
+        Ok(())
+    }
+}
+
+async fn read(named: &Named, context: &Context) -> Result<ExitCode, CliError> {
+    named.check()?;
+    let Named { kind, name } = named;
+    let entry = context.client(None).await?.config_entry(kind, name).await.map_err(|error| {
+        CliError::failed(format!("Error reading config entry {kind}/{name}: {}", told(&error)))
+    })?;
+    show(entry, context);
+    Ok(ExitCode::Done)
+}
+
+/// As Consul's command shows it: without the hash, indented by four.
+fn show(mut entry: Value, context: &Context) {
+    if let Value::Object(fields) = &mut entry {
+        fields.shift_remove("Hash");
+    }
+    match context.output.format() {
+        Format::Json => context.output.json(&entry),
+        Format::Text => context.output.line(super::output::indented(&entry)),
+    }
+}
+
+async fn list(kind: &str, filter: Option<&str>, context: &Context) -> Result<ExitCode, CliError> {
+    if kind.is_empty() {
+        return Err(CliError::failed("Must specify the -kind parameter"));
+    }
+    let entries = context.client(None).await?.config_entries(kind, filter).await.map_err(|error| {
+        CliError::failed(format!("Error listing config entries for kind \"{kind}\": {}", told(&error)))
+    })?;
+    match context.output.format() {
+        Format::Json => context.output.json(&entries),
+        Format::Text => {
+            for entry in &entries {
+                context.output.line(entry["Name"].as_str().unwrap_or_default());
+            }
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+async fn delete(
+    named: Named,
+    filename: &str,
+    guard: &Guard,
+    context: &Context,
+) -> Result<ExitCode, CliError> {
+    let Named { kind, name } = if filename.is_empty() {
+        if named.kind.is_empty() && named.name.is_empty() {
+            return Err(CliError::failed("Must specify the -kind or -filename parameter"));
+        }
+        named.check()?;
+        named
+    } else {
+        if !named.kind.is_empty() || !named.name.is_empty() {
+            return Err(CliError::failed("filename can't be used with kind or name"));
+        }
+        Named { kind: String::new(), name: String::new() }
+    };
+    if guard.cas && guard.modify_index == 0 {
+        return Err(CliError::failed("Must specify a -modify-index greater than 0 with -cas"));
+    }
+    if guard.modify_index != 0 && !guard.cas {
+        return Err(CliError::failed("Cannot specify -modify-index without -cas"));
+    }
+    let doomed = if filename.is_empty() {
+        vec![(kind, name)]
+    } else {
+        load(filename)?.into_iter().map(|loaded| (loaded.kind.to_owned(), loaded.name)).collect()
+    };
+    if guard.cas && doomed.len() != 1 {
+        return Err(CliError::failed("--cas guards one entry, and the file holds several"));
+    }
+    let client = context.client(None).await?;
+    for (kind, name) in &doomed {
+        delete_one(&client, kind, name, guard, context).await?;
+    }
+    Ok(ExitCode::Done)
+}
+
+async fn delete_one(
+    client: &Client,
+    kind: &str,
+    name: &str,
+    guard: &Guard,
+    context: &Context,
+) -> Result<(), CliError> {
+    let cas = guard.cas.then_some(guard.modify_index);
+    let deleted = client.delete_config_entry(kind, name, cas).await.map_err(|error| {
+        CliError::failed(format!("Error deleting config entry {kind}/{name}: {}", told(&error)))
+    })?;
+    if !deleted {
+        return Err(CliError::failed(format!("Config entry not deleted: {kind}/{name}")));
+    }
+    context.output.done(format!("Config entry deleted: {kind}/{name}"), &format!("{kind}/{name}"));
+    Ok(())
+}
