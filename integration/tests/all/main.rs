@@ -9,6 +9,7 @@ mod ca_faults;
 mod connect;
 mod consul_cases;
 mod consul_command;
+mod consul_config;
 mod consul_peering;
 mod consul_services;
 mod consul_surface;
