@@ -1,14 +1,13 @@
 //! `comity service`: what is here, what is offered to peers, what they offer.
 
 use clap::Subcommand;
-
-mod export;
+use schema::name::LinkName;
 
 use super::{CliError, Context, ExitCode, Format, Table};
 
 mod definition;
+mod export;
 mod register;
-use schema::name::LinkName;
 
 use crate::wire::service::{PortState, ServiceRow};
 
