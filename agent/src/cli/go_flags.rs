@@ -17,7 +17,9 @@ pub fn accepted(mut arguments: Vec<OsString>) -> Vec<OsString> {
         if argument == "--" {
             break;
         }
-        if is_word(argument) {
+        if let Some(own) = renamed(argument) {
+            *argument = own;
+        } else if is_word(argument) {
             let mut long = OsString::from("-");
             long.push(&*argument);
             *argument = long;
@@ -67,6 +69,12 @@ fn noun(arguments: &[OsString]) -> Option<usize> {
     }
 }
 
+/// A flag of Consul's whose name is taken: `--socket` is the agent's, wherever it stands.
+fn renamed(argument: &OsStr) -> Option<OsString> {
+    let rest = argument.to_str()?.strip_prefix("-socket")?;
+    (rest.is_empty() || rest.starts_with('=')).then(|| OsString::from(format!("--socket-path{rest}")))
+}
+
 /// `-name`, `-name=web`: a dash and two letters or more.
 fn is_word(argument: &OsStr) -> bool {
     matches!(argument.as_encoded_bytes(), [b'-', first, _, ..] if first.is_ascii_alphabetic())
@@ -106,6 +114,11 @@ mod tests {
             ("comity -f json config read -kind=mesh -q", "comity -f json config read --kind=mesh -q"),
             ("comity --socket s services export -name web", "comity --socket s services export --name web"),
             ("comity intention check -- -a -bc", "comity intention check -- -a -bc"),
+            (
+                "comity service register -socket /s -name web",
+                "comity service register --socket-path /s --name web",
+            ),
+            ("comity service list --socket /agent", "comity service list --socket /agent"),
             ("comity volume list -fjson", "comity volume list -fjson"),
             ("comity --format", "comity --format"),
         ] {

@@ -30,9 +30,9 @@ pub struct RegisterArgs {
     /// Port that it listens on.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
-    /// Unix socket that it listens on.
+    /// Unix socket that it listens on: Consul's `-socket`. (`--socket` is the agent's.)
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PATH")]
-    socket: String,
+    socket_path: String,
     /// Metadata, KEY=VALUE. May be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     meta: Vec<String>,
@@ -161,7 +161,7 @@ fn by_flags(args: RegisterArgs) -> Result<ServiceDefinition, CliError> {
         tags: args.tag,
         port: args.port.into(),
         address: args.address,
-        socket_path: args.socket,
+        socket_path: args.socket_path,
         tagged_addresses,
         meta,
         ..ServiceDefinition::default()
@@ -190,7 +190,7 @@ mod tests {
             id: String::new(),
             address: "10.0.0.1".to_owned(),
             port: 80,
-            socket: String::new(),
+            socket_path: String::new(),
             meta: vec!["a=b=c".to_owned(), "bare".to_owned()],
             tag: vec!["v1".to_owned()],
             tagged_address: vec![
