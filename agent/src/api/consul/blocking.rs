@@ -139,9 +139,46 @@ pub async fn answer<T: Serialize + Send>(
 pub async fn answer_read<T: Serialize + Send, F>(
     state: &ApiState,
     asked: &Asked,
+    changes: impl Changes,
+    look: impl FnMut(Caller) -> F + Send,
+) -> Result<Answer, ConsulError>
+where
+    F: Future<Output = Result<Found<T>, ConsulError>> + Send,
+{
+    let seen = asked.index.map(Seen::Index);
+    told(state, asked, seen, changes, look).await?.answer()
+}
+
+/// As `answer`, for the endpoints whose clients tell what they have seen by its digest: `?hash=`, and
+/// `X-Consul-ContentHash` with the answer.
+pub async fn answer_by_hash<T: Serialize + Send>(
+    state: &ApiState,
+    asked: &Asked,
+    changes: impl Changes,
+    look: impl Fn(&Caller) -> Result<T, ConsulError> + Send + Sync,
+) -> Result<Answer, ConsulError> {
+    let hash = asked.get("hash");
+    let seen = (!hash.is_empty()).then(|| Seen::Hash(hash.to_owned()));
+    // What is asked for by its digest has no index, and its clients look for none.
+    let look = |caller: Caller| ready(look(&caller).map(|value| Found::new(1, value)));
+    let told = told(state, asked, seen, changes, look).await?;
+    let hash = told.hash();
+    Ok(told.answer()?.content_hash(&hash))
+}
+
+/// What a client says that it has seen.
+enum Seen {
+    Index(u64),
+    Hash(String),
+}
+
+async fn told<T: Serialize + Send, F>(
+    state: &ApiState,
+    asked: &Asked,
+    seen: Option<Seen>,
     mut changes: impl Changes,
     mut look: impl FnMut(Caller) -> F + Send,
-) -> Result<Answer, ConsulError>
+) -> Result<Told, ConsulError>
 where
     F: Future<Output = Result<Found<T>, ConsulError>> + Send,
 {
@@ -149,7 +186,7 @@ where
     // Before the first look, so that no change of theirs falls between.
     let mut rights = Rights::of(state, &asked.caller);
     let told = Told::of(look(rights.caller.clone()).await?, asked)?;
-    let Some(seen) = asked.index.filter(|index| *index == told.index) else { return told.answer() };
+    let Some(seen) = seen.filter(|seen| told.is(seen)) else { return Ok(told) };
     let _place = state.blocked.enter(&asked.caller)?;
     let deadline = Instant::now() + jittered(asked.wait, random());
     let before = told.digest();
@@ -170,8 +207,8 @@ where
         };
         rights = Rights::of(state, &asked.caller);
         let told = Told::of(look(rights.caller.clone()).await?, asked)?;
-        if is_over || (told.index != seen && told.digest() != before) {
-            return told.answer();
+        if is_over || !(told.is(&seen) || told.digest() == before) {
+            return Ok(told);
         }
     }
 }
@@ -213,6 +250,19 @@ impl Told {
             Ok(body) => blake3::hash(body),
             Err(error) => blake3::hash(format!("{} {}", error.status, error.message).as_bytes()),
         }
+    }
+
+    /// Whether it is what the client has seen.
+    fn is(&self, seen: &Seen) -> bool {
+        match seen {
+            Seen::Index(index) => self.index == *index,
+            Seen::Hash(hash) => self.hash() == *hash,
+        }
+    }
+
+    /// The digest as clients have it: sixteen digits, as Consul's has.
+    fn hash(&self) -> String {
+        self.digest().to_hex()[..16].to_owned()
     }
 
     fn answer(self) -> Result<Answer, ConsulError> {
