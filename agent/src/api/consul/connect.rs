@@ -35,7 +35,8 @@ pub fn router() -> Router<ApiState> {
         .route("/agent/connect/ca/roots", get(roots))
         .route("/connect/ca/configuration", get(configuration))
         .route("/agent/connect/ca/leaf/{service}", get(leaf).put(sign).post(sign))
-        .route("/agent/connect/authorize", post(authorize::authorize))
+        // Consul has POST alone; py-consul 1.8 sends PUT.
+        .route("/agent/connect/authorize", post(authorize::authorize).put(authorize::authorize))
 }
 
 impl From<MeshError> for ConsulError {
