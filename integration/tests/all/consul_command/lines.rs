@@ -131,3 +131,21 @@ pub const ONLY_CONSUL: &[&str] = &["catalog services", "catalog services -tags"]
 
 /// Lines to which `comity` says something else, and why. What it says is kept in `testdata/consul/differences.txt`.
 pub const DIFFERENT: &[(&str, &str)] = &[];
+
+/// Lines whose command is not in our build of Consul's, with what its reference says that it answers.
+pub const NOT_BUILT: &[(&str, &str)] = &[
+    (
+        "services export -name mail -consumer-peers west,north",
+        "Successfully exported service \"mail\" to cluster peers \"west,north\"\n",
+    ),
+    (
+        "services export -name mail -consumer-peers west,north (again)",
+        "Successfully exported service \"mail\" to cluster peers \"west,north\"\n",
+    ),
+    (
+        "services export -name mail",
+        "! Missing the required -consumer-peers or -consumer-partitions flag\n(exit 1)\n",
+    ),
+    ("services export -consumer-peers west", "! Missing the required -name flag\n(exit 1)\n"),
+    ("services export -name mail -consumer-peers ,", "! Invalid peer \"\"\n(exit 1)\n"),
+];

@@ -170,7 +170,7 @@ asking.join(timeout=15)
 assert answers, "the query still waits"
 later, rows = answers[0]
 assert int(later) > int(index), (later, index)
-same({check["Status"] for row in rows for check in row["Checks"] if row["Service"]["ID"] == "web-1"}, {"critical"})
+same({check["Status"] for row in rows for check in row["Checks"] if check["ServiceID"] == "web-1"}, {"critical"})
 same([check["CheckID"] for check in c.health.state("critical")[1]], ["service:web-1"])
 same([check["CheckID"] for check in c.health.node(node)[1] if check["ServiceID"]], ["service:web-1"])
 assert c.agent.check.register("second", Check.ttl("10m"), check_id="second", service_id="web-2", notes="a note") is True
