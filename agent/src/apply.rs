@@ -42,6 +42,7 @@ pub mod overdue;
 mod protocol;
 mod refusal;
 mod rename;
+mod sameness;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -271,6 +272,7 @@ impl Apply {
         self.check_link_names(&writes).await?;
         self.check_volumes(&writes).await?;
         self.check_protocols(&writes).await?;
+        self.check_sameness_groups(&writes).await?;
         self.settle_ids(&mut draft, &writes).await?;
         for write in writes {
             draft.write(write)?;

@@ -2,7 +2,9 @@
 
 use schema::config::describe;
 use schema::kind::service_defaults::Protocol;
-use schema::name::{GroupName, InstanceId, LinkName, ManifestName, PoolName, ServiceName, VolumeName};
+use schema::name::{
+    GroupName, InstanceId, LinkName, ManifestName, PoolName, SamenessGroupName, ServiceName, VolumeName,
+};
 use schema::record::{RecordKey, ServiceMatch};
 
 use crate::observe::{Binding, ObserveError};
@@ -48,6 +50,8 @@ pub enum ApplyError {
     NoSuchGroup { link: LinkName, group: GroupName },
     #[error("auth group {group} is still used by cluster link {link}")]
     GroupInUse { group: GroupName, link: LinkName },
+    #[error("sameness group {group} is still named by {}{}", describe(.by), owned(.owner.as_ref()))]
+    SamenessGroupInUse { group: SamenessGroupName, by: RecordKey, owner: Option<ManifestName> },
     #[error("instance id {:?} is taken: {} has it", .id.as_str(), .by.address())]
     IdTaken { id: InstanceId, by: RecordKey },
     #[error("there is no cluster link {0}")]
@@ -115,6 +119,9 @@ impl ApplyError {
             Self::GroupInUse { .. } => {
                 "Take the group off the link first, in the same apply or an earlier one."
             }
+            Self::SamenessGroupInUse { .. } => {
+                "Take the group out of that first, in the same apply or an earlier one."
+            }
             Self::IdTaken { .. } => "Give the instance another id: ids are unique in a cluster.",
             Self::LinkExists(_) => "Give it another name.",
             Self::NameOfCaller(_) => {
@@ -147,6 +154,10 @@ impl ApplyError {
     pub fn is_stale(&self) -> bool {
         matches!(self, Self::OtherStore | Self::Moved(_) | Self::StillGoing { .. })
     }
+}
+
+fn owned(owner: Option<&ManifestName>) -> String {
+    owner.map(|owner| format!(" (of manifest {:?})", owner.as_str())).unwrap_or_default()
 }
 
 fn besides(owners: &[GroupName]) -> String {

@@ -13,7 +13,7 @@ use crate::wire::service::{DeclaredRule, ExplainAnswer, Offer, RulesAnswer};
 /// Ask the agent of the destination's cluster: it is the one that decides.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Who connects: SERVICE, or SERVICE@PEER for a service behind a link. Without it, every rule about DESTINATION is
+    /// Who connects: SERVICE, or SERVICE@PEER (Consul's peer:PEER/SERVICE) for a service behind a link. Without it, every rule about DESTINATION is
     /// listed, in the order in which they are asked.
     #[arg(value_name = "[SOURCE] DESTINATION", num_args = 1..=2, required = true)]
     names: Vec<String>,
@@ -32,12 +32,14 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         [source, destination, ..] => (source, destination),
         [] => return Err(CliError::usage("comity explain [SOURCE] DESTINATION")),
     };
-    let source = match source.split_once('@') {
-        Some((service, peer)) => {
-            Source { peer: Some(name("SOURCE's peer", peer)?), service: name("SOURCE", service)? }
-        }
-        None => Source { peer: None, service: name("SOURCE", source)? },
+    // Consul writes a peer's service the other way round.
+    let consuls = source.strip_prefix("peer:").and_then(|rest| rest.split_once('/'));
+    let (service, peer) = match (consuls, source.split_once('@')) {
+        (Some((peer, service)), _) | (None, Some((service, peer))) => (service, Some(peer)),
+        (None, None) => (source.as_str(), None),
     };
+    let peer = peer.map(|peer| name("SOURCE's peer", peer)).transpose()?;
+    let source = Source { peer, service: name("SOURCE", service)? };
     let destination = name("DESTINATION", destination)?;
     let answer = context.client(None).await?.explain(&source, &destination).await?;
     match context.output.format() {
@@ -105,6 +107,21 @@ fn text(answer: &ExplainAnswer) -> String {
         ),
         _ => Ok(()),
     };
-    text.push_str(&answer.explanation.text(|rule| whose(rule, &answer.declared)));
+    let whose = |rule: &RecordKey| whose(rule, &answer.declared);
+    match answer.offer {
+        Offer::Local | Offer::Exported => text.push_str(&answer.explanation.text(whose)),
+        Offer::NotExported | Offer::Undeclared => text.push_str(&answer.explanation.decided(whose)),
+    }
+    // What would change the answer here is not an intention.
+    let _ = match (answer.offer, &source.peer) {
+        (Offer::NotExported, Some(peer)) => writeln!(
+            text,
+            "To export it, declare:\n\nexported_services \"default\" {{\n  services = [{{ name = \"{destination}\", consumers = [{{ peer = \"{peer}\" }}] }}]\n}}"
+        ),
+        (Offer::Undeclared, _) => {
+            writeln!(text, "Register {destination}, or declare it, before anything can reach it.")
+        }
+        _ => Ok(()),
+    };
     text
 }

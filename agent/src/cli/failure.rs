@@ -173,7 +173,10 @@ pub fn end(ended: Result<ExitCode, CliError>) -> std::process::ExitCode {
         Ok(code) => code,
         Err(error) => {
             let mut stderr = anstream::stderr().lock();
-            let _ = writeln!(stderr, "Error: {}", visible(&without_tokens(&error.message)));
+            let message = without_tokens(&error.message);
+            // Consul's own lines begin so, and are looked for as they are.
+            let word = if message.starts_with("Error") { "" } else { "Error: " };
+            let _ = writeln!(stderr, "{word}{}", visible(&message));
             if let Some(hint) = &error.hint {
                 let _ = writeln!(stderr, "Hint: {}", visible(&without_tokens(hint)));
             }

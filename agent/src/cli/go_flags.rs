@@ -28,6 +28,56 @@ pub fn accepted(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// Flags of Consul's that say whom to ask and as whom.
+const ELSEWHERE: [&str; 9] = [
+    "--http-addr",
+    "--token",
+    "--token-file",
+    "--ca-file",
+    "--ca-path",
+    "--client-cert",
+    "--client-key",
+    "--tls-server-name",
+    "--datacenter",
+];
+
+/// The same arguments without the flags that every command of Consul's takes and that say nothing here: the namespace and
+/// the partition `default`, and that an answer may be stale. Others of them are told what does the same here.
+pub fn here(arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError> {
+    let Some(noun) = noun(&arguments) else { return Ok(arguments) };
+    let mut kept = Vec::with_capacity(arguments.len());
+    let mut arguments = arguments.into_iter().enumerate();
+    while let Some((at, argument)) = arguments.next() {
+        let text = argument.to_string_lossy();
+        if at > noun && text == "--" {
+            kept.push(argument);
+            break;
+        }
+        let (flag, value) = text.split_once('=').map_or((&*text, None), |(flag, value)| (flag, Some(value)));
+        if at <= noun {
+            kept.push(argument);
+        } else if matches!(flag, "--namespace" | "--partition") {
+            let apart = if value.is_none() { arguments.next().map(|(_, value)| value) } else { None };
+            let value = value.map(OsString::from).or(apart).unwrap_or_default();
+            if !["", "default"].iter().any(|known| value == *known) {
+                let noun = flag.trim_start_matches('-');
+                let message = format!("-{noun}: there is one {noun} here, \"default\"");
+                return Err(CliError::failed(message)
+                    .hint("Leave the flag out, or name that.")
+                    .code("usage"));
+            }
+        } else if ELSEWHERE.contains(&flag) {
+            let message = format!("-{} is not taken here", flag.trim_start_matches('-'));
+            let hint = "--remote NAME (see `comity remote add`) or --socket PATH chooses the agent, and with it who asks.";
+            return Err(CliError::failed(message).hint(hint).code("usage"));
+        } else if !matches!(flag, "--stale") {
+            kept.push(argument);
+        }
+    }
+    kept.extend(arguments.map(|(_, argument)| argument));
+    Ok(kept)
+}
+
 /// Formats by the names that they have here, and Consul's name for text.
 const FORMATS: [&str; 6] = ["json", "pretty", "text", "yaml", "csv", "compact"];
 
@@ -100,6 +150,24 @@ mod tests {
         );
         assert_eq!(formatted("comity link list --format toml").unwrap(), "comity link list --format toml");
         assert!(formatted("comity peering list --format toml").is_err());
+    }
+
+    #[test]
+    fn what_means_nothing_here_is_left_out_and_the_rest_is_told() {
+        let here = |line: &str| {
+            let arguments = line.split_whitespace().map(OsString::from).collect();
+            here(arguments).map(|read| read.join(OsStr::new(" ")).into_string().unwrap())
+        };
+        assert_eq!(
+            here("comity config list --namespace default --stale --partition=default --kind x").unwrap(),
+            "comity config list --kind x"
+        );
+        for bad in ["--namespace other", "--partition=a", "--http-addr x", "--token=t", "--datacenter dc1"] {
+            assert!(here(&format!("comity peering list {bad}")).is_err(), "{bad}");
+        }
+        for other in ["comity volume list --token t", "comity intention check -- --token b"] {
+            assert_eq!(here(other).unwrap(), other);
+        }
     }
 
     fn shown(line: &str) -> String {

@@ -122,8 +122,12 @@ pub fn entity_of(key: &str) -> Option<Entity> {
         return IdentityId::from_key_part(part).ok().map(Entity::Identity);
     }
     match keys::declared_record(key)? {
+        // A service is known by its name and outlives its instances: rights on it are given before the first is
+        // registered, as Consul's rules are, and one that fails for long must not end them.
+        RecordKey::Service(_)
+        | RecordKey::Instance { .. }
         // Parts of an entry that stays, if only to be filled again.
-        RecordKey::ExportEntry
+        | RecordKey::ExportEntry
         | RecordKey::Export(_)
         | RecordKey::IntentionEntry(_)
         | RecordKey::Intention { .. }

@@ -87,6 +87,15 @@ fn block(source: &Source, destination: &ServiceName, action: Action) -> String {
 impl Explanation {
     /// The explanation for people; `whose` says, after a rule, who declared it.
     pub fn text(&self, whose: impl Fn(&RecordKey) -> String) -> String {
+        let other = match self.decision.verdict {
+            Verdict::Allowed => "deny",
+            Verdict::Denied => "allow",
+        };
+        format!("{}To {other} it, declare:\n\n{}", self.decided(whose), self.change)
+    }
+
+    /// The same, without what would change it.
+    pub fn decided(&self, whose: impl Fn(&RecordKey) -> String) -> String {
         use std::fmt::Write;
         let verdict = match self.decision.verdict {
             Verdict::Allowed => "allowed",
@@ -111,11 +120,6 @@ impl Explanation {
             let precedence = precedence_of(rule).map_or(String::new(), |n| format!(" (precedence {n})"));
             let _ = writeln!(text, "  overruled: {rule}{precedence}{}", whose(rule));
         }
-        let other = match self.decision.verdict {
-            Verdict::Allowed => "deny",
-            Verdict::Denied => "allow",
-        };
-        let _ = write!(text, "To {other} it, declare:\n\n{}", self.change);
         text
     }
 }

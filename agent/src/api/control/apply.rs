@@ -72,7 +72,9 @@ impl From<ApplyError> for Problem {
             ApplyError::Owned(..) | ApplyError::OwnedPart(..) | ApplyError::GroupOwns { .. } => {
                 (StatusCode::CONFLICT, "owned")
             }
-            ApplyError::GroupInUse { .. } => (StatusCode::CONFLICT, "in_use"),
+            ApplyError::GroupInUse { .. } | ApplyError::SamenessGroupInUse { .. } => {
+                (StatusCode::CONFLICT, "in_use")
+            }
             // LXD's status for it.
             ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
             ApplyError::LinkExists(_)

@@ -35,17 +35,8 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         Entity::Certificate(fingerprint) => {
             state.identities.get(&(*fingerprint).into()).is_some_and(|identity| identity.is_legacy())
         }
-        Entity::Service(name) => state.catalog.view().instances(name).is_some(),
-        // Intentions may be written before the service that they are about is there: somebody has to be let to.
-        Entity::ServiceIntentions(ServiceMatch::Named(name)) => {
-            state.catalog.view().instances(name).is_some()
-                || !state
-                    .store
-                    .range(&format!("/declared/service_intentions/{name}/"))
-                    .await?
-                    .entries
-                    .is_empty()
-        }
+        // Who may register a service, and who may write its intentions, is said before it is there.
+        Entity::Service(_) | Entity::ServiceIntentions(ServiceMatch::Named(_)) => true,
         Entity::Manifest(name) => stored(keys::manifest(name)).await?,
         Entity::Pool(name) => state.pools.exists(name),
         Entity::Volume { pool, volume } => {
