@@ -96,7 +96,7 @@ fn folder() -> PathBuf {
     testdata().join("consul/commands")
 }
 
-/// `text` without what is new in every run: indexes, times, and the dashes and blanks that follow a column's width.
+/// `text` without what is new in every run, which is indexes and times, and without blanks at the end.
 fn steady(text: &str) -> String {
     let line = |line: &str| {
         let begins = line.trim_start();
@@ -114,7 +114,9 @@ fn steady(text: &str) -> String {
         line.trim_end().to_owned()
     };
     let lines: Vec<String> = text.lines().map(line).collect();
-    if lines.is_empty() { String::new() } else { lines.join("\n") + "\n" }
+    let text = lines.join("\n");
+    let text = text.trim_end();
+    if text.is_empty() { String::new() } else { text.to_owned() + "\n" }
 }
 
 /// What a transcript says to each line.

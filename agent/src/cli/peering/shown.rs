@@ -66,14 +66,17 @@ fn write_whole(text: &mut String, peering: &Peering) -> std::fmt::Result {
     writeln!(text, "\nPeer ID:               {}", peering.peer_id)?;
     writeln!(text, "Peer Server Name:      {}", peering.peer_server_name)?;
     writeln!(text, "Peer CA Pems:          {}", peering.peer_ca_pems.len())?;
-    if !peering.peer_server_addresses.is_empty() {
+    // The addresses run into what follows them, as there.
+    if peering.peer_server_addresses.is_empty() {
+        text.push('\n');
+    } else {
         text.push_str("Peer Server Addresses:\n");
         for address in &peering.peer_server_addresses {
             writeln!(text, "    {address}")?;
         }
     }
     let stream = &peering.stream_status;
-    writeln!(text, "\nImported Services: {}", count(stream.imported_services.as_ref()))?;
+    writeln!(text, "Imported Services: {}", count(stream.imported_services.as_ref()))?;
     writeln!(text, "Exported Services: {}", count(stream.exported_services.as_ref()))?;
     writeln!(text, "\nLast Heartbeat:    {}", time(stream.last_heartbeat))?;
     writeln!(text, "Last Send:         {}", time(stream.last_send))?;
@@ -156,7 +159,7 @@ mod tests {
     fn one_is_laid_out_as_consuls_command_does() {
         let shown = "Name:         west\nID:           462c45e8-018e-f19d-85eb-1fc1bcc2ef12\nState:        ACTIVE\n\
                      Meta:\n    env=prod\n\nPeer ID:               e83a315c\nPeer Server Name:      server.dc2\n\
-                     Peer CA Pems:          1\nPeer Server Addresses:\n    10.0.0.1:8443\n\nImported Services: 1\n\
+                     Peer CA Pems:          1\nPeer Server Addresses:\n    10.0.0.1:8443\nImported Services: 1\n\
                      Exported Services: 0\n\nLast Heartbeat:    2025-01-01T00:00:00Z\nLast Send:         never\n\
                      Last Receive:      never\n\nCreate Index: 89\nModify Index: 93\n";
         assert_eq!(whole(&peering()), shown);
