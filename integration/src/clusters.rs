@@ -20,7 +20,11 @@ pub struct Clusters {
 impl Clusters {
     /// Two agents that know nothing of each other yet.
     pub fn start() -> Self {
-        let (mut east, mut west) = (Agent::prepare("east"), Agent::prepare("west"));
+        Self::between(Agent::prepare("east"), Agent::prepare("west"))
+    }
+
+    /// Two agents that are still to be launched.
+    pub fn between(mut east: Agent, mut west: Agent) -> Self {
         // Both at once: most of a start is making a key and a store.
         east.launch();
         west.launch();

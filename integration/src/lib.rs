@@ -17,8 +17,10 @@ mod lxc;
 pub mod measure;
 pub mod oidc;
 mod pebble;
+pub mod peer;
 mod port;
 mod process;
+mod proxy;
 mod server;
 mod wait;
 
@@ -33,5 +35,6 @@ pub use oidc::Provider;
 pub use pebble::{Pebble, PebbleOptions};
 pub use port::free_port;
 pub use process::{Done, Running};
+pub use proxy::Proxy;
 pub use server::{Server, shout};
 pub use wait::{LIMIT, wait_for};

@@ -37,6 +37,7 @@ mod rotate;
 mod seed_001;
 mod server;
 mod server_certificate;
+mod stream_faults;
 mod traffic;
 mod transfers;
 mod trust;
