@@ -339,8 +339,11 @@ impl Sending<'_> {
     ) -> Result<Vec<Offered>, SendError> {
         let mut gathered = Gathered::default();
         for name in names {
-            let rows = rows::rows(&self.peering.parts.catalog.view(), &self.peering.parts.health, &name).rows;
-            for row in rows {
+            // It may have been withdrawn while the window was full. The name alone is what the peer knew before, and
+            // its removal is on its way.
+            let offered = self.peering.exports.offers().is_offered(&name, self.link);
+            let view = if offered { self.peering.parts.catalog.view() } else { Arc::default() };
+            for row in rows::rows(&view, &self.peering.parts.health, &name).rows {
                 if let Some(services) = gathered.push(row) {
                     self.send(frame(services)).await?;
                 }

@@ -242,7 +242,8 @@ impl Peering {
             // A link that was made over the network does not lead to this machine's own services.
             let local = peer.addresses.iter().any(|address| is_loopback(address));
             let told = addresses.iter().filter(|address| local || !is_loopback(address));
-            let told = super::dial_back::plausible(&told.cloned().collect::<Vec<_>>());
+            let told = told.filter(|address| !peer.addresses.contains(address)).cloned();
+            let told = super::dial_back::plausible(&told.collect::<Vec<_>>());
             let Some(after) = before.half.clone().told(told) else { return Ok(()) };
             if self.commit(ledger::replace(link, &before, &after)).await?.is_some() {
                 tracing::info!(%link, ?addresses, "the peer says that it is reached elsewhere now");

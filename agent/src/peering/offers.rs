@@ -27,6 +27,8 @@ pub struct Offers {
     /// Of the newest change.
     sequence: u64,
     alike: VecDeque<Arc<Consumers>>,
+    /// How many services each link is offered; none where that is none.
+    counts: BTreeMap<LinkName, usize>,
     remembered: Option<usize>,
 }
 
@@ -63,6 +65,7 @@ impl Offers {
         let before = self.rows.get(name);
         let Some((consumers, digest)) = now.filter(|(consumers, _)| !consumers.is_empty()) else {
             if let Some(before) = self.rows.remove(name) {
+                self.count_out(&before.consumers);
                 self.note(name, Some(before.consumers));
             }
             return;
@@ -70,12 +73,28 @@ impl Offers {
         if before.is_some_and(|before| before.digest == digest && *before.consumers == consumers) {
             return;
         }
-        let lost = before
-            .filter(|before| !before.consumers.is_subset(&consumers))
-            .map(|before| Arc::clone(&before.consumers));
+        let before = before.map(|before| Arc::clone(&before.consumers));
+        let lost = before.clone().filter(|before| !before.is_subset(&consumers));
         let consumers = self.alike(consumers);
+        if before.as_ref() != Some(&consumers) {
+            for link in &*consumers {
+                *self.counts.entry(link.clone()).or_default() += 1;
+            }
+            before.iter().for_each(|before| self.count_out(before));
+        }
         self.rows.insert(name.clone(), Row { consumers, digest });
         self.note(name, lost);
+    }
+
+    fn count_out(&mut self, consumers: &Consumers) {
+        for link in consumers {
+            if let Some(count) = self.counts.get_mut(link) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(link);
+                }
+            }
+        }
     }
 
     fn note(&mut self, name: &ServiceName, before: Option<Arc<Consumers>>) {
@@ -120,7 +139,7 @@ impl Offers {
 
     /// How many services `link` is offered.
     pub fn count(&self, link: &LinkName) -> usize {
-        self.rows.values().filter(|row| row.consumers.contains(link)).count()
+        self.counts.get(link).copied().unwrap_or_default()
     }
 
     /// Whether everything that changed since is remembered.
@@ -194,6 +213,7 @@ mod tests {
         assert_eq!((texts(&first.changed), first.sequence), (vec!["a"], begun + 1));
         assert_eq!(offers.since(&west, offers.sequence() + 1, 1), None);
         assert_eq!((offers.count(&west), texts(&offers.offered(&west, Some(&name("a")), 9))), (2, vec!["b"]));
+        assert_eq!((offers.count(&east), offers.counts.len()), (0, 1));
     }
 
     #[test]

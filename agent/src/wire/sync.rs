@@ -50,9 +50,12 @@ pub struct Position {
 pub enum SyncFrame {
     /// First on every stream.
     Hello {
+        /// 0 from agents of a time without versions.
+        #[serde(default)]
         version: u32,
         cluster: ClusterName,
         view: PeerView,
+        #[serde(default)]
         news: News,
         /// The position that the opener asked for, if the sender goes on from there; else a snapshot follows.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,6 +54,8 @@ fn a_network_that_is_cut_in_the_middle_of_a_snapshot_leaves_nothing_stale() {
     let proxy = Proxy::to(east.address());
     let east = east.arguments(&["--advertise", &proxy.address()]);
     let clusters = Clusters::between(east, Agent::prepare("west"));
+    // Its peer reaches it over the proxy alone, and the operator by the way around.
+    clusters.run(&["remote", "set-url", "east", &clusters.east.address()]).success();
     clusters.declare("east", &services(3, |_| false));
     clusters.declare("west", "");
     clusters.apply().success();
