@@ -131,10 +131,11 @@ impl LiveEntry {
 
     /// What it has besides its parts.
     pub fn rest(&self) -> Option<&Rest> {
-        self.parts.values().find_map(|part| match &part.record {
+        // Its key is less than those of all parts, of which there may be many.
+        match &self.parts.first_key_value()?.1.record {
             Record::ExportEntry(rest) | Record::IntentionEntry(rest) => Some(rest),
             _ => None,
-        })
+        }
     }
 }
 

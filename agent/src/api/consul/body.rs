@@ -15,7 +15,7 @@ use super::go_json;
 pub const USUAL_BODY: usize = 64 * 1024;
 
 /// Largest config entry: room for 50,000 sources of one.
-pub const ENTRY_BODY: usize = 16 * 1024 * 1024;
+pub const ENTRY_BODY: usize = schema::config::entry::MAX_ENTRY;
 
 /// A body as it was sent, of at most `MAX` bytes. A handler whose messages begin with words of their own takes this
 /// and calls `strict`.

@@ -8,7 +8,7 @@ use schema::name::{LinkName, ServiceName};
 use super::answer::{Answer, ConsulError};
 use super::asked::Asked;
 use super::blocking::{self, Found};
-use super::catalog::{has_all_tags, has_tags, index, is_node, is_on_node, permit};
+use super::catalog::{has_all_tags, has_tags, index, is_node, is_on_node, unseen};
 use super::filter::retain;
 use super::imported;
 use super::rows::{Moment, sees, shapes};
@@ -125,7 +125,9 @@ async fn instances(
         let Some(name) = name.as_ref().filter(|_| is_on_node(asked)) else {
             return Ok(Found::new(index, Vec::<CheckServiceNode>::new()));
         };
-        permit(state, caller, name)?;
+        if !sees(state, caller, name) {
+            return Ok(unseen());
+        }
         let wanted = |one: &&Instance| {
             has_tags(one, asked)
                 && (which == Which::All || one.service.connect_native)
@@ -154,7 +156,9 @@ async fn checks(
         let Some(name) = name.as_ref().filter(|_| is_on_node(&asked)) else {
             return Ok(Found::new(index, Vec::<HealthCheck>::new()));
         };
-        permit(&state, caller, name)?;
+        if !sees(&state, caller, name) {
+            return Ok(unseen());
+        }
         let all = moment.catalog.instances(name).into_iter().flat_map(|all| all.iter());
         let mut rows = all.flat_map(|one| moment.checks(name, one)).collect();
         retain(filter.as_ref(), &mut rows)?;

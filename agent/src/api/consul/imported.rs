@@ -6,6 +6,7 @@ use schema::name::{LinkName, ServiceName};
 
 use super::answer::ConsulError;
 use super::blocking::Found;
+use super::catalog::unseen;
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity};
 use crate::catalog::{Freshness, ImportedInstance, ImportedLink, ImportedStatus};
@@ -25,7 +26,9 @@ pub(super) fn look(
 ) -> Result<Found<Vec<CheckServiceNode>>, ConsulError> {
     let index = state.imports.index();
     let (Some(link), Some(service)) = (link, service) else { return Ok(Found::new(index, Vec::new())) };
-    state.permit(caller, Entitlement::CanView, Entity::ClusterLink(link.clone()))?;
+    if state.permit(caller, Entitlement::CanView, Entity::ClusterLink(link.clone())).is_err() {
+        return Ok(unseen());
+    }
     let view = state.imports.view();
     let Some(imported) = view.get(link) else { return Ok(Found::new(index, Vec::new())) };
     let instances = imported.services.get(service).map(|service| service.instances.as_slice());

@@ -24,7 +24,7 @@ use super::watched::Watched;
 use crate::api::{ApiState, entries};
 use crate::apply::{EntryChange, EntryEdit, EntryOutcome, GivenMeta, PartEdit, Presence};
 use crate::authorize::{Entitlement, require_trust};
-use crate::observe::entry::{EntryKey, LiveEntry};
+use crate::observe::entry::{EntryKey, LiveEntries, LiveEntry};
 use crate::store::keys;
 use crate::trust::Caller;
 use crate::wire::consul::intention::{self, Intention};
@@ -63,6 +63,8 @@ const ROW: Shape = Shape::Struct(&[
     ("ModifyIndex", Shape::Int),
 ]);
 
+/// Most names in one question for matches.
+const MAX_NAMES: usize = 64;
 /// Consul's words.
 const NOT_FOUND: &str = "Intention not found";
 
@@ -73,7 +75,9 @@ async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, Con
     blocking::answer_read(&state, &asked, watched, |caller| {
         let (state, filter) = (state.clone(), filter.as_ref());
         async move {
-            let (mut rows, index, hidden) = every(&state, &caller, |_, _| true).await?;
+            let live = state.observe.entries(Kind::ServiceIntentions).await?;
+            let (mut rows, hidden) = every(&state, &caller, &live, |_, _| true);
+            let index = live.modified.0;
             if let Some(filter) = filter {
                 filter.retain(&mut rows)?;
             }
@@ -83,32 +87,38 @@ async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, Con
     .await
 }
 
-/// The intentions that the caller may see and that `wanted` names, the deciding ones first, with the index of all and
-/// whether there are others.
-async fn every(
+/// The intentions that the caller may see and that `wanted` names, the deciding ones first, and whether there are
+/// others.
+fn every(
     state: &ApiState,
     caller: &Caller,
+    live: &LiveEntries,
     wanted: impl Fn(&Origin, &ServiceMatch) -> bool,
-) -> Result<(Vec<Intention>, u64, bool), ConsulError> {
-    let live = state.observe.entries(Kind::ServiceIntentions).await?;
+) -> (Vec<Intention>, bool) {
     let (mut rows, mut hidden) = (Vec::new(), false);
     for (entry, live) in &live.entries {
         if state.permit(caller, Entitlement::CanView, entry.entity()).is_err() {
             hidden = true;
             continue;
         }
-        rows.extend(of_entry(live).filter(
-            |(key, _)| matches!(key, RecordKey::Intention { origin, source, .. } if wanted(origin, source)),
+        rows.extend(of_entry(
+            live,
+            |key| matches!(key, RecordKey::Intention { origin, source, .. } if wanted(origin, source)),
         ));
     }
-    Ok((ordered(rows), live.modified.0, hidden))
+    (ordered(rows), hidden)
 }
 
-/// Every intention of an entry.
-fn of_entry(live: &LiveEntry) -> impl Iterator<Item = (RecordKey, Intention)> {
-    live.parts.iter().filter_map(|(key, part)| match &part.record {
+/// The intentions of an entry that `wanted` names.
+fn of_entry(
+    live: &LiveEntry,
+    wanted: impl Fn(&RecordKey) -> bool,
+) -> impl Iterator<Item = (RecordKey, Intention)> {
+    let rest = live.rest();
+    let parts = live.parts.iter().filter(move |(key, _)| wanted(key));
+    parts.filter_map(move |(key, part)| match &part.record {
         Record::ServiceIntentions(rule) => {
-            let shown = Intention::of(key, rule, live.rest(), part.created.0, part.modified.0)?;
+            let shown = Intention::of(key, rule, rest, part.created.0, part.modified.0)?;
             Some((key.clone(), shown))
         }
         _ => None,
@@ -164,7 +174,7 @@ async fn one(state: &ApiState, asked: &Asked, key: RecordKey) -> Result<Answer, 
             state.permit(&caller, Entitlement::CanView, entry.entity())?;
             let live = state.observe.entry(entry).await?;
             let index = live.modified().0;
-            Ok(match of_entry(&live).find(|(known, _)| known == key) {
+            Ok(match of_entry(&live, |known| known == key).next() {
                 Some((_, shown)) => Found::new(index, shown),
                 None => Found::absent(index, ConsulError::not_found(NOT_FOUND)),
             })
@@ -309,6 +319,10 @@ async fn matching(State(state): State<ApiState>, asked: Asked) -> Result<Answer,
     };
     required(&asked, "name")?;
     let names: Vec<String> = asked.all("name").map(str::to_owned).collect();
+    if names.len() > MAX_NAMES {
+        let message = format!("at most {MAX_NAMES} names are matched at once, and these are {}", names.len());
+        return Err(ConsulError::bad_request(message));
+    }
     let watched = Watched::begin(&state, &asked, keys::heads(Kind::ServiceIntentions)).await?;
     blocking::answer_read(&state, &asked, watched, |caller| matched(state.clone(), caller, by, names.clone()))
         .await
@@ -321,6 +335,10 @@ async fn matched(
     names: Vec<String>,
 ) -> Result<Found<Map<String, Value>>, ConsulError> {
     let (mut answer, mut index, mut hidden) = (Map::new(), 0, false);
+    let all = match by {
+        By::Source => state.observe.entries(Kind::ServiceIntentions).await?,
+        By::Destination => LiveEntries::default(),
+    };
     for name in names {
         let rows = match by {
             By::Source => {
@@ -334,8 +352,8 @@ async fn matched(
                 let matches = |other: &Origin, from: &ServiceMatch| {
                     of(other) && (*from == source || *from == ServiceMatch::Any)
                 };
-                let (rows, newest, some_hidden) = every(&state, &caller, matches).await?;
-                index = index.max(newest);
+                let (rows, some_hidden) = every(&state, &caller, &all, matches);
+                index = all.modified.0;
                 hidden |= some_hidden;
                 rows
             }
@@ -348,7 +366,7 @@ async fn matched(
                     let live = state.observe.entry(&entry).await?;
                     index = index.max(live.modified().0);
                     if state.permit(&caller, Entitlement::CanView, entry.entity()).is_ok() {
-                        rows.extend(of_entry(&live));
+                        rows.extend(of_entry(&live, |_| true));
                     } else {
                         hidden |= live.exists();
                     }
