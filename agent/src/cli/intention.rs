@@ -125,15 +125,15 @@ async fn create(args: CreateArgs, context: &Context) -> Result<ExitCode, CliErro
 }
 
 fn from_file(path: &str) -> Result<Map<String, Value>, CliError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| CliError::failed(format!("Error: file {path:?}: {error}")))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| CliError::failed(format!("file {path:?}: {error}")))?;
     let body: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        CliError::failed(format!("Error: file {path:?} is no JSON object: line {line}, column {column}"))
+        CliError::failed(format!("file {path:?} is no JSON object: line {line}, column {column}"))
     })?;
     if body.get("Permissions").is_some_and(|permissions| !permissions.is_null()) {
         return Err(CliError::failed(format!(
-            "Error: cannot create L7 intention from file {path:?} using this CLI; use 'comity config write' instead"
+            "cannot create L7 intention from file {path:?} using this CLI; use 'comity config write' instead"
         )));
     }
     Ok(body)
@@ -300,7 +300,7 @@ async fn get(ends: &[String], context: &Context) -> Result<ExitCode, CliError> {
     rows.extend(meta.iter().map(|(label, value)| (label.as_str(), (*value).clone())));
     let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or_default() + 1;
     for (label, value) in rows {
-        context.output.line(format!("{:<width$} {value}", format!("{label}:")));
+        context.output.line(format!("{:<width$}  {value}", format!("{label}:")));
     }
     if !intention.permissions.is_empty() {
         context

@@ -156,9 +156,8 @@ fn comity_says_what_consul_says() {
     let skipped = |line: &str| ONLY_CONSUL.contains(&line);
     let text = world.walk(skipped, |arguments, input| {
         let mut done = world.comity(&operator, arguments, input);
-        // Ours begins every failure with a word and may end it with what to do next.
-        let lines = done.stderr.lines().filter(|line| !line.starts_with("Hint: "));
-        let lines: Vec<&str> = lines.map(|line| line.strip_prefix("Error: ").unwrap_or(line)).collect();
+        // Ours may end a failure with what to do next.
+        let lines: Vec<&str> = done.stderr.lines().filter(|line| !line.starts_with("Hint: ")).collect();
         done.stderr = if lines.is_empty() { String::new() } else { lines.join("\n") + "\n" };
         done
     });
@@ -168,10 +167,12 @@ fn comity_says_what_consul_says() {
     let mut faults = Vec::new();
     let mut different = String::new();
     for &line in LINES.iter().filter(|line| !ONLY_CONSUL.contains(line)) {
-        let (theirs, own) = (consul.get(line).copied(), ours.get(line).copied());
+        // Ours begins every failure with a word, theirs some.
+        let theirs = consul.get(line).map(|text| text.replace("! Error: ", "! "));
+        let own = ours.get(line).map(|text| text.replace("! Error: ", "! "));
         match DIFFERENT.iter().find(|(different, _)| *different == line) {
             Some((line, why)) if theirs != own => {
-                different.extend(["# ", why, "\n$ ", line, "\n", own.unwrap_or_default()]);
+                different.extend(["# ", why, "\n$ ", line, "\n", &own.unwrap_or_default()]);
             }
             Some((line, _)) => faults.push(format!("$ {line}\nis listed as different, and is not")),
             None if theirs != own => faults.push(format!(

@@ -131,18 +131,30 @@ pub const ONLY_CONSUL: &[&str] = &["catalog services", "catalog services -tags"]
 
 /// Lines to which `comity` says something else, and why. What it says is kept in `testdata/consul/differences.txt`.
 pub const DIFFERENT: &[(&str, &str)] = &[
-    ("peering generate-token -name west -format json", "Every JSON document that comity prints is indented."),
-    (
-        "config write twice.hcl",
-        "Consul 1.22 adds to every error of status 500 what is meant for gateways, and does not fit.",
-    ),
+    ("config write gone.hcl", SYSTEM),
+    ("config write unknown.hcl", PLACE),
+    ("config write syntax.hcl", PLACE),
+    ("config write syntax.json", PLACE),
+    ("config write kindless.hcl", PLACE),
+    ("config write twice.hcl", PLACE),
     (
         "config read -kind service-defaults -name web",
         "Consul's command adds what its own structure has and is empty.",
     ),
-    ("config write syntax.hcl", "Our parser tells the place, with the line and what was expected there."),
-    ("config write syntax.json", "Our parser tells the place, with the line and what was expected there."),
+    ("config read -kind nonsense -name db", "Which kinds there are is asked of the agent."),
+    ("intention match db", "Peers are shown."),
+    ("intention list", "Peers are shown."),
+    ("intention get web db", "When it was made is not kept; Consul's command shows the year 1 then."),
+    ("intention create -file gone.json", SYSTEM),
+    ("services register gone.hcl", SYSTEM),
+    ("services deregister -id gone", "Consul's command leaves out what it was that it could not find."),
+    ("services exported-services -format json", JSON),
+    ("peering generate-token -name west -format json", JSON),
 ];
+
+const PLACE: &str = "The place of the fault is shown, and the line.";
+const SYSTEM: &str = "The system's own words.";
+const JSON: &str = "Every JSON document is indented the same, by two.";
 
 /// Lines whose command is not in our build of Consul's, with what its reference says that it answers.
 pub const NOT_BUILT: &[(&str, &str)] = &[
