@@ -127,6 +127,7 @@ fn is_ours(key: &RecordKey) -> bool {
             | RecordKey::ServiceDefaults(_)
             | RecordKey::Service(_)
             | RecordKey::Instance { .. }
+            | RecordKey::ExportEntry
             | RecordKey::Export(_)
             | RecordKey::IntentionEntry(_)
             | RecordKey::Intention { .. }
@@ -174,6 +175,8 @@ fn put(view: &mut CatalogView, entry: &Entry) -> Touched {
         (Ok(Record::ExportedServices(export)), RecordKey::Export(service)) => {
             view.exports.insert(service.clone(), Arc::new(export));
         }
+        // Nothing in it decides, but who waits for the commit that wrote it waits for a view.
+        (Ok(Record::ExportEntry(_)), RecordKey::ExportEntry) => {}
         (Ok(Record::ServiceDefaults(defaults)), RecordKey::ServiceDefaults(name)) => {
             view.defaults.insert(name.clone(), Arc::new(defaults));
         }
