@@ -135,6 +135,17 @@ pub async fn answer<T: Serialize + Send>(
     answer_read(state, asked, changes, |caller| ready(look(&caller))).await
 }
 
+/// As `answer`, for what can be seen a moment before its index is told, as health can.
+pub async fn answer_live<T: Serialize + Send>(
+    state: &ApiState,
+    asked: &Asked,
+    changes: impl Changes,
+    look: impl Fn(&Caller) -> Result<Found<T>, ConsulError> + Send + Sync,
+) -> Result<Answer, ConsulError> {
+    let seen = asked.index.map(Seen::Live);
+    told(state, asked, seen, changes, |caller: Caller| ready(look(&caller))).await?.answer()
+}
+
 /// As `answer`, for what has to be read.
 pub async fn answer_read<T: Serialize + Send, F>(
     state: &ApiState,
@@ -168,7 +179,11 @@ pub async fn answer_by_hash<T: Serialize + Send>(
 
 /// What a client says that it has seen.
 enum Seen {
+    /// The index of content that is read together with it: the same content under a newer index is no news.
     Index(u64),
+    /// The index of content that can be seen a moment before its index is told. What the first look finds may then be
+    /// newer than what the client has, so that the same content under a newer index may be news.
+    Live(u64),
     Hash(String),
 }
 
@@ -207,7 +222,8 @@ where
         };
         rights = Rights::of(state, &asked.caller);
         let told = Told::of(look(rights.caller.clone()).await?, asked)?;
-        if is_over || !(told.is(&seen) || told.digest() == before) {
+        let is_known = told.is(&seen) || (!matches!(seen, Seen::Live(_)) && told.digest() == before);
+        if is_over || !is_known {
             return Ok(told);
         }
     }
@@ -255,7 +271,7 @@ impl Told {
     /// Whether it is what the client has seen.
     fn is(&self, seen: &Seen) -> bool {
         match seen {
-            Seen::Index(index) => self.index == *index,
+            Seen::Index(index) | Seen::Live(index) => self.index == *index,
             Seen::Hash(hash) => self.hash() == *hash,
         }
     }

@@ -69,7 +69,7 @@ async fn services(State(state): State<ApiState>, asked: Asked) -> Result<Answer,
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::SERVICE_NODE)?;
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |caller| {
+    blocking::answer_live(&state, &asked, changes, |caller| {
         let index = index(&state, None);
         let moment = Moment::now(&state);
         let mut filtered = false;
@@ -124,7 +124,7 @@ async fn instances(
     let filter = asked.filter(&shapes::SERVICE_NODE)?;
     let changes = state.health.indexes();
     let name = service.parse::<ServiceName>().ok();
-    blocking::answer(state, asked, changes, |caller| {
+    blocking::answer_live(state, asked, changes, |caller| {
         let index = index(state, name.as_ref());
         let moment = Moment::now(state);
         let Some(name) = name.as_ref().filter(|_| is_on_node(asked)) else {
@@ -159,7 +159,7 @@ async fn nodes(State(state): State<ApiState>, asked: Asked) -> Result<Answer, Co
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::NODE)?;
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |_| {
+    blocking::answer_live(&state, &asked, changes, |_| {
         let node = Moment::now(&state).node();
         // The node does not change: whoever waits for it waits as long as was asked.
         let mut told: Vec<Node> = if is_on_node(&asked) { vec![node] } else { Vec::new() };
@@ -197,7 +197,7 @@ async fn node(
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::SERVICE)?;
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |caller| {
+    blocking::answer_live(&state, &asked, changes, |caller| {
         let index = index(&state, None);
         let moment = Moment::now(&state);
         if !is_node(&state, &node) {
@@ -218,7 +218,7 @@ async fn node_services(
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::SERVICE)?;
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |caller| {
+    blocking::answer_live(&state, &asked, changes, |caller| {
         let index = index(&state, None);
         let moment = Moment::now(&state);
         if !is_node(&state, &node) {

@@ -105,7 +105,7 @@ async fn instances(
     if let Some(peer) = peer {
         let changes = (state.health.indexes(), state.imports.subscribe());
         let link = peer.parse::<LinkName>().ok();
-        return blocking::answer(state, asked, changes, |caller| {
+        return blocking::answer_live(state, asked, changes, |caller| {
             let mut found = imported::look(state, caller, link.as_ref(), name.as_ref(), |row| {
                 let passes = || row.checks.iter().all(|check| check.status == Status::Passing.as_str());
                 // Of what a peer has, nothing is known to speak the mesh's TLS itself.
@@ -119,7 +119,7 @@ async fn instances(
         .await;
     }
     let changes = state.health.indexes();
-    blocking::answer(state, asked, changes, |caller| {
+    blocking::answer_live(state, asked, changes, |caller| {
         let index = index(state, name.as_ref());
         let moment = Moment::now(state);
         let Some(name) = name.as_ref().filter(|_| is_on_node(asked)) else {
@@ -150,7 +150,7 @@ async fn checks(
     let filter = asked.filter(&shapes::CHECK)?;
     let name = service.parse::<ServiceName>().ok();
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |caller| {
+    blocking::answer_live(&state, &asked, changes, |caller| {
         let index = index(&state, name.as_ref());
         let moment = Moment::now(&state);
         let Some(name) = name.as_ref().filter(|_| is_on_node(&asked)) else {
@@ -189,7 +189,7 @@ async fn node(
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::CHECK)?;
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |caller| {
+    blocking::answer_live(&state, &asked, changes, |caller| {
         let index = index(&state, None);
         let moment = Moment::now(&state);
         let (mut told, filtered) =
@@ -208,7 +208,7 @@ async fn in_state(
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::CHECK)?;
     let changes = state.health.indexes();
-    blocking::answer(&state, &asked, changes, |caller| {
+    blocking::answer_live(&state, &asked, changes, |caller| {
         let index = index(&state, None);
         let moment = Moment::now(&state);
         let (mut told, filtered) =
