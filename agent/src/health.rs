@@ -114,8 +114,6 @@ pub enum UpdateError {
     Unknown(String),
     #[error("CheckID {0:?} does not have associated TTL")]
     NoTtl(String),
-    #[error("check ID {0:?} is that of several services' checks: give each an id of its own")]
-    Ambiguous(String),
     #[error("the agent is ending")]
     Ended,
 }
@@ -190,18 +188,20 @@ impl Health {
     }
 
     /// Says how an instance is, for a check that waits to be told. Returns when everybody may see it.
-    pub async fn update(&self, check: &str, status: Status, output: &str) -> Result<(), UpdateError> {
+    pub async fn update(&self, place: &CheckPlace, status: Status, output: &str) -> Result<(), UpdateError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Update { check: check.to_owned(), status, output: cut(output).into(), reply };
+        let command = Command::Update { place: place.clone(), status, output: cut(output).into(), reply };
         self.commands.send(command).await.map_err(|_| UpdateError::Ended)?;
         answer.await.map_err(|_| UpdateError::Ended)?
     }
 
-    /// The service that has the check `id`, or one of those that have: for who may say how it is.
-    pub async fn service_of(&self, id: &str) -> Option<ServiceName> {
+    /// Every check of this id. Those of different services may have one: who is meant is for the caller's rights to say.
+    pub async fn places(&self, id: &str) -> Vec<CheckPlace> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Find { check: id.to_owned(), reply }).await.ok()?;
-        answer.await.ok()?
+        if self.commands.send(Command::Find { check: id.to_owned(), reply }).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
     }
 
     /// Takes an instance out of service, for `reason`, or with `None` back into it.

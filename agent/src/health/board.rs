@@ -224,33 +224,29 @@ impl Board {
     }
 
     /// The service that has a check of this id.
-    pub(super) fn service_of(&self, id: &str) -> Option<ServiceName> {
-        Some(self.by_id.get(id)?.first()?.service.clone())
+    pub(super) fn places(&self, id: &str) -> Vec<CheckPlace> {
+        self.by_id.get(id).into_iter().flatten().map(|place| CheckPlace::clone(place)).collect()
     }
 
     /// What somebody says of the instance that waits to be told about.
     pub(super) fn update(
         &mut self,
-        id: &str,
+        place: &CheckPlace,
         status: Status,
         output: Arc<str>,
         now: Instant,
     ) -> Result<(), UpdateError> {
-        let place = match self.by_id.get(id).map(Vec::as_slice) {
-            Some([place]) => Arc::clone(place),
-            Some([_, ..]) => return Err(UpdateError::Ambiguous(id.to_owned())),
-            _ => return Err(UpdateError::Unknown(id.to_owned())),
-        };
+        let id = &place.check;
         let found =
-            self.find(&place).map(|(running, check)| (running.serial, running.ttl_ends, check.probe.clone()));
-        let Some((serial, ends, probe)) = found else { return Err(UpdateError::Unknown(id.to_owned())) };
-        let Probe::Ttl(ttl) = probe else { return Err(UpdateError::NoTtl(id.to_owned())) };
+            self.find(place).map(|(running, check)| (running.serial, running.ttl_ends, check.probe.clone()));
+        let Some((serial, ends, probe)) = found else { return Err(UpdateError::Unknown(id.to_string())) };
+        let Probe::Ttl(ttl) = probe else { return Err(UpdateError::NoTtl(id.to_string())) };
         if let Some(ends) = ends {
             self.deadlines.remove(&(ends, serial, Limit::Ttl));
         }
         let ends = now + Duration::from_millis(ttl);
         self.deadlines.insert((ends, serial, Limit::Ttl));
-        if let Some((running, _)) = self.find(&place) {
+        if let Some((running, _)) = self.find(place) {
             running.ttl_ends = Some(ends);
         }
         self.set(&place, status, output, now);

@@ -27,14 +27,14 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Command {
     Update {
-        check: String,
+        place: CheckPlace,
         status: Status,
         output: Arc<str>,
         reply: oneshot::Sender<Result<(), UpdateError>>,
     },
     Find {
         check: String,
-        reply: oneshot::Sender<Option<ServiceName>>,
+        reply: oneshot::Sender<Vec<CheckPlace>>,
     },
     Maintain {
         service: ServiceName,
@@ -113,10 +113,10 @@ impl Keeper {
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
-                Command::Update { check, status, output, reply } => {
-                    updated.push((reply, board.update(&check, status, output, Instant::now())));
+                Command::Update { place, status, output, reply } => {
+                    updated.push((reply, board.update(&place, status, output, Instant::now())));
                 }
-                Command::Find { check, reply } => _ = reply.send(board.service_of(&check)),
+                Command::Find { check, reply } => _ = reply.send(board.places(&check)),
                 Command::Maintain { service, instance, reason, reply } => {
                     board.maintain(&service, &instance, reason);
                     maintained.push(reply);

@@ -220,3 +220,35 @@ service "frontend" {{
     let none = there.get("/v1/health/service/backend").expect(200).json();
     assert_eq!(none, json!([]), "imported ones are not among one's own");
 }
+
+/// Somebody who may only make services of his own cannot stop another's heartbeats by what he calls his checks.
+#[test]
+fn a_check_called_like_anothers_takes_nothing_from_it() {
+    let (agent, port) = Consul::agent("east");
+    let operator = Operator::new();
+    let web = json!({ "Name": "web", "Port": 80, "Check": { "CheckID": "beat", "TTL": "1h" } });
+    Consul::socket(&agent).put("/v1/agent/service/register", &web).expect(200);
+    let maker = Consul::token(&agent, "maker", &[("server", "can_create_services")]);
+    let maker = Consul::plain(port, &maker);
+    let editor = Consul::token(&agent, "editor", &[]);
+    operator
+        .run_on(&agent, &["auth", "group", "permission", "add", "editor", "service", "web", "can_edit"])
+        .success();
+    let editor = Consul::plain(port, &editor);
+
+    let evil = |check: &str| json!({ "Name": "evil", "Port": 1, "Check": { "CheckID": check, "TTL": "1h" } });
+    let refused = maker.put("/v1/agent/service/register", &evil("service:web"));
+    refused.says(400, "is what a check of another instance is called");
+    maker.put("/v1/agent/service/register", &evil("beat")).expect(200);
+    editor.curl("PUT", "/v1/agent/check/pass/beat", "").expect(200);
+    let checks = editor.get("/v1/health/checks/web").expect(200).json();
+    assert_eq!(checks[0]["Status"], "passing", "{checks}");
+    // What one may not know of is not there, by whatever id it is asked for.
+    maker.get("/v1/agent/service/web").says(404, "unknown service ID: web");
+    maker.curl("PUT", "/v1/agent/service/deregister/web", "").says(404, "Unknown service ID");
+    assert_eq!(maker.get("/v1/health/service/web").expect(200).json(), json!([]));
+
+    // Rights on a service go by its name: they are there before it, and outlive its instances.
+    Consul::socket(&agent).curl("PUT", "/v1/agent/service/deregister/web", "").expect(200);
+    editor.put("/v1/agent/service/register", &web).expect(200);
+}

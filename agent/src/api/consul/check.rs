@@ -20,8 +20,8 @@ use super::service::{define, seen};
 use crate::api::ApiState;
 use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity, require_trust};
-use crate::catalog::CatalogView;
-use crate::health::{Status, UpdateError};
+use crate::health::{CheckPlace, Status, UpdateError};
+use crate::trust::Caller;
 use crate::wire::consul::catalog::HealthCheck;
 use crate::wire::consul::registration::{CheckDefinition, CheckUpdate};
 
@@ -79,16 +79,16 @@ async fn register(
     require_trust(&asked.caller)?;
     let view = state.catalog.view();
     let found = instance.parse::<InstanceId>().ok();
-    let Some((name, known)) = found.as_ref().and_then(|id| view.instance(id)) else {
+    let found = found.as_ref().and_then(|id| view.instance(id));
+    let Some((name, known)) = found.filter(|(name, _)| sees(&state, &asked.caller, name)) else {
         let shown: String = instance.chars().take(schema::name::MAX_INSTANCE_ID).collect();
         return Err(ConsulError::not_found(format!("ServiceID {shown:?} does not exist")));
     };
-    if let Some((other, _)) = holder(&view, &check.id).filter(|(_, id)| *id != known.id) {
-        let message =
-            format!("Invalid check: the check ID is that of a check of service {other}: give it another");
-        return Err(ConsulError::bad_request(message));
-    }
+    state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(name.clone()))?;
     let mut service = (*known.service).clone();
+    service.checks = vec![check.clone()];
+    free_ids(&state, &asked.caller, &known.id, &service).await?;
+    service.checks.clone_from(&known.service.checks);
     fix_ids(&mut service, &known.id);
     match service.checks.iter_mut().find(|known| known.id == check.id) {
         Some(known) => *known = check,
@@ -103,8 +103,8 @@ async fn deregister(
     asked: Asked,
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
+    let CheckPlace { service: name, instance, .. } = meant(&state, &asked.caller, &id).await?;
     let view = state.catalog.view();
-    let Some((name, instance)) = holder(&view, &id) else { return Err(unknown(&id)) };
     let known = view.instances(&name).and_then(|instances| instances.get(&instance));
     let Some(known) = known else { return Err(unknown(&id)) };
     let mut service = (*known.service).clone();
@@ -137,15 +137,62 @@ async fn edit(
     Ok(Answer::empty())
 }
 
-/// The instance whose check has `id`. Looks at them all: checks are registered and looked for by hand, seldom.
-fn holder(view: &CatalogView, id: &str) -> Option<(ServiceName, InstanceId)> {
-    view.services.iter().find_map(|(name, instances)| {
-        let has = |one: &&crate::catalog::Instance| {
-            let checks = &one.service.checks;
-            checks.iter().enumerate().any(|(at, check)| check.id_in(&one.id, at, checks.len()) == id)
+/// The check that a caller means by `id`: the one that is the caller's to say something of. What somebody else has called
+/// the same is in nobody's way, and nothing is said of what the caller may not know.
+async fn meant(state: &ApiState, caller: &Caller, id: &str) -> Result<CheckPlace, ConsulError> {
+    let edits = |place: &CheckPlace| {
+        state.permit(caller, Entitlement::CanEdit, Entity::Service(place.service.clone())).map(drop)
+    };
+    let all = state.health.places(id).await;
+    let mut own: Vec<CheckPlace> = all.iter().filter(|place| edits(place).is_ok()).cloned().collect();
+    match (own.pop(), own.is_empty()) {
+        (Some(place), true) => Ok(place),
+        (Some(place), false) => {
+            let mut names: Vec<&str> =
+                own.iter().chain([&place]).map(|place| place.instance.as_str()).collect();
+            names.sort_unstable();
+            Err(ConsulError::refused(format!(
+                "check ID {id:?} is that of checks of several instances ({}): give each an ID of its own",
+                names.join(", ")
+            )))
+        }
+        (None, _) => {
+            let known = all.iter().find(|place| sees(state, caller, &place.service));
+            known.map_or(Ok(()), edits)?;
+            Err(unknown(id))
+        }
+    }
+}
+
+/// Whether `service`, as instance `own`, may call its checks what it calls them: not what another's is called that the
+/// caller may know of, nor what another's would be called without a word.
+pub(super) async fn free_ids(
+    state: &ApiState,
+    caller: &Caller,
+    own: &InstanceId,
+    service: &Service,
+) -> Result<(), ConsulError> {
+    for id in service.checks.iter().map(|check| check.id.as_str()).filter(|id| !id.is_empty()) {
+        let of_own = |rest: &str| {
+            rest.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
         };
-        instances.iter().find(has).map(|one| (name.clone(), one.id.clone()))
-    })
+        if id.strip_prefix("service:").is_some_and(|rest| !of_own(rest)) {
+            let message = format!(
+                "Invalid check: the check ID {id:?} is what a check of another instance is called: give it another"
+            );
+            return Err(ConsulError::bad_request(message));
+        }
+        let others = state.health.places(id).await;
+        let known = others.iter().find(|place| place.instance != *own && sees(state, caller, &place.service));
+        if let Some(place) = known {
+            let message = format!(
+                "Invalid check: the check ID is that of a check of service {}: give it another",
+                place.service
+            );
+            return Err(ConsulError::bad_request(message));
+        }
+    }
+    Ok(())
 }
 
 fn unknown(id: &str) -> ConsulError {
@@ -200,9 +247,8 @@ async fn tell(
     output: &str,
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
-    let Some(service) = state.health.service_of(id).await else { return Err(unknown(id)) };
-    state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(service))?;
-    match state.health.update(id, status, output).await {
+    let place = meant(state, &asked.caller, id).await?;
+    match state.health.update(&place, status, output).await {
         Ok(()) => Ok(Answer::empty()),
         Err(UpdateError::Unknown(_)) => Err(unknown(id)),
         Err(error) => Err(ConsulError::refused(error.to_string())),

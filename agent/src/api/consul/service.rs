@@ -81,8 +81,7 @@ async fn one(
         let found = id.parse::<InstanceId>().ok();
         let found = found.as_ref().and_then(|id| moment.catalog.instance(id));
         let unknown = || ConsulError::not_found(format!("unknown service ID: {id}"));
-        let (name, instance) = found.ok_or_else(unknown)?;
-        state.permit(caller, Entitlement::CanView, Entity::Service(name.clone()))?;
+        let (name, instance) = found.filter(|(name, _)| sees(&state, caller, name)).ok_or_else(unknown)?;
         let mut told = moment.agent_service(&name, instance);
         // Like Consul's, a number of 64 bits in hexadecimal.
         let hash = blake3::hash(&serde_json::to_vec(&told).unwrap_or_default());
@@ -128,6 +127,7 @@ async fn register(
     } else if let Some((_, instance)) = before.filter(|_| !replaces) {
         keep_checks(&mut service, &instance.service, &id);
     }
+    super::check::free_ids(&state, &asked.caller, &id, &service).await?;
     let key = RecordKey::instance(name.clone(), id.clone());
     edits.push(Edit::put(key, Record::Service(service.clone())));
     state.apply.edit(&permit, edits).await?;
@@ -198,12 +198,16 @@ pub(super) async fn seen(state: &ApiState, name: &ServiceName, id: &InstanceId, 
     }
 }
 
-/// The instance that `id` names.
-pub(super) fn find(state: &ApiState, id: &str) -> Result<(ServiceName, InstanceId), ConsulError> {
+/// The instance that `id` names, if the caller may know of it: an id tells the service's name to who asks.
+pub(super) fn find(
+    state: &ApiState,
+    caller: &Caller,
+    id: &str,
+) -> Result<(ServiceName, InstanceId), ConsulError> {
     let known = id.parse::<InstanceId>().ok().and_then(|id| {
         let (name, instance) =
             state.catalog.view().instance(&id).map(|(name, one)| (name, one.id.clone()))?;
-        Some((name, instance))
+        sees(state, caller, &name).then_some((name, instance))
     });
     known.ok_or_else(|| {
         let shown: String = id.chars().take(schema::name::MAX_INSTANCE_ID).collect();
@@ -219,7 +223,7 @@ async fn deregister(
     asked: Asked,
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
-    let (name, id) = find(&state, &id)?;
+    let (name, id) = find(&state, &asked.caller, &id)?;
     let permit = state.permit(&asked.caller, Entitlement::CanDelete, Entity::Service(name.clone()))?;
     let edit = Edit::delete(RecordKey::instance(name.clone(), id.clone()), Data::Keep);
     state.apply.edit(&permit, vec![edit]).await?;
@@ -244,7 +248,7 @@ async fn maintenance(
         }
     };
     require_trust(&asked.caller)?;
-    let (name, id) = find(&state, &id)?;
+    let (name, id) = find(&state, &asked.caller, &id)?;
     let permit = state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(name.clone()))?;
     let reason: String = asked.get("reason").chars().filter(|c| !c.is_control()).take(512).collect();
     let reason = enable.then_some(reason);
@@ -293,7 +297,8 @@ async fn health_by_id(
     let text = wants_text(&asked, headers.get(header::ACCEPT));
     let moment = Moment::now(&state);
     let known = id.parse::<InstanceId>().ok();
-    let Some((name, instance)) = known.as_ref().and_then(|id| moment.catalog.instance(id)) else {
+    let found = known.as_ref().and_then(|id| moment.catalog.instance(id));
+    let Some((name, instance)) = found.filter(|(name, _)| sees(&state, &asked.caller, name)) else {
         let status = StatusCode::NOT_FOUND;
         if text {
             return Ok(plain(status, format!("ServiceId {id} not found")));
@@ -301,7 +306,6 @@ async fn health_by_id(
         let none = AgentServiceChecksInfo { aggregated_status: "critical".to_owned(), ..Default::default() };
         return Ok(with_status(status, Answer::new(&asked, &none)?));
     };
-    state.permit(&asked.caller, Entitlement::CanView, Entity::Service(name.clone()))?;
     let status = moment.status(&name, instance);
     if text {
         return Ok(plain(code(status), status.as_str().to_owned()));

@@ -92,7 +92,12 @@ async fn an_overdue_instance_goes_unless_a_manifest_declares_it_or_it_came_round
     bench.edit(vec![edit("service/web"), edit("service/web/web-2")]).await.unwrap();
     let mut seen = health.subscribe();
     seen.wait_for(|view| view.len() == 2 && view.get(&"web".parse().unwrap()).is_some()).await.unwrap();
-    while health.update("service:web-2", Status::Passing, "").await.is_err() {
+    let place = CheckPlace {
+        service: "web".parse().unwrap(),
+        instance: "web-2".parse().unwrap(),
+        check: "service:web-2".into(),
+    };
+    while health.update(&place, Status::Passing, "").await.is_err() {
         tokio::task::yield_now().await;
     }
     for (service, instance) in [("owned", "owned"), ("web", "web"), ("web", "web-2")] {

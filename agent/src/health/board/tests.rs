@@ -50,6 +50,12 @@ impl Bench {
     }
 }
 
+/// `SERVICE/INSTANCE/CHECK`.
+fn place(text: &str) -> CheckPlace {
+    let [service, instance, check] = text.split('/').collect::<Vec<_>>()[..] else { panic!("{text}") };
+    CheckPlace { service: service.parse().unwrap(), instance: instance.parse().unwrap(), check: check.into() }
+}
+
 #[test]
 fn the_worst_check_wins_and_an_unchanged_check_keeps_its_status() {
     let mut bench = Bench::default();
@@ -98,7 +104,10 @@ fn a_ttl_check_says_how_it_is_and_runs_out() {
     let declared = instances(&[("web-1", vec![ttl(1_000)]), ("web-2", vec![tcp(1)])]);
     assert_eq!(bench.board.declare(&web, Some(&declared), start).len(), 1, "nobody asks a TTL check");
     assert_eq!(bench.changes(&["web-1"]), ["web-1 critical"]);
-    bench.board.update("service:web-1", Status::Passing, "fine".into(), after(900)).unwrap();
+    bench
+        .board
+        .update(&place("web/web-1/service:web-1"), Status::Passing, "fine".into(), after(900))
+        .unwrap();
     assert_eq!(bench.changes(&["web-1"]), ["web-1 passing"]);
     assert_eq!(bench.board.next_deadline(), Some(after(1_900)));
     assert!(bench.board.expire(after(1_800)).is_empty());
@@ -109,9 +118,12 @@ fn a_ttl_check_says_how_it_is_and_runs_out() {
     assert_eq!(&*health.output, "TTL expired (last output before timeout follows): fine");
     assert_eq!(bench.board.next_deadline(), None);
 
-    let update = |bench: &mut Bench, id| bench.board.update(id, Status::Passing, "".into(), start);
-    assert_eq!(update(&mut bench, "nobody"), Err(UpdateError::Unknown("nobody".to_owned())));
-    assert_eq!(update(&mut bench, "service:web-2"), Err(UpdateError::NoTtl("service:web-2".to_owned())));
+    let update = |bench: &mut Bench, at| bench.board.update(&place(at), Status::Passing, "".into(), start);
+    assert_eq!(update(&mut bench, "web/web-1/nobody"), Err(UpdateError::Unknown("nobody".to_owned())));
+    assert_eq!(
+        update(&mut bench, "web/web-2/service:web-2"),
+        Err(UpdateError::NoTtl("service:web-2".to_owned()))
+    );
     let mut shared = ttl(1_000);
     shared.id = "shared".to_owned();
     let api: ServiceName = "api".parse().unwrap();
@@ -119,9 +131,10 @@ fn a_ttl_check_says_how_it_is_and_runs_out() {
         let one = instances(&[(name.as_str(), vec![shared.clone()])]);
         bench.board.declare(name, Some(&one), start);
     }
-    assert_eq!(update(&mut bench, "shared"), Err(UpdateError::Ambiguous("shared".to_owned())));
-    bench.board.declare(&api, None, start);
-    assert_eq!(update(&mut bench, "shared"), Ok(()));
+    let places = bench.board.places("shared");
+    assert_eq!(places.len(), 2, "{places:?}");
+    assert_eq!(update(&mut bench, "web/web/shared"), Ok(()));
+    assert_eq!(bench.board.places("nobody"), []);
 }
 
 #[test]
@@ -137,7 +150,7 @@ fn an_instance_is_overdue_only_while_it_stays_critical_and_maintenance_outlives_
     assert_eq!(bench.changes(&["web"]), ["web passing"]);
     assert!(bench.board.expire(after(30)).is_empty());
     assert_eq!(bench.board.next_deadline(), Some(after(90)));
-    bench.board.update("service:web", Status::Warning, "".into(), after(60)).unwrap();
+    bench.board.update(&place("web/web/service:web"), Status::Warning, "".into(), after(60)).unwrap();
     assert!(bench.board.expire(after(90)).is_empty(), "it was well in between; the TTL begins anew");
     let overdue = bench.board.expire(after(150));
     assert_eq!(overdue[0].instance.as_str(), "web");
