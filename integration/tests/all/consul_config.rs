@@ -268,7 +268,7 @@ fn large_entries_are_taken_or_refused_and_never_break_the_agent() {
     assert_eq!(consul.get(check).expect(200).json()["Allowed"], json!(true));
 
     let long = format!("{{\"Kind\":\"service-intentions\",\"Name\":\"{}\"}}", "x".repeat(10 << 20));
-    consul.send("PUT", "/v1/config", &[], Some(&long)).says(400, "at most 8 MiB");
+    consul.send("PUT", "/v1/config", &[], Some(&long)).says(413, "max size: 8388608 bytes");
     let longer = " ".repeat(17 << 20);
     consul.send("PUT", "/v1/config", &[], Some(&longer)).says(413, "Request body too large");
     let deep =
