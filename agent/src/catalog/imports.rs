@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use schema::name::{ClusterName, LinkName, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Sharded;
+use crate::clock::Clock;
 pub use crate::wire::sync::{OfferedInstance as ImportedInstance, OfferedStatus as ImportedStatus};
 
 /// A service that a peer offers to this cluster.
@@ -58,14 +59,12 @@ pub type ImportsView = BTreeMap<LinkName, Arc<ImportedLink>>;
 #[derive(Debug)]
 pub struct Imports {
     view: watch::Sender<Arc<ImportsView>>,
-    /// Rises with each change, from the milliseconds of the start, so that it is above what was told before a restart.
-    index: AtomicU64,
+    index: Clock,
 }
 
 impl Default for Imports {
     fn default() -> Self {
-        let start = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        Self { view: watch::Sender::new(Arc::default()), index: AtomicU64::new(start) }
+        Self { view: watch::Sender::new(Arc::default()), index: Clock::starting(Timestamp::now()) }
     }
 }
 
@@ -80,7 +79,7 @@ impl Imports {
 
     /// Of the newest change, for clients that wait for the next. To be read before the view.
     pub fn index(&self) -> u64 {
-        self.index.load(Ordering::Acquire)
+        self.index.now()
     }
 
     /// A new view whenever something in it changed.
@@ -93,7 +92,7 @@ impl Imports {
         self.view.send_if_modified(|view| {
             let changed = write(view);
             if changed {
-                self.index.fetch_add(1, Ordering::Release);
+                self.index.tick();
             }
             changed
         });

@@ -11,6 +11,7 @@ use schema::plan::{LinkState, LiveLink};
 use tokio::sync::watch;
 
 use super::half::{Established, Half, Pending, Unconfirmed};
+use crate::clock::Clock;
 use crate::wire::cluster_link::{DialBack, Dials, LinkReport, StreamTimes, UnconfirmedPeer};
 use crate::wire::sync::PeerView;
 
@@ -41,14 +42,13 @@ pub struct Statuses {
     by_link: Mutex<BTreeMap<LinkName, Status>>,
     /// Apart from the rest: they move all the time, and nobody is woken for it.
     streams: Mutex<BTreeMap<LinkName, StreamTimes>>,
-    changed: watch::Sender<u64>,
+    changed: Clock,
 }
 
-/// The number begins with the time, in milliseconds, so that it is never below one of before a restart.
 impl Default for Statuses {
     fn default() -> Self {
-        let begun = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        Self { by_link: Mutex::default(), streams: Mutex::default(), changed: watch::Sender::new(begun) }
+        let changed = Clock::starting(Timestamp::now());
+        Self { by_link: Mutex::default(), streams: Mutex::default(), changed }
     }
 }
 
@@ -96,11 +96,11 @@ impl Statuses {
 
     /// Tells whoever follows to look again.
     pub fn touch(&self) {
-        self.changed.send_modify(|generation| *generation += 1);
+        self.changed.tick();
     }
 
     pub fn index(&self) -> u64 {
-        *self.changed.borrow()
+        self.changed.now()
     }
 
     pub fn subscribe(&self) -> watch::Receiver<u64> {

@@ -67,7 +67,7 @@ impl<T: Send + Sync> Changes for watch::Receiver<T> {
     async fn next(&mut self) {
         // The agent is ending then, and whoever waits for that hears of it elsewhere.
         if self.changed().await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }

@@ -238,7 +238,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, GoJsonError> {
         let place = self.place;
         let pairs: Vec<_> = self.map()?.into_iter().collect();
-        visitor.visit_map(Pairs { pairs: pairs.into_iter(), value: None, place })
+        visitor.visit_map(Object { pairs: pairs.into_iter(), value: None, place })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -269,7 +269,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
             pairs.retain(|(known, _)| known != field);
             pairs.push(((*field).to_owned(), value));
         }
-        visitor.visit_map(Pairs { pairs: pairs.into_iter(), value: None, place })
+        visitor.visit_map(Object { pairs: pairs.into_iter(), value: None, place })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -324,13 +324,13 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
     }
 }
 
-struct Pairs<'a> {
+struct Object<'a> {
     pairs: std::vec::IntoIter<(String, Value)>,
     value: Option<(String, Value)>,
     place: &'a Place<'a>,
 }
 
-impl<'de> de::MapAccess<'de> for Pairs<'_> {
+impl<'de> de::MapAccess<'de> for Object<'_> {
     type Error = GoJsonError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, GoJsonError> {

@@ -271,10 +271,7 @@ impl<'a> Reader<'a> {
 
     /// A text in double quotes, with Go's escapes, or in backticks, as it stands; `None` if none begins here.
     fn quoted(&mut self) -> Result<Option<String>, FilterError> {
-        let quote = match self.rest().chars().next() {
-            Some(quote @ ('"' | '`')) => quote,
-            _ => return Ok(None),
-        };
+        let Some(quote @ ('"' | '`')) = self.rest().chars().next() else { return Ok(None) };
         let inner = &self.rest()[1..];
         let Some(end) = inner.find(quote) else { return Err(self.expected("Unterminated string literal")) };
         let raw = &inner[..end];
