@@ -20,7 +20,6 @@ const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader")
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
 const DEFAULT_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
-const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 const FILTERED: HeaderName = HeaderName::from_static("x-consul-results-filtered-by-acls");
 
 /// An error as Consul words it: the status and the bare message.
@@ -151,23 +150,22 @@ impl IntoResponse for ConsulError {
 pub struct Answer {
     body: Vec<u8>,
     index: Option<u64>,
-    content_hash: Option<HeaderValue>,
     filtered: bool,
 }
 
 impl Answer {
     /// `value` as JSON, indented if that was asked for.
     pub fn new(asked: &Asked, value: &impl Serialize) -> Result<Self, ConsulError> {
-        Ok(Self { body: json(value, asked.pretty)?, index: None, content_hash: None, filtered: false })
+        Ok(Self { body: json(value, asked.pretty)?, index: None, filtered: false })
     }
 
     /// 200 and an empty body.
     pub fn empty() -> Self {
-        Self { body: Vec::new(), index: None, content_hash: None, filtered: false }
+        Self { body: Vec::new(), index: None, filtered: false }
     }
 
     pub(super) fn of(body: Vec<u8>) -> Self {
-        Self { body, index: None, content_hash: None, filtered: false }
+        Self { body, index: None, filtered: false }
     }
 
     /// Tells from where on a client may wait for a change.
@@ -175,12 +173,6 @@ impl Answer {
     pub fn index(self, index: u64) -> Self {
         // Clients do not block on 0, and would ask in a loop.
         Self { index: Some(index.max(1)), ..self }
-    }
-
-    /// Tells the digest of what was answered, for clients that wait until it is another.
-    #[must_use]
-    pub fn content_hash(self, hash: &str) -> Self {
-        Self { content_hash: HeaderValue::from_str(hash).ok(), ..self }
     }
 
     /// Tells that the caller may not see all that there is.
@@ -199,9 +191,6 @@ impl IntoResponse for Answer {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         put_headers(headers, self.index);
-        if let Some(hash) = self.content_hash {
-            headers.insert(CONTENT_HASH, hash);
-        }
         if self.filtered {
             headers.insert(FILTERED, HeaderValue::from_static("true"));
         }

@@ -160,23 +160,6 @@ where
     told(state, asked, seen, changes, look).await?.answer()
 }
 
-/// As `answer`, for the endpoints whose clients tell what they have seen by its digest: `?hash=`, and
-/// `X-Consul-ContentHash` with the answer.
-pub async fn answer_by_hash<T: Serialize + Send>(
-    state: &ApiState,
-    asked: &Asked,
-    changes: impl Changes,
-    look: impl Fn(&Caller) -> Result<T, ConsulError> + Send + Sync,
-) -> Result<Answer, ConsulError> {
-    let hash = asked.get("hash");
-    let seen = (!hash.is_empty()).then(|| Seen::Hash(hash.to_owned()));
-    // What is asked for by its digest has no index, and its clients look for none.
-    let look = |caller: Caller| ready(look(&caller).map(|value| Found::new(1, value)));
-    let told = told(state, asked, seen, changes, look).await?;
-    let hash = told.hash();
-    Ok(told.answer()?.content_hash(&hash))
-}
-
 /// What a client says that it has seen.
 enum Seen {
     /// The index of content that is read together with it: the same content under a newer index is no news.
@@ -184,7 +167,6 @@ enum Seen {
     /// The index of content that can be seen a moment before its index is told. What the first look finds may then be
     /// newer than what the client has, so that the same content under a newer index may be news.
     Live(u64),
-    Hash(String),
 }
 
 async fn told<T: Serialize + Send, F>(
@@ -272,13 +254,7 @@ impl Told {
     fn is(&self, seen: &Seen) -> bool {
         match seen {
             Seen::Index(index) | Seen::Live(index) => self.index == *index,
-            Seen::Hash(hash) => self.hash() == *hash,
         }
-    }
-
-    /// The digest as clients have it: sixteen digits, as Consul's has.
-    fn hash(&self) -> String {
-        self.digest().to_hex()[..16].to_owned()
     }
 
     fn answer(self) -> Result<Answer, ConsulError> {

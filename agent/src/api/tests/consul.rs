@@ -7,8 +7,7 @@ use crate::api::consul::answer::{Answer, ConsulError};
 use crate::api::consul::asked::Asked;
 use crate::api::consul::blocking::{self, Found};
 use crate::clock::Clock;
-use axum::extract::{FromRequestParts as _, State};
-use axum::response::IntoResponse as _;
+use axum::extract::State;
 use axum::routing::get;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
@@ -279,37 +278,6 @@ async fn a_thousand_waiting_queries_are_not_woken_while_nothing_changes() {
     for query in blocked {
         assert_eq!(query.await.unwrap().2, "\"two\"");
     }
-}
-
-#[tokio::test]
-async fn what_was_seen_may_be_told_by_its_digest() {
-    let served = Served::new().await;
-    let watched = Watched::new("one");
-    let ask = |query: String| {
-        let (state, watched) = (served.state.clone(), Arc::clone(&watched));
-        tokio::spawn(async move {
-            let mut request = Request::get(format!("/v1/watched{query}")).body(()).unwrap();
-            request.extensions_mut().insert(Caller::local(0));
-            let mut parts = request.into_parts().0;
-            let asked = Asked::from_request_parts(&mut parts, &state).await.unwrap();
-            let told = blocking::answer_by_hash(&state, &asked, watched.clock.subscribe(), |_| {
-                watched.looks.fetch_add(1, Ordering::SeqCst);
-                Ok(*watched.value.borrow())
-            });
-            let response = told.await.unwrap().into_response();
-            response.headers()["x-consul-contenthash"].to_str().unwrap().to_owned()
-        })
-    };
-    let one = ask(String::new()).await.unwrap();
-    assert_eq!((one.len(), ask("?hash=0123".to_owned()).await.unwrap()), (16, one.clone()));
-    let blocked = ask(format!("?hash={one}&wait=10m"));
-    watched.looked(3).await;
-    watched.set("one");
-    watched.looked(4).await;
-    assert!(!blocked.is_finished());
-    watched.set("two");
-    assert_ne!(blocked.await.unwrap(), one);
-    assert_eq!(ask(format!("?hash={one}")).await.unwrap().len(), 16);
 }
 
 /// One request in the clear, with these headers.
