@@ -131,6 +131,8 @@ pub const ONLY_CONSUL: &[&str] = &["catalog services", "catalog services -tags"]
 
 /// Lines to which `comity` says something else, and why. What it says is kept in `testdata/consul/differences.txt`.
 pub const DIFFERENT: &[(&str, &str)] = &[
+    ("config write permissions.hcl", NOT_ENFORCED),
+    ("config delete -filename permissions.hcl", NOT_ENFORCED),
     ("config write gone.hcl", SYSTEM),
     ("config write unknown.hcl", PLACE),
     ("config write syntax.hcl", PLACE),
@@ -141,6 +143,10 @@ pub const DIFFERENT: &[(&str, &str)] = &[
         "config read -kind service-defaults -name web",
         "Consul's command adds what its own structure has and is empty.",
     ),
+    (
+        "config read -kind service-intentions -name db",
+        "Keys are in the order in which the agent has them, which is that of Consul's server.",
+    ),
     ("config read -kind nonsense -name db", "Which kinds there are is asked of the agent."),
     ("intention match db", "Peers are shown."),
     ("intention list", "Peers are shown."),
@@ -149,9 +155,14 @@ pub const DIFFERENT: &[(&str, &str)] = &[
     ("services register gone.hcl", SYSTEM),
     ("services deregister -id gone", "Consul's command leaves out what it was that it could not find."),
     ("services exported-services -format json", JSON),
+    (
+        "services exported-services -format nonsense",
+        "Formats are named in one order everywhere; Consul's command has both.",
+    ),
     ("peering generate-token -name west -format json", JSON),
 ];
 
+const NOT_ENFORCED: &str = "Until permissions are enforced, whoever writes them is told so.";
 const PLACE: &str = "The place of the fault is shown, and the line.";
 const SYSTEM: &str = "The system's own words.";
 const JSON: &str = "Every JSON document is indented the same, by two.";

@@ -110,7 +110,7 @@ same([(i["SourceName"], i["Precedence"]) for i in ixn.match("destination", "db")
 same([i["DestinationName"] for i in ixn.match("source", "web")["web"]], ["db", "db"])
 same([i["SourceName"] for i in ixn.list()], ["web", "*"])
 same([i["SourceName"] for i in ixn.list(filter_expr='Action == "allow"')], ["web"])
-fails(BadRequest, "", lambda: ixn.list(filter_expr="Action =="))
+fails(ConsulException, "500 Failed to create boolean expression evaluator", lambda: ixn.list(filter_expr="Action =="))
 assert ixn.upsert("web", "db", action="deny") is True
 assert ixn.check("web", "db") is False
 fails(ConsulException, "Action must be set to 'allow' or 'deny'", lambda: ixn.upsert("web", "db", action="maybe"))
