@@ -28,6 +28,8 @@ pub enum Violation {
     Backwards,
     #[error("the peer sent a part of service {0:?} without the part before it, or without the one after it")]
     Torn(String),
+    #[error("the peer says of service {0:?} that it speaks what is no word")]
+    Protocol(String),
     #[error("the peer names instance {id:?} of service {service:?} twice")]
     Twice { service: String, id: String },
     #[error("the peer sent a snapshot of {told} services and said that it has {said}")]
@@ -103,8 +105,9 @@ struct Held {
 
 impl Held {
     fn insert(&mut self, name: ServiceName, service: Arc<ImportedService>) -> Result<(), Violation> {
-        let (instances, bytes) = size(&service);
-        let before = self.services.insert(name, service).map_or((0, 0), |before| size(&before));
+        let (instances, bytes) = size(&name, &service);
+        let before = self.services.insert(name.clone(), service);
+        let before = before.map_or((0, 0), |before| size(&name, &before));
         self.instances = self.instances + instances - before.0;
         self.bytes = self.bytes + bytes - before.1;
         if self.services.len() > MAX_SERVICES {
@@ -121,7 +124,7 @@ impl Held {
     fn remove(&mut self, name: &ServiceName) {
         // Exported and withdrawn again between two frames: it was never here.
         if let Some(service) = self.services.remove(name) {
-            let (instances, bytes) = size(&service);
+            let (instances, bytes) = size(name, &service);
             (self.instances, self.bytes) = (self.instances - instances, self.bytes - bytes);
         }
     }
@@ -143,10 +146,16 @@ impl Held {
     }
 }
 
-/// Instances of a service, and the bytes that they take.
-fn size(service: &ImportedService) -> (usize, usize) {
+/// What a service takes besides its texts and instances, about: its row in a map, and what counts who shares it.
+const ROW: usize = 128;
+/// Longest word for what a service speaks.
+const MAX_PROTOCOL: usize = 32;
+
+/// Instances of a service, and the bytes that it takes with them.
+fn size(name: &ServiceName, service: &ImportedService) -> (usize, usize) {
     let bytes = service.instances.iter().map(crate::catalog::ImportedInstance::weight_bytes);
-    (service.instances.len(), bytes.sum())
+    let own = name.as_str().len() + service.protocol.len() + ROW;
+    (service.instances.len(), own + bytes.sum::<usize>())
 }
 
 /// The first parts of a service.
@@ -266,6 +275,9 @@ fn whole(
     offered: Offered,
 ) -> Result<Option<(ServiceName, ImportedService)>, Violation> {
     let Offered { name, protocol, part, instances } = offered;
+    if protocol.len() > MAX_PROTOCOL || !protocol.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Violation::Protocol(name.to_string()));
+    }
     let torn = |name: &ServiceName| Violation::Torn(name.to_string());
     let mut this = match (partial.take(), part) {
         (None, Part::Whole | Part::First) => {

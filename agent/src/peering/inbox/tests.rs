@@ -414,3 +414,19 @@ proptest! {
         prop_assert_eq!(pair.arrived(), pair.wanted());
     }
 }
+
+#[test]
+fn services_without_instances_count_too_and_what_one_speaks_is_a_word() {
+    let mut inbox = Inbox::default();
+    inbox.opened();
+    inbox.take(hello(None)).unwrap();
+    inbox.take(SyncFrame::Begin).unwrap();
+    let empty = |protocol: &str| Offered { protocol: protocol.to_owned(), ..offered("a", Part::Whole, &[]) };
+    for bad in ["x".repeat(33), "ht tp".to_owned()] {
+        let refused = inbox.take(items(vec![empty(&bad)]));
+        assert_eq!(refused, Err(Violation::Protocol("a".to_owned())));
+    }
+    inbox.take(items(vec![empty("http2")])).unwrap();
+    let Stage::Building(held) = &inbox.stage else { panic!("a snapshot is on its way") };
+    assert_eq!(held.bytes, "a".len() + "http2".len() + ROW);
+}
