@@ -33,7 +33,7 @@ async fn an_id_is_one_instances_in_the_cluster() {
 
     // It goes from one to another in one commit, and is free once its instance is gone.
     bench.edit(vec![delete("service/web/web-2"), put("service/api/web-2")]).await.unwrap();
-    assert_eq!(bench.keys().await, ["service/api/web-2", "service/web"]);
+    assert_eq!(bench.keys().await, ["service/web", "service/api/web-2"]);
     assert!(bench.edit(vec![put("service/web/web-2")]).await.is_err());
     bench.edit(vec![delete("service/api/web-2")]).await.unwrap();
     bench.edit(vec![put("service/web-2")]).await.unwrap();

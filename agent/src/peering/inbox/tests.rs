@@ -242,7 +242,7 @@ proptest! {
                         break;
                     }
                 }
-                let sizes = inbox.services().iter().map(|(_, service)| size(service));
+                let sizes = inbox.services().iter().map(|(name, service)| size(name, service));
                 let sum = sizes.fold((0, 0), |sum, this| (sum.0 + this.0, sum.1 + this.1));
                 prop_assert_eq!(sum, (inbox.held.instances, inbox.held.bytes));
             }

@@ -135,8 +135,10 @@ pub fn read(text: &str) -> Result<Read, PeeringTokenError> {
         return Err(PeeringTokenError::TooLong);
     }
     let json = decode(text)?;
-    let consuls: PeeringToken = serde_json::from_slice(&json)
+    // By way of an object: a struct is read from a list too.
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&json)
         .map_err(|error| if error.is_eof() { PeeringTokenError::Short } else { PeeringTokenError::Json })?;
+    let consuls: PeeringToken = serde_json::from_value(object.into()).map_err(|_| PeeringTokenError::Json)?;
     // The same checks as where a token of ours is taken.
     let ours = TrustToken::decode(text).ok();
     match ours {
