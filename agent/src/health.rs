@@ -204,6 +204,14 @@ impl Health {
         answer.await.unwrap_or_default()
     }
 
+    /// Waits until the health of everything that the catalog has by now can be seen.
+    pub async fn settle(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Settle { reply }).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
     /// Takes an instance out of service, for `reason`, or with `None` back into it.
     pub async fn set_maintenance(&self, service: &ServiceName, id: &InstanceId, reason: Option<Arc<str>>) {
         let (reply, answer) = oneshot::channel();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schema::kind::service::Check;
 use schema::name::{InstanceId, ServiceName};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::board::{Board, Run};
@@ -32,6 +32,10 @@ pub(super) enum Command {
         output: Arc<str>,
         reply: oneshot::Sender<Result<(), UpdateError>>,
     },
+    /// Nothing: the answer comes when everything that is declared by now can be seen.
+    Settle {
+        reply: oneshot::Sender<()>,
+    },
     Find {
         check: String,
         reply: oneshot::Sender<Vec<CheckPlace>>,
@@ -51,6 +55,14 @@ struct Outcome {
     output: Arc<str>,
 }
 
+/// What is declared, and how far it has been taken in.
+struct Declared {
+    catalog: watch::Receiver<Arc<CatalogView>>,
+    known: Arc<CatalogView>,
+    /// Where the tasks of checks tell what they find.
+    told: mpsc::Sender<Outcome>,
+}
+
 pub(super) struct Keeper {
     health: Arc<Health>,
     tasks: Tasks,
@@ -65,22 +77,11 @@ impl Keeper {
 
     pub(super) async fn run(self, mut asked: mpsc::Receiver<Command>) {
         let ending = self.tasks.ending();
-        let mut catalog = self.health.catalog.subscribe();
-        let mut known = Arc::<CatalogView>::default();
-        let mut board = Board::default();
         let (told, mut outcomes) = mpsc::channel(CONCURRENT_PROBES);
+        let mut declared = Declared { catalog: self.health.catalog.subscribe(), known: Arc::default(), told };
+        let mut board = Board::default();
         loop {
-            let now = catalog.borrow_and_update().clone();
-            let mut changed = BTreeMap::new();
-            for name in now.services.changed_since(&known.services) {
-                let fate = if now.services.get(name).is_some() { Fate::Changed } else { Fate::Gone };
-                changed.insert(name.clone(), fate);
-                let instances = now.instances(name).map(|instances| &**instances);
-                for (run, check) in board.declare(name, instances, Instant::now()) {
-                    self.start_check(run, check, told.clone());
-                }
-            }
-            known = now;
+            let changed = self.take_in(&mut board, &mut declared);
             self.expire(&mut board);
             self.publish(&mut board, changed);
 
@@ -93,7 +94,7 @@ impl Keeper {
             };
             tokio::select! {
                 () = ending.cancelled() => return,
-                changed = catalog.changed() => if changed.is_err() { return },
+                changed = declared.catalog.changed() => if changed.is_err() { return },
                 Some(outcome) = outcomes.recv() => {
                     let mut next = Some(outcome);
                     while let Some(Outcome { run, status, output }) = next {
@@ -101,35 +102,61 @@ impl Keeper {
                         next = outcomes.try_recv().ok();
                     }
                 }
-                Some(command) = asked.recv() => self.serve(&mut board, command, &mut asked),
+                Some(command) = asked.recv() => {
+                    // Whoever asks may have declared what is asked about the moment before.
+                    let changed = self.take_in(&mut board, &mut declared);
+                    self.serve(&mut board, changed, command, &mut asked);
+                }
                 () = time_runs_out => {}
             }
         }
     }
 
+    /// Has the board be as the catalog declares, and tells which services changed there.
+    fn take_in(&self, board: &mut Board, declared: &mut Declared) -> BTreeMap<ServiceName, Fate> {
+        let now = declared.catalog.borrow_and_update().clone();
+        let mut changed = BTreeMap::new();
+        for name in now.services.changed_since(&declared.known.services) {
+            let instances = now.instances(name).map(|instances| &**instances);
+            changed.insert(name.clone(), if instances.is_some() { Fate::Changed } else { Fate::Gone });
+            for (run, check) in board.declare(name, instances, Instant::now()) {
+                self.start_check(run, check, declared.told.clone());
+            }
+        }
+        declared.known = now;
+        changed
+    }
+
     /// Does what is asked, and whatever else has been asked by now: they are published as one.
-    fn serve(&self, board: &mut Board, first: Command, asked: &mut mpsc::Receiver<Command>) {
-        let (mut updated, mut maintained) = (Vec::new(), Vec::new());
+    fn serve(
+        &self,
+        board: &mut Board,
+        changed: BTreeMap<ServiceName, Fate>,
+        first: Command,
+        asked: &mut mpsc::Receiver<Command>,
+    ) {
+        let (mut updated, mut done) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
                 Command::Update { place, status, output, reply } => {
                     updated.push((reply, board.update(&place, status, output, Instant::now())));
                 }
+                Command::Settle { reply } => done.push(reply),
                 Command::Find { check, reply } => _ = reply.send(board.places(&check)),
                 Command::Maintain { service, instance, reason, reply } => {
                     board.maintain(&service, &instance, reason);
-                    maintained.push(reply);
+                    done.push(reply);
                 }
             }
             next = asked.try_recv().ok();
         }
-        self.publish(board, BTreeMap::new());
+        self.publish(board, changed);
         // Whoever asked may have gone.
         for (reply, outcome) in updated {
             let _ = reply.send(outcome);
         }
-        for reply in maintained {
+        for reply in done {
             let _ = reply.send(());
         }
     }

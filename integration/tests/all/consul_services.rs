@@ -108,6 +108,7 @@ fn bad_registrations_are_refused_in_consuls_words_and_change_nothing() {
     consul.get("/v1/health/service/a?passing=maybe").says(400, "Invalid value for ?passing");
     let both = "/v1/health/service/a?peer=west&sg=all";
     consul.get(both).says(400, "peer-name and sameness-group are mutually exclusive");
+    consul.get("/v1/health/service/a?sg=all").says(404, "Sameness group not found: \"all\"");
     consul.get("/v1/agent/service/none").says(404, "unknown service ID: none");
     assert_eq!(consul.get("/v1/agent/services").expect(200).json(), json!({}));
 }

@@ -107,9 +107,11 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let name: Option<ServiceName> = declaration.parse_name(Kind::Service, faults);
     let mut fields = declaration.fields(&root, faults);
     let id: Option<InstanceId> = fields.name("id");
-    let key = name.map(|name| {
-        let id = id.unwrap_or_else(|| (&name).into());
-        RecordKey::instance(name, id)
+    // One whose id is faulty is not taken for the one that needs none.
+    let names_none = fields.span("id").is_none();
+    let key = name.and_then(|name| {
+        let id = id.or_else(|| names_none.then(|| (&name).into()))?;
+        Some(RecordKey::instance(name, id))
     });
     let mut service = Service {
         port: fields.port("port"),

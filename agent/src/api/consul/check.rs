@@ -9,16 +9,15 @@ use axum::extract::{Path, State};
 use axum::routing::{get, put};
 use schema::kind::service::{self, Service};
 use schema::name::{InstanceId, ServiceName};
-use schema::record::{Record, RecordKey};
 
 use super::answer::{Answer, ConsulError};
 use super::asked::Asked;
 use super::body::Strict;
 use super::filter::retain;
 use super::rows::{Moment, sees, shapes};
-use super::service::{define, seen};
+use super::service::change::change;
+use super::service::define;
 use crate::api::ApiState;
-use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::health::{CheckPlace, Status, UpdateError};
 use crate::trust::Caller;
@@ -85,16 +84,15 @@ async fn register(
         return Err(ConsulError::not_found(format!("ServiceID {shown:?} does not exist")));
     };
     state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(name.clone()))?;
-    let mut service = (*known.service).clone();
-    service.checks = vec![check.clone()];
-    free_ids(&state, &asked.caller, &known.id, &service).await?;
-    service.checks.clone_from(&known.service.checks);
-    fix_ids(&mut service, &known.id);
-    match service.checks.iter_mut().find(|known| known.id == check.id) {
-        Some(known) => *known = check,
-        None => service.checks.push(check),
-    }
-    edit(&state, &asked, &name, &known.id, service).await
+    let alone = Service { checks: vec![check.clone()], ..Service::default() };
+    free_ids(&state, &asked.caller, &known.id, &alone).await?;
+    edit(&state, &asked, &name, &known.id, |service| {
+        match service.checks.iter_mut().find(|known| known.id == check.id) {
+            Some(known) => *known = check.clone(),
+            None => service.checks.push(check.clone()),
+        }
+    })
+    .await
 }
 
 async fn deregister(
@@ -104,13 +102,7 @@ async fn deregister(
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
     let CheckPlace { service: name, instance, .. } = meant(&state, &asked.caller, &id).await?;
-    let view = state.catalog.view();
-    let known = view.instances(&name).and_then(|instances| instances.get(&instance));
-    let Some(known) = known else { return Err(unknown(&id)) };
-    let mut service = (*known.service).clone();
-    fix_ids(&mut service, &known.id);
-    service.checks.retain(|check| check.id != id);
-    edit(&state, &asked, &name, &known.id, service).await
+    edit(&state, &asked, &name, &instance, |service| service.checks.retain(|check| check.id != id)).await
 }
 
 /// Checks that are known by their place in the list are known by the same id wherever they stand.
@@ -121,19 +113,26 @@ fn fix_ids(service: &mut Service, instance: &InstanceId) {
     }
 }
 
+/// Changes the checks of an instance, each of which has its id.
 async fn edit(
     state: &ApiState,
     asked: &Asked,
     name: &ServiceName,
     id: &InstanceId,
-    mut service: Service,
+    write: impl Fn(&mut Service),
 ) -> Result<Answer, ConsulError> {
     let permit = state.permit(&asked.caller, Entitlement::CanEdit, Entity::Service(name.clone()))?;
-    service::normalise(&mut service);
-    service::validate(&service).map_err(|why| ConsulError::bad_request(format!("Invalid check: {why}")))?;
-    let key = RecordKey::instance(name.clone(), id.clone());
-    state.apply.edit(&permit, vec![Edit::put(key, Record::Service(service.clone()))]).await?;
-    seen(state, name, id, Some(&service)).await;
+    change(state, &permit, name, id, |known| {
+        let gone = || ConsulError::not_found(format!("ServiceID {:?} does not exist", id.as_str()));
+        let mut service = known.cloned().ok_or_else(gone)?;
+        fix_ids(&mut service, id);
+        write(&mut service);
+        service::normalise(&mut service);
+        service::validate(&service)
+            .map_err(|why| ConsulError::bad_request(format!("Invalid check: {why}")))?;
+        Ok(service)
+    })
+    .await?;
     Ok(Answer::empty())
 }
 

@@ -95,22 +95,14 @@ async fn instances(
         let message = "peer-name and sameness-group are mutually exclusive";
         return Err(ConsulError::bad_request(message));
     }
-    if group.is_some() {
-        let message =
-            "sameness-group is not taken here: ask for the service of each of its peers with ?peer=";
-        return Err(ConsulError::bad_request(message));
-    }
     let name = service.parse::<ServiceName>().ok();
     let filter = asked.filter(&shapes::WITH_CHECKS)?;
+    let wanted = Wanted { name: name.as_ref(), which, passing };
     if let Some(peer) = peer {
         let changes = (state.health.indexes(), state.imports.subscribe());
         let link = peer.parse::<LinkName>().ok();
         return blocking::answer_live(state, asked, changes, |caller| {
-            let mut found = imported::look(state, caller, link.as_ref(), name.as_ref(), |row| {
-                let passes = || row.checks.iter().all(|check| check.status == Status::Passing.as_str());
-                // Of what a peer has, nothing is known to speak the mesh's TLS itself.
-                which == Which::All && has_all_tags(&row.service.tags, asked) && (!passing || passes())
-            })?;
+            let mut found = wanted.of_peer(state, caller, asked, link.as_ref())?;
             if let Ok(rows) = &mut found.value {
                 retain(filter.as_ref(), rows)?;
             }
@@ -118,27 +110,106 @@ async fn instances(
         })
         .await;
     }
+    if let Some(group) = group {
+        let changes = (state.health.indexes(), state.imports.subscribe());
+        return blocking::answer_live(state, asked, changes, |caller| {
+            let (index, mut rows) = wanted.of_group(state, caller, asked, group)?;
+            retain(filter.as_ref(), &mut rows)?;
+            Ok(Found::new(index, rows))
+        })
+        .await;
+    }
     let changes = state.health.indexes();
     blocking::answer_live(state, asked, changes, |caller| {
-        let index = index(state, name.as_ref());
+        let mut found = wanted.here(state, caller, asked);
+        if let Ok(rows) = &mut found.value {
+            retain(filter.as_ref(), rows)?;
+        }
+        Ok(found)
+    })
+    .await
+}
+
+/// What a query for instances asks for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// `None` for what cannot be a service's name, of which there is nothing.
+    name: Option<&'a ServiceName>,
+    which: Which,
+    passing: bool,
+}
+
+impl Wanted<'_> {
+    fn here(self, state: &ApiState, caller: &Caller, asked: &Asked) -> Found<Vec<CheckServiceNode>> {
+        let index = index(state, self.name);
         let moment = Moment::now(state);
-        let Some(name) = name.as_ref().filter(|_| is_on_node(asked)) else {
-            return Ok(Found::new(index, Vec::<CheckServiceNode>::new()));
+        let Some(name) = self.name.filter(|_| is_on_node(asked)) else {
+            return Found::new(index, Vec::new());
         };
         if !sees(state, caller, name) {
-            return Ok(unseen());
+            return unseen();
         }
         let wanted = |one: &&Instance| {
             has_tags(one, asked)
-                && (which == Which::All || one.service.connect_native)
-                && (!passing || moment.status(name, one) == Status::Passing)
+                && (self.which == Which::All || one.service.connect_native)
+                && (!self.passing || moment.status(name, one) == Status::Passing)
         };
         let all = moment.catalog.instances(name).into_iter().flat_map(|all| all.iter());
-        let mut rows = all.filter(wanted).map(|one| moment.with_checks(name, one)).collect();
-        retain(filter.as_ref(), &mut rows)?;
-        Ok(Found::new(index, rows))
-    })
-    .await
+        Found::new(index, all.filter(wanted).map(|one| moment.with_checks(name, one)).collect())
+    }
+
+    fn of_peer(
+        self,
+        state: &ApiState,
+        caller: &Caller,
+        asked: &Asked,
+        link: Option<&LinkName>,
+    ) -> Result<Found<Vec<CheckServiceNode>>, ConsulError> {
+        imported::look(state, caller, link, self.name, |row| {
+            // Of what a peer has, nothing is known to speak the mesh's TLS itself.
+            self.which == Which::All
+                && has_all_tags(&row.service.tags, asked)
+                && (!self.passing || passes(row))
+        })
+    }
+
+    /// The instances of the first member of the group that has one which passes: this cluster, if it is a member, then
+    /// its peers in the group's order.
+    fn of_group(
+        self,
+        state: &ApiState,
+        caller: &Caller,
+        asked: &Asked,
+        group: &str,
+    ) -> Result<(u64, Vec<CheckServiceNode>), ConsulError> {
+        // Either may rise alone, and so the sum does.
+        let index = index(state, None) + state.imports.index();
+        let view = state.catalog.view();
+        let known = group.parse().ok().and_then(|name| view.intentions.groups().get(&name).cloned());
+        let Some(group) = known else {
+            let shown: String = group.chars().take(schema::name::MAX_NAME).collect();
+            return Err(ConsulError::not_found(format!("Sameness group not found: {shown:?}")));
+        };
+        if group.include_local
+            && let Ok(rows) = self.here(state, caller, asked).value
+            && rows.iter().any(passes)
+        {
+            return Ok((index, rows));
+        }
+        for link in &group.members {
+            // Of a member that the caller may not know of there is nothing, so that it is passed over.
+            if let Ok(rows) = self.of_peer(state, caller, asked, Some(link))?.value
+                && rows.iter().any(passes)
+            {
+                return Ok((index, rows));
+            }
+        }
+        Ok((index, Vec::new()))
+    }
+}
+
+fn passes(row: &CheckServiceNode) -> bool {
+    row.checks.iter().all(|check| check.status == Status::Passing.as_str())
 }
 
 async fn checks(

@@ -12,7 +12,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use schema::kind::service::{Check, Service};
+use schema::kind::service::{self, Check, Service};
 use schema::name::{InstanceId, ServiceName};
 use schema::plan::Data;
 use schema::record::{Record, RecordKey};
@@ -32,6 +32,7 @@ use crate::trust::Caller;
 use crate::wire::consul::catalog::{AgentService, AgentServiceChecksInfo};
 use crate::wire::consul::registration::ServiceDefinition;
 
+pub mod change;
 pub mod define;
 
 const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
@@ -113,25 +114,33 @@ async fn register(
     asked: Asked,
     Strict(definition): Strict<ServiceDefinition>,
 ) -> Result<Answer, ConsulError> {
-    let Defined { name, id, mut service } = define::service(definition)?;
+    let Defined { name, id, service } = define::service(definition)?;
     let permit = permit_registering(&state, &asked, &name)?;
     let replaces =
         matches!(asked.get("replace-existing-checks"), "" | "true") && asked.has("replace-existing-checks");
-    let view = state.catalog.view();
-    let before = view.instance(&id);
-    let mut edits = Vec::new();
-    if let Some((other, _)) = before.as_ref().filter(|(other, _)| *other != name) {
-        // Consul moves an id that is registered with another service.
+    // Consul moves an id that is registered with another service.
+    let other = state.catalog.view().instance(&id).map(|(other, _)| other).filter(|other| *other != name);
+    if let Some(other) = other {
         state.permit(&asked.caller, Entitlement::CanDelete, Entity::Service(other.clone()))?;
-        edits.push(Edit::delete(RecordKey::instance(other.clone(), id.clone()), Data::Keep));
-    } else if let Some((_, instance)) = before.filter(|_| !replaces) {
-        keep_checks(&mut service, &instance.service, &id);
+        super::check::free_ids(&state, &asked.caller, &id, &service).await?;
+        let gone = Edit::delete(RecordKey::instance(other, id.clone()), Data::Keep);
+        let key = RecordKey::instance(name.clone(), id.clone());
+        let put = Edit::put(key, Record::Service(service.clone()));
+        state.apply.edit(&permit, vec![gone, put]).await?;
+        seen(&state, &name, &id, Some(&service)).await;
+        return Ok(Answer::empty());
     }
     super::check::free_ids(&state, &asked.caller, &id, &service).await?;
-    let key = RecordKey::instance(name.clone(), id.clone());
-    edits.push(Edit::put(key, Record::Service(service.clone())));
-    state.apply.edit(&permit, edits).await?;
-    seen(&state, &name, &id, Some(&service)).await;
+    change::change(&state, &permit, &name, &id, |known| {
+        let mut service = service.clone();
+        if let Some(known) = known.filter(|_| !replaces) {
+            keep_checks(&mut service, known, &id);
+            service::validate(&service)
+                .map_err(|why| ConsulError::bad_request(format!("Invalid check: {why}")))?;
+        }
+        Ok(service)
+    })
+    .await?;
     Ok(Answer::empty())
 }
 
@@ -177,8 +186,6 @@ fn keep_checks(service: &mut Service, before: &Service, instance: &InstanceId) {
 /// Waits until whoever asks for the instance is told of what was committed.
 pub(super) async fn seen(state: &ApiState, name: &ServiceName, id: &InstanceId, wanted: Option<&Service>) {
     let mut catalog = state.catalog.subscribe();
-    let mut health = state.health.subscribe();
-    let checks = wanted.map_or(0, |wanted| wanted.checks.len());
     let both = async {
         let is_there = catalog.wait_for(|view| {
             let found = view.instances(name).and_then(|instances| instances.get(id));
@@ -186,12 +193,7 @@ pub(super) async fn seen(state: &ApiState, name: &ServiceName, id: &InstanceId, 
         });
         // A sender that is gone is an agent that is ending.
         let _ = is_there.await;
-        let _ = health
-            .wait_for(|view| {
-                let known = view.get(name).and_then(|service| service.get(id));
-                known.map_or(0, |known| known.checks.len()) == checks
-            })
-            .await;
+        state.health.settle().await;
     };
     if tokio::time::timeout(SEEN_WITHIN, both).await.is_err() {
         tracing::warn!(service = %name, instance = %id, "a committed change of a service is not seen yet");
