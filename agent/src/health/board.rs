@@ -56,7 +56,7 @@ struct Running {
     ttl_ends: Option<Instant>,
     critical_ends: Option<Instant>,
     /// Stops the check's task when the row goes.
-    _stop: Option<DropGuard>,
+    stop: Option<DropGuard>,
 }
 
 /// One instance; `checks` are those of `service`, in its order.
@@ -182,14 +182,14 @@ impl Board {
             output: Arc::from(""),
             ttl_ends: None,
             critical_ends: None,
-            _stop: None,
+            stop: None,
         };
         if let Probe::Ttl(ttl) = check.probe {
             running.ttl_ends = Some(now + Duration::from_millis(ttl));
         } else {
             let stop = CancellationToken::new();
             start.push((Run { place, serial, stop: stop.clone() }, check.clone()));
-            running._stop = Some(stop.drop_guard());
+            running.stop = Some(stop.drop_guard());
         }
         if running.status == Status::Critical && check.deregister_after_ms > 0 {
             running.critical_ends = Some(now + Duration::from_millis(check.deregister_after_ms));

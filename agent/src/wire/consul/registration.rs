@@ -220,6 +220,8 @@ fn is_zero(number: &i64) -> bool {
 pub struct GoDuration(pub u64);
 
 impl GoDuration {
+    /// For serde, which passes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
     fn is_zero(&self) -> bool {
         self.0 == 0
     }

@@ -9,7 +9,7 @@ use schema::name::{InstanceId, ServiceName};
 
 use crate::api::consul::answer::ConsulError;
 use crate::wire::consul::registration::{
-    CheckDefinition, ServiceConnect, ServiceDefinition, Sidecar, UpstreamDefinition, Weights,
+    CheckDefinition, ServiceDefinition, Sidecar, UpstreamDefinition, Weights,
 };
 
 /// Consul's limits of meta.
@@ -93,17 +93,13 @@ pub fn service(definition: ServiceDefinition) -> Result<Defined, ConsulError> {
         tagged_addresses,
         weights,
         enable_tag_override: definition.enable_tag_override,
-        connect_native: native(&connect),
+        connect_native: connect.native,
         checks,
         upstreams,
     };
     service::normalise(&mut service);
     service::validate(&service).map_err(invalid)?;
     Ok(Defined { name, id, service })
-}
-
-fn native(connect: &ServiceConnect) -> bool {
-    connect.native
 }
 
 /// There is one namespace and one partition.
