@@ -174,7 +174,7 @@ async fn sync(peer: &Peer, number: usize, tell: mpsc::UnboundedSender<Seen>) -> 
                 false
             }
             SyncFrame::End { services, .. } => {
-                assert_eq!((services as usize, instances), (SERVICES, SERVICES * INSTANCES));
+                assert_eq!((usize::try_from(services), instances), (Ok(SERVICES), SERVICES * INSTANCES));
                 true
             }
             _ => false,

@@ -29,7 +29,7 @@ impl Proxy {
         let shared = state.clone();
         std::thread::spawn(move || {
             for caller in listener.incoming().flatten() {
-                pass(caller, &target, &shared);
+                pass(&caller, &target, &shared);
             }
         });
         Self { port, state }
@@ -71,7 +71,7 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("nobody panics with it")
 }
 
-fn pass(caller: TcpStream, target: &str, shared: &Arc<Mutex<State>>) {
+fn pass(caller: &TcpStream, target: &str, shared: &Arc<Mutex<State>>) {
     let mut state = locked(shared);
     // Nobody listening there is nobody answering here.
     let Some(called) = (!state.is_cut).then(|| TcpStream::connect(target).ok()).flatten() else { return };

@@ -83,7 +83,7 @@ impl CatalogView {
         let mut names: Vec<&ServiceName> = named
             .filter_map(|(service, _)| match service {
                 ServiceMatch::Named(name) => Some(name),
-                _ => None,
+                ServiceMatch::Any => None,
             })
             .collect();
         if self.consumes(&ServiceMatch::Any, link) {

@@ -80,7 +80,9 @@ impl Offers {
             for link in &*consumers {
                 *self.counts.entry(link.clone()).or_default() += 1;
             }
-            before.iter().for_each(|before| self.count_out(before));
+            if let Some(before) = &before {
+                self.count_out(before);
+            }
         }
         self.rows.insert(name.clone(), Row { consumers, digest });
         self.note(name, lost);
@@ -181,6 +183,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // as `set` takes it
     fn to(links: &[&str], digest: u64) -> Option<(Consumers, u64)> {
         Some((links.iter().map(|link| name(link)).collect(), digest))
     }
