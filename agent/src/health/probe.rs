@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Found {
 enum ProbeError {
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
+    #[error("a check asks no link-local address: no service is there")]
+    LinkLocal,
     #[error("cannot connect to {0}: {1}")]
     Connect(String, io::Error),
     #[error("not a URL that can be probed: http://HOST[:PORT]/PATH or https://… is")]
@@ -65,7 +68,27 @@ pub(super) async fn run(check: &Check, timeout: Duration) -> Found {
 }
 
 async fn connect(address: &str) -> Result<TcpStream, ProbeError> {
-    TcpStream::connect(address).await.map_err(|error| ProbeError::Connect(address.to_owned(), error))
+    let failed = |error| ProbeError::Connect(address.to_owned(), error);
+    let mut last = io::ErrorKind::NotFound.into();
+    for resolved in tokio::net::lookup_host(address).await.map_err(failed)? {
+        if is_link_local(resolved.ip()) {
+            return Err(ProbeError::LinkLocal);
+        }
+        match TcpStream::connect(resolved).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+/// Where clouds give a machine its own credentials, and no service of this cluster is: who may declare a check shall not
+/// read those by it.
+fn is_link_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// A redirection is not followed: it says nothing of the instance that was asked.
@@ -86,7 +109,9 @@ async fn ask(url: &str, asked: &HttpRequest) -> Result<Found, ProbeError> {
     } else {
         exchange(stream, request).await?
     };
-    let line = format!("HTTP {method} {url}: {status} Output: {}", String::from_utf8_lossy(&body));
+    // Whoever views the service reads this: what stands behind the path may be a secret.
+    let shown = url.split(['?', '#']).next().unwrap_or_default();
+    let line = format!("HTTP {method} {shown}: {status} Output: {}", String::from_utf8_lossy(&body));
     let health = match status {
         status if status.is_success() => Status::Passing,
         StatusCode::TOO_MANY_REQUESTS => Status::Warning,

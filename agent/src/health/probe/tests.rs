@@ -95,3 +95,17 @@ async fn asks_what_the_check_says_over_tls_too() {
     let found = run(&check, limit).await;
     assert_eq!(found.status, Status::Passing, "{}", found.output);
 }
+
+#[tokio::test]
+async fn asks_nothing_where_clouds_give_out_credentials_and_shows_no_query() {
+    let limit = Duration::from_secs(5);
+    let ask = |url: &str| Check::new(Probe::Http(url.to_owned()), 1_000, 5_000);
+    for url in ["http://169.254.169.254/latest", "http://[::ffff:169.254.169.254]/", "http://[fe80::1]/"] {
+        let found = run(&ask(url), limit).await;
+        assert!(found.output.contains("link-local"), "{url}: {}", found.output);
+    }
+    let well = answers("200 OK").await;
+    let found = run(&ask(&format!("http://127.0.0.1:{well}/ready?key=secret")), limit).await;
+    assert_eq!(found.status, Status::Passing);
+    assert!(found.output.contains("/ready: 200") && !found.output.contains("secret"), "{}", found.output);
+}
