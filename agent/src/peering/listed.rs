@@ -81,7 +81,7 @@ impl Peering {
         for entry in &snapshot.entries {
             if let Some(RecordKey::ClusterLink(link)) = keys::declared_record(&entry.key) {
                 let held = halves.remove(&link).unwrap_or_default();
-                if let Some(one) = self.list(&link, entry, held)? {
+                if let Some(one) = self.list(&link, entry, &held)? {
                     listed.insert(link, one);
                 }
             }
@@ -97,14 +97,14 @@ impl Peering {
         }
         let key = keys::declared(&RecordKey::ClusterLink(link.clone()));
         let Some(entry) = self.parts.store.get(&key).await? else { return Ok(None) };
-        self.list(link, &entry, ledger::read(&*self.parts.store, link).await?)
+        self.list(link, &entry, &ledger::read(&*self.parts.store, link).await?)
     }
 
     fn list(
         &self,
         link: &LinkName,
         entry: &store::Entry,
-        held: Held,
+        held: &Held,
     ) -> Result<Option<Listed>, PeeringError> {
         let parts = &self.parts;
         let Record::ClusterLink(declared) = value::decode::<Declared>(entry)?.record else { return Ok(None) };

@@ -81,7 +81,7 @@ pub enum MeshError {
 pub struct Roots {
     pub domain: TrustDomain,
     /// Oldest first.
-    pub roots: Vec<Arc<Root>>,
+    pub all: Vec<Arc<Root>>,
     /// When they first and last changed.
     pub created: Revision,
     pub modified: Revision,
@@ -90,14 +90,14 @@ pub struct Roots {
 impl Roots {
     /// The root that signs at `now`: the newest that has begun and whose key is here.
     pub fn active(&self, now: Timestamp) -> Option<&Arc<Root>> {
-        self.roots.iter().rev().find(|root| root.active_from <= now && root.can_sign())
+        self.all.iter().rev().find(|root| root.active_from <= now && root.can_sign())
     }
 
     /// What peers are told.
     pub fn bundle(&self) -> TrustBundle {
         TrustBundle {
             trust_domain: self.domain.to_string(),
-            roots: self.roots.iter().map(|root| root.pem.clone()).collect(),
+            roots: self.all.iter().map(|root| root.pem.clone()).collect(),
         }
     }
 }
@@ -214,7 +214,7 @@ impl MeshAuthority {
         {
             return Ok(Arc::clone(leaf));
         }
-        let mut leaf = active.issue(self.id_of(service), service, leaf::Holder::NewKey, now)?;
+        let mut leaf = active.issue(&self.id_of(service), service, leaf::Holder::NewKey, now)?;
         leaf.index = kept.next_index(now);
         let leaf = Arc::new(leaf);
         kept.leaves.retain(|_, leaf| now < leaf.renewed_at());
@@ -240,7 +240,7 @@ impl MeshAuthority {
         let key = request::key(request)?;
         let roots = self.roots();
         let active = roots.active(now).ok_or(MeshError::NoKey)?;
-        let mut leaf = active.issue(self.id_of(service), service, leaf::Holder::Requester(&key), now)?;
+        let mut leaf = active.issue(&self.id_of(service), service, leaf::Holder::Requester(&key), now)?;
         leaf.index = self.lock().next_index(now);
         tracing::info!(%service, by = %permit.caller(), serial = %leaf.serial, "service certificate signed");
         Ok(leaf)
@@ -255,10 +255,10 @@ impl MeshAuthority {
     async fn settle(&self, now: Timestamp) -> Result<(), MeshError> {
         let roots = self.roots();
         let ended = |root: &Arc<Root>| root.ends.is_some_and(|ends| ends <= now);
-        if roots.roots.iter().any(ended) {
+        if roots.all.iter().any(ended) {
             self.change(|record| record.roots.retain(|root| root.ends.is_none_or(|ends| ends > now))).await?;
         }
-        let newest_from = roots.roots.last().map(|root| root.active_from);
+        let newest_from = roots.all.last().map(|root| root.active_from);
         let waiting = newest_from.is_some_and(|from| from > now);
         match roots.active(now) {
             None => self.follow_with(now, now).await?,
@@ -302,7 +302,7 @@ impl MeshAuthority {
             match write(&*self.store, entry.modify_revision, &record).await {
                 Ok(_) => {
                     if let Some(roots) = read(&*self.store, &self.dir).await? {
-                        root::sweep(&self.dir, &roots.roots);
+                        root::sweep(&self.dir, &roots.all);
                         self.roots.send_replace(Arc::new(roots));
                     }
                     return Ok(());
@@ -346,7 +346,7 @@ async fn read(store: &dyn Store, dir: &Path) -> Result<Option<Roots>, MeshError>
         roots.push(Arc::new(Root::read(dir, stored, position)?));
     }
     let (created, modified) = (entry.create_revision, entry.modify_revision);
-    Ok(Some(Roots { domain: record.domain, roots, created, modified }))
+    Ok(Some(Roots { domain: record.domain, all: roots, created, modified }))
 }
 
 async fn write(store: &dyn Store, at: Revision, record: &MeshRecord) -> Result<Revision, CommitError> {

@@ -71,7 +71,7 @@ async fn roots(State(state): State<ApiState>, asked: Asked) -> Result<Response, 
 
 /// Moves with every change of the record, and with each root that begins to sign without one.
 fn roots_index(roots: &Roots, now: Timestamp) -> u64 {
-    let begun = roots.roots.iter().filter(|root| root.active_from <= now).count();
+    let begun = roots.all.iter().filter(|root| root.active_from <= now).count();
     roots.modified.0.saturating_mul(16).saturating_add(u64::try_from(begun).unwrap_or_default())
 }
 
@@ -96,7 +96,7 @@ fn shown(roots: &Roots, now: Timestamp) -> CaRoots {
     CaRoots {
         active_root_id: active.map(|root| root.id()).unwrap_or_default(),
         trust_domain: roots.domain.to_string(),
-        roots: roots.roots.iter().map(root).collect(),
+        roots: roots.all.iter().map(root).collect(),
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Leaf {
 }
 
 /// Who has the key of a leaf.
+#[derive(Clone, Copy)]
 pub(super) enum Holder<'a> {
     /// It is made along with the certificate.
     NewKey,
@@ -58,7 +59,7 @@ impl Root {
     /// A leaf for `id`, from now on.
     pub(super) fn issue(
         &self,
-        id: SpiffeId,
+        id: &SpiffeId,
         service: &ServiceName,
         holder: Holder<'_>,
         now: Timestamp,

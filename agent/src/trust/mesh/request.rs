@@ -34,9 +34,8 @@ pub fn key(pem: &str) -> Result<SubjectPublicKeyInfo, RequestError> {
     if !matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
         return Err(RequestError::Malformed);
     }
-    let request = match X509CertificationRequest::from_der(&block.contents) {
-        Ok((&[], request)) => request,
-        _ => return Err(RequestError::Malformed),
+    let Ok((&[], request)) = X509CertificationRequest::from_der(&block.contents) else {
+        return Err(RequestError::Malformed);
     };
     let key = &request.certification_request_info.subject_pki;
     match key.parsed() {

@@ -79,17 +79,17 @@ async fn the_same_authority_is_there_after_a_restart_and_a_lost_key_is_followed_
     let open = || MeshAuthority::open(store.clone(), &dir, name("east"), now);
     let first = open().await.unwrap().roots();
     let again = open().await.unwrap().roots();
-    assert_eq!((&first.domain, first.roots.len()), (&again.domain, 1));
-    assert_eq!(first.roots[0].fingerprint, again.roots[0].fingerprint);
+    assert_eq!((&first.domain, first.all.len()), (&again.domain, 1));
+    assert_eq!(first.all[0].fingerprint, again.all[0].fingerprint);
 
-    let key = dir.join(format!("{}.key", first.roots[0].fingerprint));
+    let key = dir.join(format!("{}.key", first.all[0].fingerprint));
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&key).unwrap());
     assert_eq!(mode & 0o777, 0o600);
     std::fs::remove_file(key).unwrap();
     let authority = open().await.unwrap();
     let roots = authority.roots();
-    assert_eq!((&roots.domain, roots.roots.len()), (&first.domain, 2));
-    assert_eq!(roots.active(now).unwrap().fingerprint, roots.roots[1].fingerprint);
+    assert_eq!((&roots.domain, roots.all.len()), (&first.domain, 2));
+    assert_eq!(roots.active(now).unwrap().fingerprint, roots.all[1].fingerprint);
     authority.leaf(&local(), &name("web"), now).unwrap();
 }
 
@@ -108,7 +108,7 @@ async fn a_new_root_is_announced_before_it_signs_and_the_old_one_stays_until_its
     assert_eq!(authority.bundle().roots.len(), 2);
     authority.settle(later + LEAF_LIFE).await.unwrap();
     assert_eq!(authority.bundle().roots.len(), 1);
-    assert_eq!(authority.roots().roots[0].fingerprint, new.root);
+    assert_eq!(authority.roots().all[0].fingerprint, new.root);
     assert_eq!(std::fs::read_dir(&authority.dir).unwrap().count(), 1);
 }
 

@@ -46,18 +46,15 @@ pub async fn generate(
     for address in &body.server_external_addresses {
         check_address(address).map_err(|error| ConsulError::refused(error.to_string()))?;
     }
-    let (link, minted) = match known {
-        Some(known) => {
-            let minted = again(&state, &permit, &known).await?;
-            (known.report.name, minted)
-        }
-        None => {
-            let link = given::name(&body.peer_name)?;
-            declare(&state, &permit, &link, &body.meta).await?;
-            match state.peering.regenerate(&permit, &link).await {
-                Ok(minted) => (link, minted),
-                Err(error) => return Err(undo(&state, &permit, &link, error).await),
-            }
+    let (link, minted) = if let Some(known) = known {
+        let minted = again(&state, &permit, &known).await?;
+        (known.report.name, minted)
+    } else {
+        let link = given::name(&body.peer_name)?;
+        declare(&state, &permit, &link, &body.meta).await?;
+        match state.peering.regenerate(&permit, &link).await {
+            Ok(minted) => (link, minted),
+            Err(error) => return Err(undo(&state, &permit, &link, error).await),
         }
     };
     let token = text(&state, &link, minted, body.server_external_addresses).await?;
