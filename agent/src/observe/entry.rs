@@ -118,10 +118,13 @@ impl LiveEntry {
         !self.parts.is_empty()
     }
 
-    /// When it last changed in any part (Consul: ModifyIndex).
+    /// When it last changed in any part (Consul: ModifyIndex). The head's word alone counts: it was read first, while
+    /// the parts and what there is besides may be of two later moments, and the newer of these would vouch for the other.
     pub fn modified(&self) -> Revision {
-        let newest = self.parts.values().map(|part| part.modified).max();
-        newest.unwrap_or_default().max(self.head)
+        if self.head != Revision::default() {
+            return self.head;
+        }
+        self.parts.values().map(|part| part.modified).max().unwrap_or_default()
     }
 
     /// When the oldest of its parts was made (Consul: CreateIndex).
@@ -148,6 +151,15 @@ pub struct LiveEntries {
 
 /// One entry.
 pub async fn entry(store: &dyn Store, key: &EntryKey) -> Result<LiveEntry, ObserveError> {
+    let live = read(store, key).await?;
+    if live.head == Revision::default() && live.exists() {
+        // Made between the two looks. From now on it has a head.
+        return read(store, key).await;
+    }
+    Ok(live)
+}
+
+async fn read(store: &dyn Store, key: &EntryKey) -> Result<LiveEntry, ObserveError> {
     let own = key.own_record();
     let head = store.get(&keys::head(&own)).await?;
     let mut live =
