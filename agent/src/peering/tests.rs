@@ -2,6 +2,7 @@
 
 mod agents;
 mod one_way;
+mod reissued;
 
 use std::sync::Arc;
 
