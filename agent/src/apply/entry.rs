@@ -37,7 +37,7 @@ pub enum EntryChange {
     Whole(BTreeMap<RecordKey, Record>),
     /// It is gone.
     Gone,
-    Part(PartEdit),
+    Part(Box<PartEdit>),
 }
 
 /// A change to one source of a destination.
@@ -171,7 +171,7 @@ fn writes_of(entry: &EntryKey, live: &LiveEntry, change: EntryChange) -> Result<
             Ok(writes)
         }
         EntryChange::Gone => live.parts.iter().map(|(key, part)| write(key, Some(part), None)).collect(),
-        EntryChange::Part(edit) => part_writes(entry, live, edit),
+        EntryChange::Part(edit) => part_writes(entry, live, *edit),
     }
 }
 

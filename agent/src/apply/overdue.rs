@@ -52,14 +52,14 @@ pub(super) async fn deregister(
     let key = RecordKey::instance(service.clone(), instance.clone());
     match apply.edit(&permit, vec![Edit::delete(key, Data::Keep)]).await {
         Ok(_) => {
-            tracing::warn!(%service, %instance, check = &*check, "deregistered: its check was critical for too long")
+            tracing::warn!(%service, %instance, check = &*check, "deregistered: its check was critical for too long");
         }
         Err(ApplyError::Owned(_, manifest)) => tracing::warn!(
             %service, %instance, check = &*check, manifest = manifest.as_str(),
             "critical for too long, but a manifest declares it: it stays"
         ),
         Err(error) => {
-            tracing::error!(%service, %instance, %error, "an overdue instance could not be deregistered")
+            tracing::error!(%service, %instance, %error, "an overdue instance could not be deregistered");
         }
     }
 }

@@ -33,14 +33,13 @@ impl Apply {
             }
         }
         for service in asking {
-            let protocol = match spoken.get(service) {
-                Some(protocol) => *protocol,
-                None => {
-                    let stored =
-                        self.store.get(&keys::declared(&RecordKey::ServiceDefaults(service.clone()))).await?;
-                    let live = stored.as_ref().map(observe::record).transpose()?;
-                    protocol(live.as_ref().map(|(_, live)| &live.record))
-                }
+            let protocol = if let Some(protocol) = spoken.get(service) {
+                *protocol
+            } else {
+                let stored =
+                    self.store.get(&keys::declared(&RecordKey::ServiceDefaults(service.clone()))).await?;
+                let live = stored.as_ref().map(observe::record).transpose()?;
+                protocol(live.as_ref().map(|(_, live)| &live.record))
             };
             if !protocol.is_http_like() {
                 return Err(ApplyError::Protocol { service: service.clone(), protocol });

@@ -51,7 +51,7 @@ pub enum ApplyError {
     #[error("auth group {group} is still used by cluster link {link}")]
     GroupInUse { group: GroupName, link: LinkName },
     #[error("sameness group {group} is still named by {}{}", describe(.by), owned(.owner.as_ref()))]
-    SamenessGroupInUse { group: SamenessGroupName, by: RecordKey, owner: Option<ManifestName> },
+    SamenessGroupInUse { group: SamenessGroupName, by: Box<RecordKey>, owner: Option<ManifestName> },
     #[error("instance id {:?} is taken: {} has it", .id.as_str(), .by.address())]
     IdTaken { id: InstanceId, by: RecordKey },
     #[error("there is no cluster link {0}")]

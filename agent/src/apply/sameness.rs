@@ -38,9 +38,11 @@ impl Apply {
             .iter()
             .find(|group| names(key, record, group))
         {
-            Some(group) => {
-                Err(ApplyError::SamenessGroupInUse { group: (*group).clone(), by: key.clone(), owner })
-            }
+            Some(group) => Err(ApplyError::SamenessGroupInUse {
+                group: (*group).clone(),
+                by: Box::new(key.clone()),
+                owner,
+            }),
             None => Ok(()),
         };
         for (key, record) in &written {

@@ -122,7 +122,7 @@ impl Board {
         }
         for (id, row) in before {
             for check in row.checks {
-                self.forget(check);
+                self.forget(&check);
             }
             self.touch(service, &id);
         }
@@ -159,7 +159,7 @@ impl Board {
             running.push(self.begin(Arc::new(place), check, now, start));
         }
         for gone in before.into_iter().flatten() {
-            self.forget(gone);
+            self.forget(&gone);
         }
         Row { service: Arc::clone(declared), checks: running, maintenance }
     }
@@ -200,7 +200,7 @@ impl Board {
         running
     }
 
-    fn forget(&mut self, gone: Running) {
+    fn forget(&mut self, gone: &Running) {
         self.by_serial.remove(&gone.serial);
         for (end, limit) in [(gone.ttl_ends, Limit::Ttl), (gone.critical_ends, Limit::Critical)] {
             if let Some(end) = end {
@@ -249,7 +249,7 @@ impl Board {
         if let Some((running, _)) = self.find(place) {
             running.ttl_ends = Some(ends);
         }
-        self.set(&place, status, output, now);
+        self.set(place, status, output, now);
         Ok(())
     }
 
@@ -324,7 +324,7 @@ impl Board {
             match status {
                 Status::Passing => tracing::info!(%service, %instance, check = &**check, "check passes"),
                 status => {
-                    tracing::warn!(%service, %instance, check = &**check, status = status.as_str(), "check fails")
+                    tracing::warn!(%service, %instance, check = &**check, status = status.as_str(), "check fails");
                 }
             }
         }

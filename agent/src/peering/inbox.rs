@@ -106,8 +106,8 @@ struct Held {
 impl Held {
     fn insert(&mut self, name: ServiceName, service: Arc<ImportedService>) -> Result<(), Violation> {
         let (instances, bytes) = size(&name, &service);
-        let before = self.services.insert(name.clone(), service);
-        let before = before.map_or((0, 0), |before| size(&name, &before));
+        let before = self.services.get(&name).map_or((0, 0), |before| size(&name, before));
+        self.services.insert(name, service);
         self.instances = self.instances + instances - before.0;
         self.bytes = self.bytes + bytes - before.1;
         if self.services.len() > MAX_SERVICES {

@@ -32,6 +32,7 @@ pub struct ReadEntry {
 }
 
 /// What a text holds.
+#[expect(clippy::struct_field_names, reason = "entries are what they are; any other word would say less")]
 #[derive(Debug, Clone, Default)]
 pub struct Entries {
     pub entries: Vec<ReadEntry>,
@@ -150,7 +151,7 @@ pub fn told(faults: &[Diagnostic]) -> Option<(Stage, String)> {
     let decoding = || faults.iter().filter(|fault| stage(fault) == Stage::Decoding);
     let keys: Vec<String> = decoding().filter(|fault| fault.code == "unknown-key").map(line).collect();
     if keys.len() > 1 && decoding().all(|fault| fault.code == "unknown-key") {
-        let list: String = keys.iter().map(|key| format!("\t* {key}\n")).collect();
+        let list: String = keys.iter().flat_map(|key| ["\t* ", key, "\n"]).collect();
         return Some((Stage::Decoding, format!("{} errors occurred:\n{list}\n", keys.len())));
     }
     let first = decoding().next().or(faults.first())?;

@@ -68,7 +68,7 @@ async fn delete(
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
     let cas = cas(&asked)?;
-    let kind = known(&kind).ok_or_else(|| ConsulError::bad_request(no_kind(&kind)))?;
+    let kind = known(&kind).map_err(|NoKind| ConsulError::bad_request(no_kind(&kind)))?;
     let outcome = match kind.and_then(|kind| EntryKey::new(kind, &name)) {
         // There can be no such entry.
         None => EntryOutcome::Same,
@@ -96,7 +96,7 @@ async fn read(
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
-    let taken = known(&kind).ok_or_else(|| ConsulError::refused(no_kind(&kind)))?;
+    let taken = known(&kind).map_err(|NoKind| ConsulError::refused(no_kind(&kind)))?;
     let absent = || {
         let message = format!("Config entry not found for \"{kind}\" / \"{name}\"");
         ConsulError { index: None, ..ConsulError::not_found(message) }
@@ -126,7 +126,7 @@ async fn list(
     Path(kind): Path<String>,
 ) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
-    let taken = known(&kind).ok_or_else(|| ConsulError::refused(no_kind(&kind)))?;
+    let taken = known(&kind).map_err(|NoKind| ConsulError::refused(no_kind(&kind)))?;
     if !asked.get("filter").is_empty() && taken != Some(Kind::ServiceDefaults) {
         return Err(ConsulError::refused(format!("filtering not supported for config entry kind={kind}")));
     }
@@ -187,11 +187,14 @@ fn shown(entry: &EntryKey, live: &LiveEntry) -> Option<ConfigEntry> {
     ConfigEntry::of(entry.kind(), &entry.name(), parts, revisions)
 }
 
-/// What a word of Consul's means here: `None` if Consul knows no such kind, and nothing inside for one that is not taken.
-fn known(word: &str) -> Option<Option<Kind>> {
+/// What a word of Consul's means here: nothing for a kind that is not taken, and a fault where Consul knows no such kind.
+fn known(word: &str) -> Result<Option<Kind>, NoKind> {
     let taken = EntryKey::KINDS.into_iter().find(|(known, _)| *known == word).map(|(_, kind)| kind);
-    (taken.is_some() || entry::is_known_kind(word)).then_some(taken)
+    if taken.is_some() || entry::is_known_kind(word) { Ok(taken) } else { Err(NoKind) }
 }
+
+/// Consul knows no such kind.
+struct NoKind;
 
 fn no_kind(word: &str) -> String {
     format!("invalid config entry kind: {word}")

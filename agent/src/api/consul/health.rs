@@ -102,7 +102,7 @@ async fn instances(
         let changes = (state.health.indexes(), state.imports.subscribe());
         let link = peer.parse::<LinkName>().ok();
         return blocking::answer_live(state, asked, changes, |caller| {
-            let mut found = wanted.of_peer(state, caller, asked, link.as_ref())?;
+            let mut found = wanted.of_peer(state, caller, asked, link.as_ref());
             if let Ok(rows) = &mut found.value {
                 retain(filter.as_ref(), rows)?;
             }
@@ -164,7 +164,7 @@ impl Wanted<'_> {
         caller: &Caller,
         asked: &Asked,
         link: Option<&LinkName>,
-    ) -> Result<Found<Vec<CheckServiceNode>>, ConsulError> {
+    ) -> Found<Vec<CheckServiceNode>> {
         imported::look(state, caller, link, self.name, |row| {
             // Of what a peer has, nothing is known to speak the mesh's TLS itself.
             self.which == Which::All
@@ -198,7 +198,7 @@ impl Wanted<'_> {
         }
         for link in &group.members {
             // Of a member that the caller may not know of there is nothing, so that it is passed over.
-            if let Ok(rows) = self.of_peer(state, caller, asked, Some(link))?.value
+            if let Ok(rows) = self.of_peer(state, caller, asked, Some(link)).value
                 && rows.iter().any(passes)
             {
                 return Ok((index, rows));

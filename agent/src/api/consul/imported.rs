@@ -4,7 +4,6 @@
 
 use schema::name::{LinkName, ServiceName};
 
-use super::answer::ConsulError;
 use super::blocking::Found;
 use super::catalog::unseen;
 use crate::api::ApiState;
@@ -23,17 +22,17 @@ pub(super) fn look(
     link: Option<&LinkName>,
     service: Option<&ServiceName>,
     wanted: impl Fn(&CheckServiceNode) -> bool,
-) -> Result<Found<Vec<CheckServiceNode>>, ConsulError> {
+) -> Found<Vec<CheckServiceNode>> {
     let index = state.imports.index();
-    let (Some(link), Some(service)) = (link, service) else { return Ok(Found::new(index, Vec::new())) };
+    let (Some(link), Some(service)) = (link, service) else { return Found::new(index, Vec::new()) };
     if state.permit(caller, Entitlement::CanView, Entity::ClusterLink(link.clone())).is_err() {
-        return Ok(unseen());
+        return unseen();
     }
     let view = state.imports.view();
-    let Some(imported) = view.get(link) else { return Ok(Found::new(index, Vec::new())) };
+    let Some(imported) = view.get(link) else { return Found::new(index, Vec::new()) };
     let instances = imported.services.get(service).map(|service| service.instances.as_slice());
     let rows = instances.unwrap_or_default().iter().map(|one| row(link, imported, service, one));
-    Ok(Found::new(index, rows.filter(wanted).collect()))
+    Found::new(index, rows.filter(wanted).collect())
 }
 
 /// The word for a status that a check may have.

@@ -213,7 +213,7 @@ async fn delete_exact(State(state): State<ApiState>, asked: Asked) -> Result<Ans
 async fn write(state: &ApiState, asked: &Asked, edit: PartEdit) -> Result<(), ConsulError> {
     let entry = entry_of(&edit.key)?;
     let permit = state.permit(&asked.caller, Entitlement::CanEdit, entry.entity())?;
-    let edit = EntryEdit { entry, change: EntryChange::Part(edit), only_at: None };
+    let edit = EntryEdit { entry, change: EntryChange::Part(Box::new(edit)), only_at: None };
     let outcomes = entries::write(state, vec![(permit, edit)]).await?;
     debug_assert!(!outcomes.contains(&EntryOutcome::Stale), "no revision was asked for");
     Ok(())

@@ -54,13 +54,11 @@ impl Moment {
 
     /// The worst of the instance's checks.
     pub fn status(&self, service: &ServiceName, instance: &Instance) -> Status {
-        match self.health(service, instance) {
-            Some(health) => health.status,
-            None => {
-                let begin = instance.service.checks.iter().map(|check| Status::from(check.status)).max();
-                begin.unwrap_or(Status::Passing)
-            }
+        if let Some(health) = self.health(service, instance) {
+            return health.status;
         }
+        let begin = instance.service.checks.iter().map(|check| Status::from(check.status)).max();
+        begin.unwrap_or(Status::Passing)
     }
 
     /// The checks of an instance, and that it is out of service if it is.

@@ -86,7 +86,7 @@ async fn one(
         let mut told = moment.agent_service(&name, instance);
         // Like Consul's, a number of 64 bits in hexadecimal.
         let hash = blake3::hash(&serde_json::to_vec(&told).unwrap_or_default());
-        told.content_hash = hash.to_hex()[..16].to_owned();
+        hash.to_hex()[..16].clone_into(&mut told.content_hash);
         Ok(told)
     };
     // A client that waits tells the hash it has seen in place of an index: it waits while that is the same.

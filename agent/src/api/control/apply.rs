@@ -80,8 +80,8 @@ impl From<ApplyError> for Problem {
             ApplyError::LinkExists(_)
             | ApplyError::NameOfCaller(_)
             | ApplyError::Exists(_)
-            | ApplyError::IdTaken { .. } => (StatusCode::CONFLICT, "exists"),
-            ApplyError::SourceExists { .. } => (StatusCode::CONFLICT, "exists"),
+            | ApplyError::IdTaken { .. }
+            | ApplyError::SourceExists { .. } => (StatusCode::CONFLICT, "exists"),
             ApplyError::NoSuchLink(_) | ApplyError::NoSuchPart(_) => (StatusCode::NOT_FOUND, "not_found"),
             ApplyError::MetaGiven | ApplyError::Protocol { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             ApplyError::BuiltIn(_) => (StatusCode::BAD_REQUEST, "built_in"),

@@ -60,7 +60,8 @@ fn texts(body: &[u8]) -> Result<Bytes, Problem> {
         let message = format!("the body is no list of config entries: line {line}, column {column}");
         Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
     })?;
-    Ok(sent.entries.iter().map(|entry| format!("{entry}\n")).collect::<String>().into())
+    let texts: Vec<String> = sent.entries.iter().map(ToString::to_string).collect();
+    Ok(texts.join("\n").into())
 }
 
 impl From<Unfit> for Problem {

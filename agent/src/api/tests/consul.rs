@@ -127,7 +127,7 @@ struct Watched {
 }
 
 /// The agent's API with one endpoint more.
-async fn waiting(served: &Served, watched: &Arc<Watched>) -> axum::Router {
+fn waiting(served: &Served, watched: &Arc<Watched>) -> axum::Router {
     let watched = Arc::clone(watched);
     let route = get(move |State(state): State<ApiState>, asked: Asked| {
         let watched = Arc::clone(&watched);
@@ -189,7 +189,7 @@ impl Watched {
 async fn a_query_waits_for_what_it_has_not_seen() {
     let served = Served::new().await;
     let watched = Watched::new("one");
-    let app = waiting(&served, &watched).await;
+    let app = waiting(&served, &watched);
     let local = Caller::local(0);
     let (status, index, body) = watch_it(&app, local.clone(), "").await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "\"one\""));
@@ -221,7 +221,7 @@ async fn a_query_waits_for_what_it_has_not_seen() {
 async fn a_query_for_what_is_not_there_waits_until_it_is() {
     let served = Served::new().await;
     let watched = Watched::new("");
-    let app = waiting(&served, &watched).await;
+    let app = waiting(&served, &watched);
     let (status, index, body) = watch_it(&app, Caller::local(0), "").await;
     assert_eq!((status, body.as_str()), (StatusCode::NOT_FOUND, "there is none"));
     let blocked =
@@ -238,7 +238,7 @@ async fn a_query_for_what_is_not_there_waits_until_it_is() {
 async fn a_waiting_query_ends_with_its_callers_rights_and_with_the_agent() {
     let served = Served::new().await;
     let watched = Watched::new("one");
-    let app = waiting(&served, &watched).await;
+    let app = waiting(&served, &watched);
     let (pair, _) = served.trusted(&[]).await;
     let caller: Caller = served.state.identities.caller_by_fingerprint(pair.fingerprint).into();
     let query = format!("?index={}", watched.clock.now());
@@ -261,7 +261,7 @@ async fn a_waiting_query_ends_with_its_callers_rights_and_with_the_agent() {
 async fn a_thousand_waiting_queries_are_not_woken_while_nothing_changes() {
     let served = Served::new().await;
     let watched = Watched::new("one");
-    let app = waiting(&served, &watched).await;
+    let app = waiting(&served, &watched);
     let query = format!("?index={}&wait=10m", watched.clock.now());
     let blocked: Vec<_> = (0..1000)
         .map(|_| {

@@ -98,7 +98,7 @@ async fn the_last_source_takes_the_rest_of_its_entry_along() {
     let bench = bench();
     let key = |name: &str| format!("service_intentions/backend/@/{name}").parse::<RecordKey>().unwrap();
     let part = |name: &str, to: Option<Verdict>, presence, meta| {
-        EntryChange::Part(PartEdit { key: key(name), to: to.map(intention), presence, meta })
+        EntryChange::Part(Box::new(PartEdit { key: key(name), to: to.map(intention), presence, meta }))
     };
     let meta = || BTreeMap::from([("team".to_owned(), "a".to_owned())]);
     let allow = Some(Verdict::Allow);

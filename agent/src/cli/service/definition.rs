@@ -97,7 +97,7 @@ fn value(node: &Node, name: &str, inside: Keys) -> Json {
     match &node.value {
         Value::Null | Value::Faulty => Json::Null,
         Value::Bool(value) => (*value).into(),
-        Value::Integer(value) => i64::try_from(*value).map_or(Json::Null, Into::into),
+        Value::Integer(value) => (*value).into(),
         Value::Float(value) => (*value).into(),
         Value::String(text) => text.as_str().into(),
         // A block is a list of one object in HCL.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The machine that services are on: here always the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_field_names, reason = "Consul's own name for it")]
 pub struct Node {
     #[serde(rename = "ID")]
     pub id: String,

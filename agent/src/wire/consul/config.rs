@@ -198,8 +198,9 @@ impl ConfigEntry {
 
     fn content_hash(&self) -> u64 {
         let content = serde_json::to_vec(self).unwrap_or_default();
-        let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&content).as_bytes();
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        let mut first = [0; 8];
+        first.copy_from_slice(&blake3::hash(&content).as_bytes()[..8]);
+        u64::from_le_bytes(first)
     }
 }
 

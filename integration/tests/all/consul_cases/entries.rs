@@ -62,8 +62,7 @@ pub fn conditional(world: &World, id: &str, input: &Value, expect: &Value) -> Re
         }
     };
     compare(&answer, expect, |ok| {
-        let right = answer.status == ok["status"].as_u64().map_or(0, |status| status as u16)
-            && answer.json() == ok["body"];
+        let right = ok["status"].as_u64() == Some(answer.status.into()) && answer.json() == ok["body"];
         if right { Ok(()) } else { Err(format!("expected {ok}; {} {}", answer.status, answer.text())) }
     })
 }

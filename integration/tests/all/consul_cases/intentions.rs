@@ -99,7 +99,7 @@ pub fn ask(world: &World, input: &Value, expect: &Value) -> Result<(), Failure> 
         }
         (None, by) => {
             let names = input["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let names: String = names.map(|name| format!("&name={name}")).collect();
+            let names: String = names.flat_map(|name| ["&name=", name]).collect();
             format!("GET /v1/connect/intentions/match?by={}{names}", by.unwrap_or_default())
         }
     });

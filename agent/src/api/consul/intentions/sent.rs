@@ -90,7 +90,7 @@ impl SentIntention {
             [] => {}
             [one] => return Err(ConsulError::refused(one)),
             many => {
-                let list: String = many.iter().map(|fault| format!("\t* {fault}\n")).collect();
+                let list: String = many.iter().flat_map(|fault| ["\t* ", fault, "\n"]).collect();
                 return Err(ConsulError::refused(format!("{} errors occurred:\n{list}\n", many.len())));
             }
         }
@@ -159,7 +159,7 @@ fn end_faults(what: &str, namespace: &str, name: &str, faults: &mut Vec<String>)
     } else if namespace == "*" && name != "*" {
         faults.push(format!("{what}Name: exact value cannot follow wildcard namespace"));
     } else if !matches!(namespace, "" | "default" | "*")
-        && !(what == "Source" && namespace.starts_with("peer:"))
+        && (what != "Source" || !namespace.starts_with("peer:"))
     {
         faults.push(format!("{what}NS: Namespaces are a Consul Enterprise feature"));
     }

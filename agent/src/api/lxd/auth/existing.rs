@@ -1,6 +1,6 @@
 //! What exists here that permissions can be on.
 
-use schema::record::{RecordKey, ServiceMatch};
+use schema::record::RecordKey;
 
 use super::identity;
 use crate::api::ApiState;
@@ -17,7 +17,8 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
     let declared = async |record: RecordKey| stored(keys::declared(&record)).await;
     let policy = state.identities.policy();
     Ok(match entity {
-        Entity::Server | Entity::ExportedServices | Entity::ServiceIntentions(ServiceMatch::Any) => true,
+        // Who may register a service, and who may write its intentions, is said before it is there.
+        Entity::Server | Entity::ExportedServices | Entity::Service(_) | Entity::ServiceIntentions(_) => true,
         Entity::Project(name) => {
             name.as_str() == DEFAULT_PROJECT || stored(format!("/project/{name}")).await?
         }
@@ -35,8 +36,6 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         Entity::Certificate(fingerprint) => {
             state.identities.get(&(*fingerprint).into()).is_some_and(|identity| identity.is_legacy())
         }
-        // Who may register a service, and who may write its intentions, is said before it is there.
-        Entity::Service(_) | Entity::ServiceIntentions(ServiceMatch::Named(_)) => true,
         Entity::Manifest(name) => stored(keys::manifest(name)).await?,
         Entity::Pool(name) => state.pools.exists(name),
         Entity::Volume { pool, volume } => {
