@@ -86,6 +86,25 @@ fn what_every_endpoint_has_in_common() {
     assert_eq!(told.header("allow"), Some("OPTIONS,GET"));
 }
 
+/// Waits until the agent has had nothing to do for a second.
+fn until_rest(pid: u32) {
+    let mut quiet = (cpu_s(pid).expect("a running agent"), Instant::now());
+    until("the agent rests", || {
+        let now = cpu_s(pid).expect("a running agent");
+        if now > quiet.0 {
+            quiet = (now, Instant::now());
+        }
+        quiet.1.elapsed() > Duration::from_secs(1)
+    });
+}
+
+/// The sockets that a process has open.
+fn sockets(pid: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a running agent");
+    let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
 /// Queries that wait, each with a connection and a thread of its own.
 const WAITING: usize = 1000;
 
@@ -105,14 +124,7 @@ fn a_thousand_waiting_queries_cost_nothing_and_are_all_answered() {
         .collect();
     let pid = east.pid().expect("a running agent");
     // They have arrived once the agent has nothing to do any more; and they cost nothing if that stays so.
-    let mut quiet = (cpu_s(pid).expect("a running agent"), Instant::now());
-    until("the agent rests", || {
-        let now = cpu_s(pid).expect("a running agent");
-        if now > quiet.0 {
-            quiet = (now, Instant::now());
-        }
-        quiet.1.elapsed() > Duration::from_secs(1)
-    });
+    until_rest(pid);
     assert!(waiting.iter().all(|query| !query.is_finished()));
     consul.put("/v1/config", &entry("deny")).expect(200);
     let begun = Instant::now();
@@ -130,8 +142,14 @@ fn a_waiting_query_is_answered_when_the_agent_ends() {
     let consul = Consul::socket(&east);
     let list = "/v1/config/service-intentions";
     let index = consul.get(list).expect(200).index();
+    let pid = east.pid().expect("a running agent");
+    until_rest(pid);
+    let before = sockets(pid);
     let waiting = std::thread::spawn(move || consul.get(&format!("{list}?index={index}&wait=10m")));
-    until("the query waits", || !waiting.is_finished());
+    // Its connection is there, and what came by it has been looked at.
+    until("the query has arrived", || sockets(pid) > before);
+    until_rest(pid);
+    assert!(!waiting.is_finished());
     east.terminate();
     waiting.join().expect("a query is answered").expect(200);
 }

@@ -91,7 +91,6 @@ fn faults_are_lxds() {
         ("instance", "/1.0/instances/c1?project=default"),
         ("project", "/1.0/projects/blah"),
         ("cluster_link", "/1.0/cluster/links/west"),
-        ("service", "/control/v1/services/backend"),
         ("storage_volume", "/1.0/storage-pools/default/volumes/custom/x?project=default"),
     ] {
         with(entity_type, url, "can_view").refused(400, "Could not resolve permission URLs: ");
