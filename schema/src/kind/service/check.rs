@@ -212,7 +212,7 @@ impl Check {
         }
     }
 
-    /// What is wrong with it, in words that fit behind "a check's": for what did not come through [`decode`].
+    /// What is wrong with it, in words that fit behind "a check's": for what did not come through `decode`.
     pub fn validate(&self) -> Result<(), &'static str> {
         let printable = |text: &str| !text.chars().any(char::is_control);
         if self.id.len() > MAX_ID || self.name.len() > MAX_ID || self.notes.len() > MAX_NOTES {
