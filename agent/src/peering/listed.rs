@@ -108,7 +108,11 @@ impl Peering {
     ) -> Result<Option<Listed>, PeeringError> {
         let parts = &self.parts;
         let Record::ClusterLink(declared) = value::decode::<Declared>(entry)?.record else { return Ok(None) };
-        let stream = self.stream(link);
+        let mut stream = self.stream(link);
+        if !matches!(held.half, Half::Established(_)) {
+            // Whatever the list of exports says, nobody is there who is offered it.
+            stream.exported.clear();
+        }
         let status = (self.statuses.get(link), stream.times);
         let report = status::report(link, Some(&declared), &held.half, status, Timestamp::now());
         let remote = match &held.half {
