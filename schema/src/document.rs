@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Faults};
+use crate::kind::Kind;
 
 mod blocks;
 mod eval;
@@ -229,6 +230,21 @@ pub fn parse(path: &Arc<str>, bytes: &[u8], inputs: &dyn Inputs) -> Parsed {
     }
 }
 
+/// Whether a text that is no config entry is a declaration: a set of blocks of our kinds.
+pub fn is_declaration(bytes: &[u8], syntax: Syntax) -> bool {
+    let path = match syntax {
+        Syntax::Hcl => "declaration.hcl",
+        Syntax::Toml => "declaration.toml",
+        Syntax::Json => "declaration.json",
+    };
+    match parse(&Arc::from(path), bytes, &NoInputs).document.map(|document| document.content) {
+        Some(Content::Blocks(blocks)) => {
+            blocks.iter().any(|block| Kind::from_word(&block.kind.text).is_some())
+        }
+        Some(Content::Entries(_)) | None => false,
+    }
+}
+
 /// Parses what must be config entries, from a file or a request: never blocks, and of at most `max` bytes.
 pub fn parse_entries(path: &Arc<str>, bytes: &[u8], syntax: Syntax, max: usize) -> Parsed {
     let mut faults = Faults::new(path);
@@ -236,7 +252,7 @@ pub fn parse_entries(path: &Arc<str>, bytes: &[u8], syntax: Syntax, max: usize) 
     let tables = text.usable.then(|| match syntax {
         Syntax::Hcl => hcl1::parse(&text.shown, &mut faults),
         Syntax::Toml => vec![toml::parse(&text.shown, &mut faults)],
-        Syntax::Json => json::parse(&text.shown, &mut faults),
+        Syntax::Json => json::entries(&text.shown, &mut faults),
     });
     Parsed {
         document: tables.map(|tables| Document { path: Arc::clone(path), content: Content::Entries(tables) }),

@@ -34,6 +34,11 @@ pub type Parsed = (EntryKey, BTreeMap<RecordKey, Record>);
 
 /// The one entry that `body` holds.
 pub async fn one(body: Bytes) -> Result<Parsed, Unfit> {
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(decoding(
+            "a config entry is an object, and not an array. `comity config write` takes an array",
+        ));
+    }
     let mut entries = all(body).await?;
     match (entries.pop(), entries.is_empty()) {
         (Some(entry), true) => Ok(entry),

@@ -12,6 +12,9 @@ mod source;
 
 use source::{Loaded, load};
 
+/// Entries of one file that are asked about once they are written.
+const NOTED: usize = 16;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -20,8 +23,10 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write the entries in a file, or on standard input for `-`.
+    /// Write the entries in a file, whole or not at all.
     Write {
+        /// HCL, JSON or TOML; `-` is standard input. It holds one entry, or several: one after the other, or in a JSON
+        /// array. Kinds are exported-services, sameness-group, service-defaults and service-intentions.
         #[arg(value_name = "FILE")]
         path: Vec<String>,
         #[command(flatten)]
@@ -46,7 +51,7 @@ enum Command {
         #[arg(long, default_value = "", hide_default_value = true, value_name = "FILE")]
         filename: String,
         #[command(flatten)]
-        guard: Guard,
+        guard: DeleteGuard,
     },
 }
 
@@ -64,7 +69,17 @@ struct Guard {
     /// Only if the entry is at the index that --modify-index says; without that, only if it is not there.
     #[arg(long)]
     cas: bool,
-    /// The entry's ModifyIndex, as `read` shows it.
+    /// The entry's ModifyIndex, as `read` shows it; only with --cas.
+    #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
+    modify_index: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct DeleteGuard {
+    /// Only if the entry is at the index that --modify-index says, which has to be given.
+    #[arg(long)]
+    cas: bool,
+    /// The entry's ModifyIndex, as `read` shows it; only with --cas.
     #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
     modify_index: u64,
 }
@@ -74,7 +89,10 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Write { path, guard } => write(&path, &guard, context).await,
         Command::Read(named) => read(&named, context).await,
         Command::List { kind, filter } => list(&kind, filter.as_deref(), context).await,
-        Command::Delete { named, filename, guard } => delete(named, &filename, &guard, context).await,
+        Command::Delete { named, filename, guard } => {
+            let DeleteGuard { cas, modify_index } = guard;
+            delete(named, &filename, &Guard { cas, modify_index }, context).await
+        }
     }
 }
 
@@ -84,6 +102,7 @@ async fn write(path: &[String], guard: &Guard, context: &Context) -> Result<Exit
             "Must provide exactly one positional argument to specify the config entry to write",
         ));
     };
+    guard.check()?;
     let entries = load(path)?;
     let written = |kind: &str, name: &str| {
         context.output.done(format!("Config entry written: {kind}/{name}"), &format!("{kind}/{name}"));
@@ -98,6 +117,7 @@ async fn write(path: &[String], guard: &Guard, context: &Context) -> Result<Exit
             return Err(CliError::failed(format!("Config entry not updated: {kind}/{name}")));
         }
         written(kind, name);
+        note_owned(&client, kind, name, context).await;
         return Ok(ExitCode::Done);
     }
     if guard.cas {
@@ -112,7 +132,32 @@ async fn write(path: &[String], guard: &Guard, context: &Context) -> Result<Exit
         Format::Json => context.output.json(&answer.entries),
         Format::Text => answer.entries.iter().for_each(|entry| written(&entry.kind, &entry.name)),
     }
+    for entry in answer.entries.iter().take(NOTED) {
+        note_owned(&client, &entry.kind, &entry.name, context).await;
+    }
     Ok(ExitCode::Done)
+}
+
+/// Says which parts stay though the file may not name them: they are their manifests'.
+async fn note_owned(client: &Client, kind: &str, name: &str, context: &Context) {
+    // The entry is written. Who may not see it whole, or asks an older agent, goes without the note.
+    let Ok(owned) = client.owned_parts(kind, name).await else { return };
+    let noun = if kind == "exported-services" { "service" } else { "source" };
+    for (manifest, parts) in owned.manifests {
+        context.output.note(match parts {
+            1 => format!("Note: 1 {noun} of manifest {manifest} stays as it is."),
+            _ => format!("Note: {parts} {noun}s of manifest {manifest} stay as they are."),
+        });
+    }
+}
+
+impl Guard {
+    fn check(&self) -> Result<(), CliError> {
+        if self.modify_index != 0 && !self.cas {
+            return Err(CliError::failed("Cannot specify -modify-index without -cas"));
+        }
+        Ok(())
+    }
 }
 
 impl Named {
@@ -187,9 +232,7 @@ async fn delete(
     if guard.cas && guard.modify_index == 0 {
         return Err(CliError::failed("Must specify a -modify-index greater than 0 with -cas"));
     }
-    if guard.modify_index != 0 && !guard.cas {
-        return Err(CliError::failed("Cannot specify -modify-index without -cas"));
-    }
+    guard.check()?;
     let doomed = if filename.is_empty() {
         vec![(kind, name)]
     } else {

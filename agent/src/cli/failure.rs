@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write as _;
 
+use clap::error::{ContextKind, ContextValue};
 use schema::diagnostic::secret::without_tokens;
 use schema::render::visible;
 use serde_json::json;
@@ -119,16 +120,40 @@ pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
     let plain = error.render().to_string();
     let shown = without_secrets(&plain);
     let shown = visible(&shown);
+    let hint = consuls_noun(error);
     if json {
         let message = shown.trim().trim_start_matches("error: ");
-        let body = json!({"error": {"message": message, "hint": null, "code": "usage"}});
+        let body = json!({"error": {"message": message, "hint": hint, "code": "usage"}});
         let _ = writeln!(std::io::stderr(), "{body}");
     } else if shown == plain {
         let _ = error.print();
     } else {
         let _ = write!(std::io::stderr(), "{shown}");
     }
+    if let (Some(hint), false) = (hint, json) {
+        let _ = writeln!(std::io::stderr(), "Hint: {hint}");
+    }
     ExitCode::Usage
+}
+
+/// What does the same here as a command of Consul's that there is not.
+fn consuls_noun(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    Some(match word.as_str() {
+        "acl" => {
+            "Rights are given by groups: `comity auth group permission add`, and `comity auth identity` for tokens."
+        }
+        "catalog" => {
+            "`comity service list` and `comity link list`; `/v1/catalog/…` by curl or Consul's own command."
+        }
+        "connect" => {
+            "`comity intention`, `comity explain`; `/v1/connect/ca/roots` by curl or Consul's own command."
+        }
+        "info" => "`comity status`; `/v1/agent/self` by curl or Consul's own command.",
+        "kv" => "There is no key/value store here.",
+        "members" => "`comity status` for this cluster, `comity link list` for others.",
+        _ => return None,
+    })
 }
 
 /// Whether arguments that cannot be parsed ask for JSON all the same.
@@ -204,6 +229,22 @@ mod tests {
         let numbers =
             [ExitCode::Done, ExitCode::Failed, ExitCode::Changes, ExitCode::Usage, ExitCode::Interrupted];
         assert_eq!(numbers.map(ExitCode::number), [0, 1, 2, 64, 130]);
+    }
+
+    #[test]
+    fn who_comes_from_consul_is_told_what_does_the_same() {
+        for (arguments, word) in [
+            (&["comity", "catalog", "services"][..], "comity service list"),
+            (&["comity", "connect", "ca"], "comity intention"),
+            (&["comity", "members"], "comity status"),
+            (&["comity", "acl", "token", "list"], "comity auth"),
+            (&["comity", "kv", "get", "x"], "no key/value store"),
+            (&["comity", "info"], "/v1/agent/self"),
+        ] {
+            let hint = consuls_noun(&refused(arguments)).unwrap();
+            assert!(hint.contains(word), "{arguments:?}: {hint}");
+        }
+        assert_eq!(consuls_noun(&refused(&["comity", "nonsense"])), None);
     }
 
     #[test]

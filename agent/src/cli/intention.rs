@@ -1,6 +1,7 @@
 //! `comity intention`: single intentions, with the flags, lines and exit codes of Consul's command. Peers are shown, and
-//! may be named (`peer:west/web`), which Consul's command does neither.
+//! may be named (`peer:west/web`, or `web@west` as `explain` has it), which Consul's command does neither.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
@@ -76,9 +77,9 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Create(args) => create(args, context).await,
         Command::Check { ends } => check(&ends, context).await,
         Command::Match { source, destination, names } => matching(source, destination, &names, context).await,
-        Command::Get { ends } => get(&ends, context).await,
+        Command::Get { ends } => get(ends, context).await,
         Command::List => list(context).await,
-        Command::Delete { ends } => delete(&ends, context).await,
+        Command::Delete { ends } => delete(ends, context).await,
     }
 }
 
@@ -92,7 +93,7 @@ async fn create(args: CreateArgs, context: &Context) -> Result<ExitCode, CliErro
         let [source, destination] = &args.ends[..] else {
             return Err(CliError::failed("Must specify two arguments: source and destination"));
         };
-        let mut body = ends(source, destination);
+        let mut body = ends(&plain(source), destination);
         body.insert("Action".to_owned(), json!(if args.deny { "deny" } else { "allow" }));
         if !args.meta.is_empty() {
             body.insert("Meta".to_owned(), json!(pairs(&args.meta)?));
@@ -137,6 +138,21 @@ fn from_file(path: &str) -> Result<Map<String, Value>, CliError> {
         )));
     }
     Ok(body)
+}
+
+/// A source as Consul's API names it: `web@west`, as other commands have it, is `peer:west/web`. No name has an `@`.
+fn plain(source: &str) -> Cow<'_, str> {
+    match source.split_once('@') {
+        Some((service, peer)) if !service.contains([':', '/']) => format!("peer:{peer}/{service}").into(),
+        _ => source.into(),
+    }
+}
+
+/// The same of the first of two ends; one alone is an id.
+fn plain_source(ends: &mut [String]) {
+    if let [source, _] = ends {
+        *source = plain(source).into_owned();
+    }
 }
 
 /// The fields that name the two ends.
@@ -227,7 +243,7 @@ async fn check(ends: &[String], context: &Context) -> Result<ExitCode, CliError>
         return Err(unanswered(CliError::failed(message)));
     };
     let client = context.client(None).await.map_err(unanswered)?;
-    let allowed = client.check_intention(source, destination).await.map_err(|error| {
+    let allowed = client.check_intention(&plain(source), destination).await.map_err(|error| {
         unanswered(CliError::failed(format!("Error checking the connection: {}", told(&error))))
     })?;
     match context.output.format() {
@@ -249,8 +265,8 @@ async fn matching(
     let [name] = names else {
         return Err(CliError::failed("command requires exactly one argument: src or dst"));
     };
-    let by = if source { "source" } else { "destination" };
-    let found = context.client(None).await?.match_intentions(by, name).await;
+    let (by, name) = if source { ("source", plain(name)) } else { ("destination", Cow::from(name)) };
+    let found = context.client(None).await?.match_intentions(by, &name).await;
     let found = found
         .map_err(|error| CliError::failed(format!("Error matching the connection: {}", told(&error))))?;
     match context.output.format() {
@@ -269,8 +285,9 @@ fn which(ends: &[String]) -> Result<Which<'_>, CliError> {
     }
 }
 
-async fn get(ends: &[String], context: &Context) -> Result<ExitCode, CliError> {
-    let which = which(ends)?;
+async fn get(mut ends: Vec<String>, context: &Context) -> Result<ExitCode, CliError> {
+    plain_source(&mut ends);
+    let which = which(&ends)?;
     let found = context.client(None).await?.intention(&which).await;
     let found =
         found.map_err(|error| CliError::failed(format!("Error reading the intention: {}", told(&error))))?;
@@ -332,8 +349,9 @@ async fn list(context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-async fn delete(ends: &[String], context: &Context) -> Result<ExitCode, CliError> {
-    let which = which(ends)?;
+async fn delete(mut ends: Vec<String>, context: &Context) -> Result<ExitCode, CliError> {
+    plain_source(&mut ends);
+    let which = which(&ends)?;
     let client = context.client(None).await?;
     client
         .delete_intention(&which)
@@ -346,6 +364,19 @@ async fn delete(ends: &[String], context: &Context) -> Result<ExitCode, CliError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_service_is_named_as_everywhere_else() {
+        for (source, name) in [
+            ("web@west", "peer:west/web"),
+            ("*@*", "peer:*/*"),
+            ("web", "web"),
+            ("default/web", "default/web"),
+            ("peer:west/a@b", "peer:west/a@b"),
+        ] {
+            assert_eq!(plain(source), name);
+        }
+    }
 
     #[test]
     fn both_ends_are_named_as_they_are_shown() {

@@ -70,7 +70,7 @@ struct EstablishArgs {
         conflicts_with = "peering_token_file"
     )]
     peering_token: Option<String>,
-    /// A file with the peer's token.
+    /// A file with the peer's token; `-` is standard input.
     #[arg(long, value_name = "PATH")]
     peering_token_file: Option<PathBuf>,
     /// What to keep with the peering; may be given several times.
@@ -125,6 +125,7 @@ async fn establish(args: EstablishArgs, context: &Context) -> Result<ExitCode, C
     let name = args.named.required()?;
     let meta = meta(&args.meta)?;
     let token = match (args.peering_token, args.peering_token_file) {
+        (_, Some(path)) if path.as_os_str() == "-" => shown::token_of_input()?,
         (_, Some(path)) => shown::token_of(&path)?,
         (Some(text), None) if text == "-" => shown::token_of_input()?,
         (Some(text), None) => text,

@@ -28,8 +28,7 @@ enum Command {
     /// List the services that are offered to peers.
     Exported,
     /// List the services that are offered to peers, as Consul's command does.
-    #[command(hide = true)]
-    ExportedServices,
+    ExportedServices(export::ListArgs),
     /// Offer a service to peers.
     Export(export::Args),
     /// List the services that peers offer.
@@ -42,13 +41,14 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Register(args) => return register::register(args, context).await,
         Command::Deregister(args) => return register::deregister(args, context).await,
         Command::Export(args) => return export::run(args, context).await,
-        Command::ExportedServices => return export::list(context).await,
+        Command::ExportedServices(args) => return export::list(args, context).await,
         Command::List | Command::Exported | Command::Imported => {}
     }
     let client = context.client(None).await?;
     let output = &context.output;
     match args.command {
-        Command::Register(_) | Command::Deregister(_) | Command::Export(_) | Command::ExportedServices => {}
+        Command::Register(_) | Command::Deregister(_) | Command::Export(_) | Command::ExportedServices(_) => {
+        }
         Command::List => {
             let rows = client.services().await?;
             match output.format() {

@@ -8,7 +8,7 @@ use super::trust::segment;
 use super::{Client, ClientError, NO_BODY};
 use crate::wire::consul::config::{ConfigEntry, ResolvedService};
 use crate::wire::consul::intention::Intention;
-use crate::wire::control::WrittenEntries;
+use crate::wire::control::{OwnedParts, WrittenEntries};
 
 impl Client {
     /// Writes one entry; with `cas` only if it is at that index, 0 for an entry that is not there. False if it is not.
@@ -52,9 +52,16 @@ impl Client {
         Ok(answer != Value::Bool(false))
     }
 
-    /// Which service is offered to whom.
-    pub async fn resolved_exports(&self) -> Result<Vec<ResolvedService>, ClientError> {
-        self.consul(Method::GET, "/v1/exported-services", NO_BODY).await
+    /// What manifests own of an entry.
+    pub async fn owned_parts(&self, kind: &str, name: &str) -> Result<OwnedParts, ClientError> {
+        let path = format!("/control/v1/config/{}/{}/owned", segment(kind), segment(name));
+        self.request(Method::GET, &path, NO_BODY).await
+    }
+
+    /// Which service is offered to whom, of those that `filter` is true of.
+    pub async fn resolved_exports(&self, filter: Option<&str>) -> Result<Vec<ResolvedService>, ClientError> {
+        let filter = filter.map(|filter| format!("?filter={}", segment(filter))).unwrap_or_default();
+        self.consul(Method::GET, &format!("/v1/exported-services{filter}"), NO_BODY).await
     }
 
     /// Every intention that the caller may see.

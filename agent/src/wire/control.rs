@@ -1,5 +1,6 @@
 //! `/control/v1`: our own surface. State, apply, and what the watched folder is doing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schema::name::{ClusterName, LinkName, ManifestName};
@@ -168,6 +169,13 @@ pub struct SentEntries {
 pub struct WrittenEntries {
     /// In the order in which they were sent.
     pub entries: Vec<WrittenEntry>,
+}
+
+/// What manifests own of a config entry: `GET config/KIND/NAME/owned`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OwnedParts {
+    /// How many of its sources, or exported services, belong to each.
+    pub manifests: BTreeMap<ManifestName, usize>,
 }
 
 /// One config entry of several that were written in one commit.

@@ -160,6 +160,15 @@ fn the_parts_of_manifests_and_of_a_stock_client_live_beside_each_other() {
     // A stock client adds its own, with and without naming theirs, and cannot change theirs.
     consul.put("/v1/config", &intentions("backend", &[("mine", "allow")])).expect(200);
     assert_eq!(sources(&entry()), ["mine allow", "ops deny", "shop allow"]);
+    let own = intentions("backend", &[("mine", "allow")]).to_string();
+    let socket = agent.socket();
+    let arguments = ["--socket", socket.to_str().expect("UTF-8"), "config", "write", "-"];
+    let noted = operator.run_with(folder.path(), &arguments, &own).success();
+    for line in
+        ["Note: 1 source of manifest ops stays as it is.", "Note: 1 source of manifest shop stays as it is."]
+    {
+        assert!(noted.stderr.contains(line), "{}", noted.stderr);
+    }
     let index = entry()["ModifyIndex"].clone();
     let refused = consul.put("/v1/config", &intentions("backend", &[("shop", "deny")]));
     refused.says(409, "source \"shop\" of service_intentions \"backend\" belongs to manifest \"shop\"");
@@ -382,6 +391,10 @@ fn the_command_says_what_consuls_says() {
             &["config", "delete", "-kind", "a", "-name", "b", "-modify-index", "1"],
             "Cannot specify -modify-index without -cas",
         ),
+        (
+            &["config", "write", "-modify-index", "1", "/nonexistent"],
+            "Cannot specify -modify-index without -cas",
+        ),
         (&["config", "write", "/nonexistent"], "Failed to load data: "),
         (
             &["intention", "create", "-allow", "-deny", "a", "b"],
@@ -398,6 +411,8 @@ fn the_command_says_what_consuls_says() {
         ),
         (&["services", "export", "-consumer-peers", "a"], "Missing the required -name flag"),
         (&["services", "export", "-name", "web", "-consumer-peers", "a,"], "Invalid peer \"\""),
+        (&["services", "export", "-name", "web", "-consumer-partitions", "p"], "Invalid partition \"p\""),
+        (&["services", "export", "-name", "web", "-consumer-partitions", "default"], "which needs no offer"),
     ] {
         let done = run(arguments).exits(1);
         assert!(done.stderr.contains(words), "{arguments:?}: {}", done.stderr);
@@ -444,6 +459,19 @@ fn the_command_says_what_consuls_says() {
     let again = operator.run_with(folder.path(), &arguments, &read.stdout).success();
     assert_eq!(again.stdout, "Config entry written: service-intentions/web\n");
 
+    let list =
+        format!("[{}, {}]", intentions("list-a", &[("x", "allow")]), intentions("list-b", &[("x", "deny")]));
+    let listed = operator.run_with(folder.path(), &arguments, &list).success();
+    assert_eq!(
+        listed.stdout,
+        "Config entry written: service-intentions/list-a\nConfig entry written: service-intentions/list-b\n"
+    );
+    for name in ["list-a", "list-b"] {
+        run(&["config", "delete", "-kind", "service-intentions", "-name", name]).success();
+    }
+    let declaration = write("service_defaults \"m2\" {\n  protocol = \"http\"\n}\n").exits(1);
+    assert!(declaration.stderr.contains("`comity apply` takes"), "{}", declaration.stderr);
+
     assert_eq!(run(&["intention", "check", "a", "db"]).exits(0).stdout, "Allowed\n");
     assert_eq!(run(&["intention", "check", "a", "web"]).exits(1).stdout, "Denied\n");
     run(&["intention", "check", "a"]).exits(2);
@@ -454,7 +482,8 @@ fn the_command_says_what_consuls_says() {
     assert_eq!(run(&["intention", "create", "-replace", "-deny", "peer:west/a", "db"]).success().stdout, "");
     let matched = run(&["intention", "match", "db"]).success();
     assert_eq!(matched.stdout, "a => db (allow)\npeer:west/a => db (deny)\n");
-    let got = run(&["intention", "get", "peer:west/a", "db"]).success();
+    assert_eq!(run(&["intention", "check", "a@west", "db"]).exits(1).stdout, "Denied\n");
+    let got = run(&["intention", "get", "a@west", "db"]).success();
     assert!(got.stdout.contains("Source:") && got.stdout.contains("deny"), "{}", got.stdout);
     assert!(run(&["intention", "list"]).success().stdout.starts_with("ID "));
     assert_eq!(run(&["intention", "delete", "peer:west/a", "db"]).success().stdout, "Intention deleted.\n");
@@ -465,6 +494,13 @@ fn the_command_says_what_consuls_says() {
     run(&["services", "export", "-name", "web", "-consumer-peers", "c"]).success();
     let table = run(&["services", "exported-services"]).success();
     assert_eq!(table.stdout, "Service  Consumer Peers\nweb      a, b, c\n");
+    for (filter, is_shown) in
+        [("Service == web", true), ("c in Consumers.Peers", true), ("Service != web", false)]
+    {
+        let shown = run(&["services", "exported-services", "-filter", filter, "-format", "json"]).success();
+        assert_eq!(shown.stdout.contains("\"web\""), is_shown, "{filter}: {}", shown.stdout);
+    }
+    run(&["services", "exported-services", "-filter", "Nonsense == 1"]).exits(1);
     for name in ["db", "web"] {
         run(&["config", "delete", "-kind", "service-intentions", "-name", name]).success();
     }

@@ -201,12 +201,41 @@ mod tests {
         "#;
         let json = r#"{"Kind":"service-intentions","Name":"web","Sources":[{"Name":"api","Action":"allow"}]}
             {"Name":"db","Kind":"service-intentions","Sources":[{"Name":"web","Action":"deny"}]}"#;
-        for (text, syntax) in [(hcl, Syntax::Hcl), (json, Syntax::Json)] {
+        let list = format!(" [{}]\n", json.replacen("}\n", "},\n", 1));
+        for (text, syntax) in [(hcl, Syntax::Hcl), (json, Syntax::Json), (&list, Syntax::Json)] {
             let read = read(text, syntax);
             assert!(read.faults.is_empty(), "{:?}", read.faults);
             let names: Vec<_> = read.entries.iter().map(|read| read.entry.name.as_str()).collect();
             assert_eq!(names, ["web", "db"]);
             assert!(read.entries.iter().all(|read| read.faults.is_empty() && read.entry.records.len() == 1));
+        }
+    }
+
+    #[test]
+    fn a_list_holds_entries_and_nothing_else() {
+        assert!(read("[]", Syntax::Json).entries.is_empty());
+        for (text, words) in [
+            ("[1]", "Each config entry of a list is an object."),
+            ("[] {}", "Nothing may follow the list."),
+            ("[{}", "Expected `,` or `]` here, but the file ends."),
+        ] {
+            let faults = read(text, Syntax::Json).faults;
+            assert!(faults.iter().any(|fault| fault.detail == words), "{text}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_declaration_is_known_for_one() {
+        for (text, syntax, is_one) in [
+            ("service_defaults \"web\" { protocol = \"http\" }", Syntax::Hcl, true),
+            ("service \"a\" { port = env(\"PORT\") }", Syntax::Hcl, true),
+            (r#"{"service_defaults": {"web": {"protocol": "http"}}}"#, Syntax::Json, true),
+            ("[service_defaults.web]\nprotocol = \"http\"\n", Syntax::Toml, true),
+            ("Kind = \"service-defaults\"\nName = \"web\"\n", Syntax::Hcl, false),
+            ("Name = \"web\"\n", Syntax::Hcl, false),
+            (r#"[{"service_defaults": {}}]"#, Syntax::Json, false),
+        ] {
+            assert_eq!(document::is_declaration(text.as_bytes(), syntax), is_one, "{text}");
         }
     }
 

@@ -40,6 +40,28 @@ pub fn parse(source: &str, faults: &mut Faults) -> Vec<Table> {
     }
 }
 
+/// The objects of what must be config entries: one after the other, or in one list.
+pub fn entries(source: &str, faults: &mut Faults) -> Vec<Table> {
+    if !source.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[') {
+        return parse(source, faults);
+    }
+    let mut parser = Parser { source, bytes: source.as_bytes(), at: 0, faults };
+    parser.skip_blank();
+    let Ok(items) = parser.list(0) else { return Vec::new() };
+    parser.skip_blank();
+    if parser.peek().is_some() {
+        parser.fault(parser.at..parser.at + 1, "Nothing may follow the list.");
+    }
+    let mut tables = Vec::with_capacity(items.len());
+    for item in items {
+        match item.value {
+            Value::Table(table) => tables.push(table),
+            _ => drop(parser.fault(item.span.into(), "Each config entry of a list is an object.")),
+        }
+    }
+    tables
+}
+
 /// The fault has been told.
 struct Told;
 

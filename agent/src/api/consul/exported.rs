@@ -12,6 +12,7 @@ use schema::record::ServiceMatch;
 use super::answer::{Answer, ConsulError};
 use super::asked::Asked;
 use super::blocking::{self, Found};
+use super::filter::{self, Shape};
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::catalog::CatalogView;
@@ -21,8 +22,15 @@ pub fn router() -> Router<ApiState> {
     Router::new().route("/exported-services", get(list))
 }
 
+/// What a filter may ask of a row. Consul's command filters by itself what it was answered.
+const ROWS: Shape = Shape::Struct(&[
+    ("Service", Shape::Text),
+    ("Consumers", Shape::Struct(&[("Peers", Shape::List(&Shape::Text))])),
+]);
+
 async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
+    let filter = asked.filter(&ROWS)?;
     blocking::answer(&state, &asked, state.catalog.subscribe(), |caller| {
         let view = state.catalog.view();
         let mut rows = resolved(&view);
@@ -34,13 +42,14 @@ async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, Con
             });
         }
         let hidden = rows.len() < all;
-        let rows: Vec<ResolvedService> = rows
+        let mut rows: Vec<ResolvedService> = rows
             .into_iter()
             .map(|(service, peers)| ResolvedService {
                 service: service.to_string(),
                 consumers: ExportedConsumers { peers: peers.iter().map(LinkName::to_string).collect() },
             })
             .collect();
+        filter::retain(filter.as_ref(), &mut rows)?;
         Ok(Found::new(view.revision.0, rows).filtered(hidden))
     })
     .await

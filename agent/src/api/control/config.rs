@@ -1,26 +1,29 @@
 //! `POST /control/v1/config`: several config entries in one commit, written whole or not at all. Consul writes one at a
-//! time.
+//! time. `GET /control/v1/config/KIND/NAME/owned` tells what of an entry its writers leave alone.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::post;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use schema::config::entry::MAX_ENTRY;
+use schema::record::RecordKey;
 
 use crate::api::ApiState;
 use crate::api::entries::{self, Unfit};
 use crate::api::problem::Problem;
 use crate::apply::{EntryChange, EntryEdit, EntryOutcome};
 use crate::authorize::{Entitlement, require_trust};
+use crate::observe::entry::EntryKey;
 use crate::trust::Caller;
-use crate::wire::control::{SentEntries, WrittenEntries, WrittenEntry};
+use crate::wire::control::{OwnedParts, SentEntries, WrittenEntries, WrittenEntry};
 
 pub fn router() -> Router<ApiState> {
     Router::new()
         // A byte more than is taken, so that what is too large is told with the limit.
         .route("/config", post(write).layer(DefaultBodyLimit::max(MAX_ENTRY + 1)))
+        .route("/config/{kind}/{name}/owned", get(owned))
 }
 
 async fn write(
@@ -50,6 +53,28 @@ async fn write(
         WrittenEntry { kind, name, changed }
     });
     Ok(Json(WrittenEntries { entries: entries.collect() }))
+}
+
+/// What manifests own of an entry, for who may see it.
+async fn owned(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path((kind, name)): Path<(String, String)>,
+) -> Result<Json<OwnedParts>, Problem> {
+    require_trust(&caller)?;
+    let known = EntryKey::KINDS.into_iter().find(|(word, _)| *word == kind);
+    let entry = known.and_then(|(_, kind)| EntryKey::new(kind, &name)).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no config entry {kind}/{name}"))
+    })?;
+    state.permit(&caller, Entitlement::CanView, entry.entity())?;
+    let live = state.observe.entry(&entry).await.map_err(|error| Problem::internal(&error))?;
+    let mut owned = OwnedParts::default();
+    for (key, part) in live.parts {
+        if let (RecordKey::Intention { .. } | RecordKey::Export(_), Some(owner)) = (key, part.owner) {
+            *owned.manifests.entry(owner).or_default() += 1;
+        }
+    }
+    Ok(Json(owned))
 }
 
 /// The entries one after the other, as a file has them.

@@ -75,7 +75,7 @@ enum PermissionCommand {
         group: String,
         // Not a doc comment: rustdoc takes what is in brackets for links.
         #[arg(help = "ENTITY_TYPE [ENTITY_NAME] ENTITLEMENT [project=NAME] [pool=NAME] [type=custom]")]
-        #[arg(value_name = "ENTITY", num_args = 0.., trailing_var_arg = true)]
+        #[arg(value_name = "ENTITY", num_args = 0..)]
         words: Vec<String>,
     },
     /// Let them do it no more.
@@ -85,7 +85,7 @@ enum PermissionCommand {
         group: String,
         // Not a doc comment: rustdoc takes what is in brackets for links.
         #[arg(help = "ENTITY_TYPE [ENTITY_NAME] ENTITLEMENT [project=NAME] [pool=NAME] [type=custom]")]
-        #[arg(value_name = "ENTITY", num_args = 0.., trailing_var_arg = true)]
+        #[arg(value_name = "ENTITY", num_args = 0..)]
         words: Vec<String>,
     },
     /// List the permissions of a group.

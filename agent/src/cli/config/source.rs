@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use schema::config::entry::{self, MAX_ENTRY, ReadEntry, Stage};
 use schema::diagnostic::Diagnostic;
-use schema::document::Syntax;
+use schema::document::{self, Syntax};
 
 use crate::cli::{CliError, validate};
 use crate::observe::entry::EntryKey;
@@ -20,11 +20,14 @@ pub struct Loaded {
     pub entry: ConfigEntry,
 }
 
+const DECLARATION: &str = "This is a declaration, which `comity apply` takes. A config entry is written with Kind and Name, such as Kind = \"service-defaults\" and Name = \"web\".";
+
 /// Every entry of the file at `path`, or on standard input for `-`; at least one.
 pub fn load(path: &str) -> Result<Vec<Loaded>, CliError> {
     let bytes = read(path).map_err(|error| CliError::failed(format!("Failed to load data: {error}")))?;
     let shown: Arc<str> = if path == "-" { "standard input".into() } else { path.into() };
-    let is_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first == b'{');
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    let is_json = first.is_some_and(|first| matches!(first, b'{' | b'['));
     let syntax = match Syntax::of(path) {
         Some(Syntax::Toml) => Syntax::Toml,
         // As Consul tells them apart, whatever the file is called.
@@ -36,7 +39,8 @@ pub fn load(path: &str) -> Result<Vec<Loaded>, CliError> {
     warn(&read.warnings);
     if let Some((_, text)) = entry::told(&read.faults) {
         warn(&read.faults);
-        return Err(CliError::failed(format!("Failed to decode config entry input: {}", text.trim_end())));
+        let failed = CliError::failed(format!("Failed to decode config entry input: {}", text.trim_end()));
+        return Err(if document::is_declaration(&bytes, syntax) { failed.hint(DECLARATION) } else { failed });
     }
     let mut loaded = Vec::with_capacity(read.entries.len());
     for ReadEntry { entry: read_entry, faults } in &read.entries {

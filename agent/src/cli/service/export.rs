@@ -15,12 +15,31 @@ pub struct Args {
     /// The peers to offer it to.
     #[arg(long, value_name = "PEER,PEER…", default_value = "", hide_default_value = true)]
     consumer_peers: String,
+    /// Taken where it says `default`, which is this cluster and needs no offer.
+    #[arg(long, value_name = "PARTITION", default_value = "", hide_default_value = true)]
+    consumer_partitions: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only those that this expression is true of, such as `Service == web` or `west in Consumers.Peers`.
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
-    let Args { name, consumer_peers } = args;
+    let Args { name, consumer_peers, consumer_partitions } = args;
     if name.is_empty() {
         return Err(CliError::failed("Missing the required -name flag"));
+    }
+    let partitions = consumer_partitions.split(',').map(str::trim);
+    if let Some(other) = partitions.clone().find(|partition| !matches!(*partition, "" | "default")) {
+        return Err(CliError::failed(format!("Invalid partition {other:?}"))
+            .hint("There is one partition here, \"default\", which is this cluster. Other clusters are peers: -consumer-peers."));
+    }
+    if consumer_peers.is_empty() && partitions.into_iter().any(|partition| partition == "default") {
+        return Err(CliError::failed("The partition \"default\" is this cluster, which needs no offer")
+            .hint("Name the peers to offer the service to: -consumer-peers."));
     }
     if consumer_peers.is_empty() {
         return Err(CliError::failed("Missing the required -consumer-peers or -consumer-partitions flag"));
@@ -73,8 +92,8 @@ fn offer(entry: &mut ExportedServices, service: &str, peers: &[&str]) {
 }
 
 /// `exported-services`: the table that Consul's command shows.
-pub async fn list(context: &Context) -> Result<ExitCode, CliError> {
-    let rows = context.client(None).await?.resolved_exports().await;
+pub async fn list(args: ListArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let rows = context.client(None).await?.resolved_exports(args.filter.as_deref()).await;
     let rows =
         rows.map_err(|error| CliError::failed(format!("Error reading exported services: {}", told(&error))))?;
     match context.output.format() {
