@@ -89,22 +89,14 @@ fn entry<'a>(kind: Kind, name: String, changes: &[&'a Change], live: &'a Live) -
 
 /// The live records of the entry that `key` is part of, for the kinds whose entries have several.
 fn parts<'a>(key: &RecordKey, live: &'a Live) -> BTreeMap<&'a RecordKey, &'a Record> {
-    let of_entry = |other: &RecordKey| same_entry(key, other);
-    let own = match key {
-        RecordKey::ExportEntry | RecordKey::Export(_) => RecordKey::ExportEntry,
-        RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
-            RecordKey::IntentionEntry(destination.clone())
+    let (own, first) = match key {
+        RecordKey::ExportEntry | RecordKey::Export(_) => {
+            (RecordKey::ExportEntry, RecordKey::Export(ServiceMatch::Any))
         }
-        _ => return BTreeMap::new(),
-    };
-    let first = match key {
-        RecordKey::ExportEntry | RecordKey::Export(_) => RecordKey::Export(ServiceMatch::Any),
         RecordKey::IntentionEntry(destination) | RecordKey::Intention { destination, .. } => {
-            RecordKey::Intention {
-                destination: destination.clone(),
-                origin: Origin::Local,
-                source: ServiceMatch::Any,
-            }
+            let (origin, source) = (Origin::Local, ServiceMatch::Any);
+            let first = RecordKey::Intention { destination: destination.clone(), origin, source };
+            (RecordKey::IntentionEntry(destination.clone()), first)
         }
         _ => return BTreeMap::new(),
     };
@@ -112,7 +104,7 @@ fn parts<'a>(key: &RecordKey, live: &'a Live) -> BTreeMap<&'a RecordKey, &'a Rec
     // The parts of one entry stand together, and `*` of this cluster is the first of them.
     entry
         .into_iter()
-        .chain(live.records.range(first..).take_while(|(other, _)| of_entry(other)))
+        .chain(live.records.range(first..).take_while(|(other, _)| same_entry(key, other)))
         .map(|(key, live)| (key, &live.record))
         .collect()
 }

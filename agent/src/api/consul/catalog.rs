@@ -176,15 +176,8 @@ fn on_node(
     moment: &Moment,
     filter: Option<&Filter>,
 ) -> Result<(Vec<NodeService>, bool), ConsulError> {
-    let mut filtered = false;
-    let mut told = Vec::new();
-    for (name, instances) in moment.catalog.services.sorted() {
-        if sees(state, caller, name) {
-            told.extend(instances.iter().map(|one| moment.with_checks(name, one).service));
-        } else {
-            filtered = true;
-        }
-    }
+    let (mut told, filtered) =
+        moment.seen(state, caller, |name, one| [moment.with_checks(name, one).service]);
     retain(filter, &mut told)?;
     Ok((told, filtered))
 }

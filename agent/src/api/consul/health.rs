@@ -240,15 +240,8 @@ async fn checks(
 
 /// Every check of what the caller may know of, the node's own first.
 fn every(state: &ApiState, caller: &Caller, moment: &Moment) -> (Vec<HealthCheck>, bool) {
-    let mut told = vec![moment.node_check()];
-    let mut filtered = false;
-    for (name, instances) in moment.catalog.services.sorted() {
-        if sees(state, caller, name) {
-            told.extend(instances.iter().flat_map(|one| moment.checks(name, one)));
-        } else {
-            filtered = true;
-        }
-    }
+    let (mut told, filtered) = moment.seen(state, caller, |name, one| moment.checks(name, one));
+    told.insert(0, moment.node_check());
     (told, filtered)
 }
 
@@ -257,18 +250,8 @@ async fn node(
     Path(node): Path<String>,
     asked: Asked,
 ) -> Result<Answer, ConsulError> {
-    require_trust(&asked.caller)?;
-    let filter = asked.filter(&shapes::CHECK)?;
-    let changes = state.health.indexes();
-    blocking::answer_live(&state, &asked, changes, |caller| {
-        let index = index(&state, None);
-        let moment = Moment::now(&state);
-        let (mut told, filtered) =
-            if is_node(&state, &node) { every(&state, caller, &moment) } else { (Vec::new(), false) };
-        retain(filter.as_ref(), &mut told)?;
-        Ok(Found::new(index, told).filtered(filtered))
-    })
-    .await
+    let is_here = is_node(&state, &node);
+    checks_of_node(&state, &asked, is_here, |_| true).await
 }
 
 async fn in_state(
@@ -276,15 +259,25 @@ async fn in_state(
     Path(wanted): Path<String>,
     asked: Asked,
 ) -> Result<Answer, ConsulError> {
+    let is_here = is_on_node(&asked);
+    checks_of_node(&state, &asked, is_here, |check| wanted == "any" || check.status == wanted).await
+}
+
+/// The checks that are wanted, if it is this node's that are asked for.
+async fn checks_of_node(
+    state: &ApiState,
+    asked: &Asked,
+    is_here: bool,
+    wanted: impl Fn(&HealthCheck) -> bool + Send + Sync,
+) -> Result<Answer, ConsulError> {
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::CHECK)?;
     let changes = state.health.indexes();
-    blocking::answer_live(&state, &asked, changes, |caller| {
-        let index = index(&state, None);
-        let moment = Moment::now(&state);
-        let (mut told, filtered) =
-            if is_on_node(&asked) { every(&state, caller, &moment) } else { (Vec::new(), false) };
-        told.retain(|check| wanted == "any" || check.status == wanted);
+    blocking::answer_live(state, asked, changes, |caller| {
+        let index = index(state, None);
+        let moment = Moment::now(state);
+        let (mut told, filtered) = if is_here { every(state, caller, &moment) } else { (Vec::new(), false) };
+        told.retain(&wanted);
         retain(filter.as_ref(), &mut told)?;
         Ok(Found::new(index, told).filtered(filtered))
     })

@@ -47,6 +47,24 @@ impl Moment {
         self.node.clone()
     }
 
+    /// The rows of every instance that the caller may know of, by service, and whether there are others.
+    pub fn seen<T, R: IntoIterator<Item = T>>(
+        &self,
+        state: &ApiState,
+        caller: &Caller,
+        rows: impl Fn(&ServiceName, &Instance) -> R,
+    ) -> (Vec<T>, bool) {
+        let (mut told, mut filtered) = (Vec::new(), false);
+        for (name, instances) in self.catalog.services.sorted() {
+            if sees(state, caller, name) {
+                told.extend(instances.iter().flat_map(|one| rows(name, one)));
+            } else {
+                filtered = true;
+            }
+        }
+        (told, filtered)
+    }
+
     /// The health of an instance. One that has just been declared is as its checks begin.
     pub fn health(&self, service: &ServiceName, instance: &Instance) -> Option<&Arc<InstanceHealth>> {
         self.health.get(service)?.get(&instance.id)

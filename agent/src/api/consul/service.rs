@@ -55,15 +55,8 @@ async fn list(State(state): State<ApiState>, asked: Asked) -> Result<Answer, Con
     require_trust(&asked.caller)?;
     let filter = asked.filter(&shapes::SERVICE)?;
     let moment = Moment::now(&state);
-    let mut rows = Vec::new();
-    let mut filtered = false;
-    for (name, instances) in moment.catalog.services.iter() {
-        if sees(&state, &asked.caller, name) {
-            rows.extend(instances.iter().map(|one| moment.agent_service(name, one)));
-        } else {
-            filtered = true;
-        }
-    }
+    let (mut rows, filtered) =
+        moment.seen(&state, &asked.caller, |name, one| [moment.agent_service(name, one)]);
     retain(filter.as_ref(), &mut rows)?;
     let told: BTreeMap<&str, &AgentService> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
     Ok(Answer::new(&asked, &told)?.filtered(filtered))
