@@ -15,7 +15,11 @@ use tracing::Instrument;
 pub struct Tasks {
     tracker: TaskTracker,
     ending: CancellationToken,
+    cutting: CancellationToken,
 }
+
+/// Time that tasks have, once the deadline has passed, to cut off what is left so that others notice.
+const CUT: Duration = Duration::from_millis(500);
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +48,19 @@ impl Tasks {
         self.ending.clone()
     }
 
+    /// Cancelled when the deadline of the drain has passed: what is still open is cut off now.
+    pub fn cutting(&self) -> CancellationToken {
+        self.cutting.clone()
+    }
+
     /// A group that ends with this one, or before it.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { tracker: self.tracker.clone(), ending: self.ending.child_token() }
+        Self {
+            tracker: self.tracker.clone(),
+            ending: self.ending.child_token(),
+            cutting: self.cutting.clone(),
+        }
     }
 
     /// Tells every task to end without waiting for it.
@@ -55,14 +68,19 @@ impl Tasks {
         self.ending.cancel();
     }
 
-    /// Tells every task to end and waits until all have, or until `deadline` has passed.
+    /// Tells every task to end and waits until all have. Those that go on beyond `deadline` are told to cut off what
+    /// they do, and counted.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.ending.cancel();
         self.tracker.close();
-        match tokio::time::timeout(deadline, self.tracker.wait()).await {
-            Ok(()) => Drained::Clean,
-            Err(_) => Drained::Deadline(self.tracker.len()),
+        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok() {
+            return Drained::Clean;
         }
+        let late = self.tracker.len();
+        self.cutting.cancel();
+        // Who does not end now ends with the process.
+        let _ = tokio::time::timeout(CUT, self.tracker.wait()).await;
+        Drained::Deadline(late)
     }
 }
 

@@ -30,7 +30,7 @@ pub fn speaks_of(key: &RecordKey, record: &Record, link: &LinkName) -> bool {
         (_, Record::ExportedServices(export)) => export.consumers.contains(&Consumer::Peer(link.clone())),
         (_, Record::SamenessGroup(group)) => group.members.contains(link),
         (_, Record::Service(service)) => {
-            service.upstreams.iter().any(|upstream| upstream.destination_peer.as_ref() == Some(link))
+            service.upstreams.iter().flat_map(|upstream| upstream.links()).any(|named| named == link)
         }
         _ => false,
     }

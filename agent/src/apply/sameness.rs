@@ -1,5 +1,5 @@
 //! A sameness group stays while something names it: an export to it would end, and a source that it denies would not be
-//! denied any more, without anybody having said so.
+//! denied any more, without anybody having said so; an upstream to it would lead nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::observe;
 use crate::store::keys;
 
 /// The kinds whose records may name a group.
-const NAMING: [Kind; 2] = [Kind::ExportedServices, Kind::ServiceIntentions];
+const NAMING: [Kind; 3] = [Kind::Service, Kind::ExportedServices, Kind::ServiceIntentions];
 
 impl Apply {
     /// Whether nothing names the groups that `writes` delete, once all of these are made.
@@ -69,6 +69,9 @@ fn names(key: &RecordKey, record: &Record, group: &SamenessGroupName) -> bool {
             .consumers
             .iter()
             .any(|consumer| matches!(consumer, Consumer::Group(named) if named == group)),
+        (_, Record::Service(service)) => {
+            service.upstreams.iter().any(|upstream| upstream.sameness_group.as_ref() == Some(group))
+        }
         _ => false,
     }
 }

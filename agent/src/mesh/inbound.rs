@@ -39,7 +39,7 @@ impl Limits {
 
 /// Serves one stream to its end.
 pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
-    let StreamHeader::Service { destination, source } = incoming.header.clone() else {
+    let StreamHeader::Service { destination, source, .. } = incoming.header.clone() else {
         incoming.refuse(Refusal::Malformed, "not a service stream").await;
         return;
     };

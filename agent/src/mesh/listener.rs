@@ -172,8 +172,11 @@ async fn abroad(
     link: &LinkName,
     counters: &Arc<Counters>,
 ) -> Result<(), Failed> {
-    let header =
-        StreamHeader::Service { destination: route.destination.clone(), source: route.owner.clone() };
+    let header = StreamHeader::Service {
+        destination: route.destination.clone(),
+        source: route.owner.clone(),
+        from: None,
+    };
     let mut stream = open(mesh, link, &header).await?;
     let _open = counters.open();
     relay(socket, &mut stream, &counters.sent, &counters.received).await.map_err(Failed::Broke)

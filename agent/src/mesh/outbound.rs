@@ -207,10 +207,8 @@ mod tests {
 
     fn upstream(address: &str, port: u16) -> Upstream {
         Upstream {
-            destination_name: "backend".parse().unwrap(),
-            destination_peer: None,
             local_bind_address: address.to_owned(),
-            local_bind_port: port,
+            ..Upstream::to("backend".parse().unwrap(), None, port)
         }
     }
 

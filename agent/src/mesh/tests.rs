@@ -36,12 +36,8 @@ fn instance(port: u16) -> Record {
 }
 
 fn caller(upstreams: &[(&str, u16)]) -> Record {
-    let upstreams = upstreams.iter().map(|(destination, port)| Upstream {
-        destination_name: destination.parse().unwrap(),
-        destination_peer: None,
-        local_bind_address: String::new(),
-        local_bind_port: *port,
-    });
+    let upstreams =
+        upstreams.iter().map(|(destination, port)| Upstream::to(destination.parse().unwrap(), None, *port));
     Record::Service(Service { upstreams: upstreams.collect(), ..Service::default() })
 }
 

@@ -139,7 +139,8 @@ async fn a_refused_stream_says_why_and_leaves_the_session_up() {
 #[tokio::test]
 async fn a_stranger_gets_room_for_a_few_streams_only() {
     let pair = pair_with(Room::Little).await;
-    let header = StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap() };
+    let header =
+        StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap(), from: None };
     let mut open = Vec::new();
     while let Ok(stream) = pair.dialled.open(&header).await {
         open.push(stream);
@@ -151,7 +152,8 @@ async fn a_stranger_gets_room_for_a_few_streams_only() {
 #[tokio::test]
 async fn closing_a_session_ends_its_streams_with_an_error_at_both_ends() {
     let pair = pair().await;
-    let header = StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap() };
+    let header =
+        StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap(), from: None };
     let mut stream = pair.dialled.open(&header).await.unwrap();
     pair.accepted.close("revoked");
     assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

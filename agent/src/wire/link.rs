@@ -1,5 +1,7 @@
 //! What opens a stream between two linked agents: one length-prefixed JSON header, one length-prefixed JSON answer.
 
+use std::net::SocketAddr;
+
 use schema::name::ServiceName;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,13 @@ pub enum StreamHeader {
         resume: Option<Position>,
     },
     /// A service connection. The source service is the opener's cluster's word.
-    Service { destination: ServiceName, source: ServiceName },
+    Service {
+        destination: ServiceName,
+        source: ServiceName,
+        /// Where the app connected from: the opener's cluster's word, passed on to instances that want to hear it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<SocketAddr>,
+    },
     /// The opener has deleted the link; accepting means that this was noted. Nothing follows on the stream.
     Farewell,
     /// The opener's certificate is followed by another: one frame with the proof follows, and one answer frame.

@@ -65,9 +65,9 @@ impl<'d> InstanceIds<'d> {
     }
 }
 
-/// The local ports that upstreams listen on, by cluster: one agent cannot listen twice on one.
+/// The local ports and sockets that upstreams listen on, by cluster: one agent cannot listen twice on one.
 #[derive(Default)]
-struct Listeners<'d>(HashMap<(Option<&'d RemoteName>, &'d str, u16), (&'d RecordKey, &'d Location)>);
+struct Listeners<'d>(HashMap<(Option<&'d RemoteName>, &'d str, u16, &'d str), (&'d RecordKey, &'d Location)>);
 
 impl<'d> Listeners<'d> {
     fn check(
@@ -83,13 +83,17 @@ impl<'d> Listeners<'d> {
                 desired.manifest.cluster.as_ref(),
                 upstream.local_bind_address.as_str(),
                 upstream.local_bind_port,
+                upstream.local_bind_socket_path.as_str(),
             );
             let Some((first, place)) = self.0.insert(listener, (key, at)) else { continue };
-            let port = upstream.local_bind_port;
+            let local = match upstream.local_bind_port {
+                0 => format!("local socket {}", upstream.local_bind_socket_path),
+                port => format!("local port {port}"),
+            };
             let who = if first == key { String::new() } else { format!(" and of {}", describe(first)) };
             let mut fault = Diagnostic::error(
                 "port-taken-twice",
-                format!("local port {port} is that of two upstreams of {}{who}", describe(key)),
+                format!("{local} is that of two upstreams of {}{who}", describe(key)),
                 Some(at.clone()),
             );
             if first != key {

@@ -6,16 +6,18 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::{Fields, Place, Text};
+use super::fields::{Fields, Place};
 use super::{Declaration, Decoded, Kind, meta};
 use crate::diagnostic::secret::quoted;
-use crate::diagnostic::{Diagnostic, Faults, Severity};
-use crate::name::{InstanceId, LinkName, ServiceName};
+use crate::diagnostic::{Diagnostic, Faults};
+use crate::name::{InstanceId, ServiceName};
 use crate::record::{Record, RecordKey};
 
 mod check;
+mod upstream;
 
 pub use check::{Check, HttpRequest, Initial, Probe, Thresholds};
+pub use upstream::{MAX_FAILOVER, MAX_UIDS, SocketMode, Target, Upstream};
 
 /// One instance of a service; which one is in the record's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -45,6 +47,9 @@ pub struct Service {
     /// Whether the instance speaks mutual TLS with leaf certificates itself (Consul: `Connect.Native`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub connect_native: bool,
+    /// How the instance is told who calls; `None` means that it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// In their order, which their ids depend on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
@@ -82,17 +87,12 @@ impl Weights {
     }
 }
 
-/// A local port through which the service reaches another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upstream {
-    pub destination_name: ServiceName,
-    /// The link to go over; `None` means a service of this cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination_peer: Option<LinkName>,
-    /// Loopback address to listen on; empty means 127.0.0.1.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub local_bind_address: String,
-    pub local_bind_port: u16,
+/// The protocol by which an instance is told who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// HAProxy's PROXY protocol, version 2: a binary header before the connection's first byte.
+    V2,
 }
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -123,22 +123,19 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
         weights: weights(&mut fields),
         enable_tag_override: fields.boolean("enable_tag_override").unwrap_or_default(),
         connect_native: connect_native(&mut fields),
+        proxy_protocol: fields.word("proxy_protocol", &[("v2", ProxyProtocol::V2)]),
         ..Service::default()
     };
     decode_checks(&mut service, &root, &mut fields);
     for (index, table, span) in fields.tables("upstreams") {
         let place = Place::Item(&root, "upstreams", index);
-        let Some((upstream, peer)) = decode_upstream(Fields::new(table, span, place, &mut *fields.faults))
+        let Some((upstream, mentions)) =
+            upstream::decode(Fields::new(table, span, place, &mut *fields.faults))
         else {
             continue;
         };
-        if let (Some(key), Some(link), Some(peer)) = (&key, &upstream.destination_peer, peer) {
-            decoded.mention(
-                Some(key.clone()),
-                RecordKey::ClusterLink(link.clone()),
-                peer.span,
-                Severity::Error,
-            );
+        if let Some(key) = &key {
+            upstream::mention(&mut decoded, key, mentions);
         }
         service.upstreams.push(upstream);
     }
@@ -155,18 +152,6 @@ pub fn normalise(service: &mut Service) {
     service.tags.sort();
     service.tags.dedup();
     service.checks.iter_mut().for_each(Check::normalise);
-    service.upstreams.sort_by(|a, b| {
-        let key = |up: &Upstream| {
-            (
-                up.destination_peer.clone(),
-                up.destination_name.clone(),
-                up.local_bind_port,
-                up.local_bind_address.clone(),
-            )
-        };
-        key(a).cmp(&key(b))
-    });
-    service.upstreams.dedup();
     for address in
         service.upstreams.iter_mut().map(|up| &mut up.local_bind_address).chain([&mut service.address])
     {
@@ -174,6 +159,7 @@ pub fn normalise(service: &mut Service) {
             address.clear();
         }
     }
+    upstream::order(&mut service.upstreams);
 }
 
 /// An IP address or a host name; not the address that means all of them.
@@ -317,13 +303,7 @@ pub fn validate(service: &Service) -> Result<(), &'static str> {
             return Err("two of its checks have one id");
         }
     }
-    let loopback = |address: &str| {
-        address.is_empty() || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    };
-    if !service.upstreams.iter().all(|upstream| loopback(&upstream.local_bind_address)) {
-        return Err("an upstream listens on a loopback address only");
-    }
-    Ok(())
+    service.upstreams.iter().try_for_each(Upstream::validate)
 }
 
 fn split_target(text: &str) -> Option<(&str, u16)> {
@@ -331,30 +311,4 @@ fn split_target(text: &str) -> Option<(&str, u16)> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().ok().filter(|port| *port > 0)?;
     is_host(bare).then_some((bare, port))
-}
-
-fn decode_upstream<'a>(mut fields: Fields<'a, '_>) -> Option<(Upstream, Option<Text<'a>>)> {
-    let destination = fields.required_text("destination_name");
-    let destination_name = destination.and_then(|text| fields.parse_name("destination_name", text));
-    let peer = fields.text("destination_peer");
-    let destination_peer = peer.map(|text| fields.parse_name("destination_peer", text));
-    let local_bind_address = fields.text("local_bind_address").map(|text| {
-        if !text.text.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
-            let summary = format!("{} is a loopback address", fields.place.field("local_bind_address"));
-            fields.fault("bad-value", summary, text.span);
-        }
-        text.text.to_owned()
-    });
-    let local_bind_port = fields.required_port("local_bind_port");
-    fields.finish();
-    let upstream = Upstream {
-        destination_name: destination_name?,
-        destination_peer: match destination_peer {
-            Some(parsed) => Some(parsed?),
-            None => None,
-        },
-        local_bind_address: local_bind_address.unwrap_or_default(),
-        local_bind_port: local_bind_port?,
-    };
-    Some((upstream, peer))
 }

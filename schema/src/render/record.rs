@@ -11,7 +11,7 @@ use crate::diagnostic::secret::masked;
 use crate::kind::auth_group::AuthGroup;
 use crate::kind::cluster_link::ClusterLink;
 use crate::kind::exported_services::Consumer;
-use crate::kind::service::{Check, Initial, Probe, Service, Upstream, Weights};
+use crate::kind::service::{Check, Initial, Probe, Service, Target, Upstream, Weights};
 use crate::kind::service_intentions::IntentionSource;
 use crate::origin::Origin;
 use crate::record::{Record, RecordKey};
@@ -132,6 +132,7 @@ fn describe_service(attributes: &mut Map<String, Value>, service: &Service) {
     }
     set(attributes, "enable_tag_override", service.enable_tag_override.then_some(true));
     set(attributes, "connect", service.connect_native.then(|| json!({ "native": true })));
+    set(attributes, "proxy_protocol", service.proxy_protocol);
     set(attributes, "checks", service.checks.iter().map(check).collect::<Vec<_>>());
     set(attributes, "upstreams", service.upstreams.iter().map(upstream).collect::<Vec<_>>());
 }
@@ -180,8 +181,20 @@ fn upstream(upstream: &Upstream) -> Value {
     let mut row = Map::new();
     set(&mut row, "destination_name", &upstream.destination_name);
     set(&mut row, "destination_peer", &upstream.destination_peer);
+    set(&mut row, "sameness_group", &upstream.sameness_group);
+    set(&mut row, "failover", upstream.failover.iter().map(target).collect::<Vec<_>>());
     set(&mut row, "local_bind_address", &upstream.local_bind_address);
-    set(&mut row, "local_bind_port", upstream.local_bind_port);
+    set(&mut row, "local_bind_port", (upstream.local_bind_port > 0).then_some(upstream.local_bind_port));
+    set(&mut row, "local_bind_socket_path", &upstream.local_bind_socket_path);
+    set(&mut row, "local_bind_socket_mode", upstream.local_bind_socket_mode);
+    set(&mut row, "allowed_uids", &upstream.allowed_uids);
+    Value::Object(row)
+}
+
+fn target(target: &Target) -> Value {
+    let mut row = Map::new();
+    set(&mut row, "name", &target.name);
+    set(&mut row, "peer", &target.peer);
     Value::Object(row)
 }
 

@@ -145,9 +145,25 @@ fn service() -> impl Strategy<Value = Value> {
         "[a-z]{1,5}"
             .prop_map(|path| json!({"http": format!("http://localhost:80/{path}"), "timeout": "1m30s"})),
     ];
-    let upstream = ("[a-z]{1,5}", 1_u16..).prop_map(|(name, port)| {
-        json!({"destination_name": name, "local_bind_port": port, "local_bind_address": "127.0.0.1"})
-    });
+    let fallback = prop::collection::btree_set("[a-z]{1,4}", 0..3);
+    let uids = prop::collection::vec(0_u32..9, 0..3);
+    let upstream = ("[a-z]{1,5}", 1_u16.., fallback, uids, prop::bool::ANY).prop_map(
+        |(name, port, fallback, uids, on_socket)| {
+            let fallback: Vec<Value> = fallback.into_iter().map(|name| json!({"name": name})).collect();
+            let mut upstream = json!({"destination_name": name, "failover": fallback});
+            if on_socket {
+                upstream["local_bind_socket_path"] = format!("/run/{port}.sock").into();
+                upstream["local_bind_socket_mode"] = format!("{:04o}", port % 0o777 + 1).into();
+            } else {
+                upstream["local_bind_port"] = port.into();
+                upstream["local_bind_address"] = "127.0.0.1".into();
+            }
+            if !uids.is_empty() {
+                upstream["allowed_uids"] = uids.into();
+            }
+            upstream
+        },
+    );
     (
         prop::option::of(1_u16..),
         prop::collection::vec(
@@ -159,8 +175,12 @@ fn service() -> impl Strategy<Value = Value> {
     )
         .prop_map(|(port, tags, checks, upstreams)| {
             let mut seen = std::collections::BTreeSet::new();
-            let upstreams: Vec<Value> =
-                upstreams.into_values().filter(|up| seen.insert(up["local_bind_port"].to_string())).collect();
+            let upstreams: Vec<Value> = upstreams
+                .into_values()
+                .filter(|up| {
+                    seen.insert((up["local_bind_port"].to_string(), up["local_bind_socket_path"].to_string()))
+                })
+                .collect();
             let mut service =
                 json!({"tags": tags, "checks": checks, "upstreams": upstreams, "address": "127.0.0.1"});
             if let Some(port) = port {

@@ -109,6 +109,10 @@ pub struct UpstreamDefinition {
     pub local_bind_address: String,
     #[serde(alias = "local_bind_port")]
     pub local_bind_port: i64,
+    #[serde(alias = "local_bind_socket_path", skip_serializing_if = "String::is_empty")]
+    pub local_bind_socket_path: String,
+    #[serde(alias = "local_bind_socket_mode", skip_serializing_if = "String::is_empty")]
+    pub local_bind_socket_mode: String,
 }
 
 /// A check to be registered, on its own or with its service. What is not made here is known, so that it can be refused

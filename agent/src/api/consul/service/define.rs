@@ -93,6 +93,7 @@ pub fn service(definition: ServiceDefinition) -> Result<Defined, ConsulError> {
         tagged_addresses,
         weights,
         enable_tag_override: definition.enable_tag_override,
+        proxy_protocol: None,
         connect_native: connect.native,
         checks,
         upstreams,
@@ -173,7 +174,15 @@ fn upstream(given: &UpstreamDefinition) -> Result<Upstream, String> {
     if !matches!(given.destination_type.as_str(), "" | "service") {
         return Err("an upstream's DestinationType is \"service\"".to_owned());
     }
-    let local_bind_port = port(given.local_bind_port)?.ok_or("an upstream needs a LocalBindPort")?;
+    let local_bind_port = port(given.local_bind_port)?;
+    let local_bind_socket_path = given.local_bind_socket_path.clone();
+    if local_bind_port.is_none() && local_bind_socket_path.is_empty() {
+        return Err("an upstream needs a LocalBindPort or a LocalBindSocketPath".to_owned());
+    }
+    let local_bind_socket_mode = match given.local_bind_socket_mode.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|why| format!("LocalBindSocketMode: {why}"))?),
+    };
     let name = |text: &str| format!("{text} is not a name");
     let destination_name = given.destination_name.parse().map_err(|_| name("DestinationName"))?;
     let destination_peer = match given.destination_peer.as_str() {
@@ -181,7 +190,12 @@ fn upstream(given: &UpstreamDefinition) -> Result<Upstream, String> {
         peer => Some(peer.parse().map_err(|_| name("DestinationPeer"))?),
     };
     let local_bind_address = given.local_bind_address.clone();
-    Ok(Upstream { destination_name, destination_peer, local_bind_address, local_bind_port })
+    Ok(Upstream {
+        local_bind_address,
+        local_bind_socket_path,
+        local_bind_socket_mode,
+        ..Upstream::to(destination_name, destination_peer, local_bind_port.unwrap_or_default())
+    })
 }
 
 /// What a check's definition asks for.
