@@ -20,6 +20,7 @@ pub mod peering;
 pub mod project;
 pub mod reconcile;
 pub mod settings;
+pub mod sockets;
 pub mod store;
 pub mod strangers;
 pub mod task;
@@ -36,7 +37,7 @@ mod floors {
 
     /// From the ground up. Modules of one floor do not import each other, except as `BESIDE` says.
     const FLOORS: [&[&str]; 10] = [
-        &["store", "files", "task", "strangers", "clock"],
+        &["store", "files", "task", "sockets", "strangers", "clock"],
         &["wire", "dataset", "audit", "web"],
         &["tunnel", "trust", "authorize", "settings"],
         &["catalog", "health", "operation", "client", "project"],
