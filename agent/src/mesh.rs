@@ -28,6 +28,7 @@ use crate::catalog::Catalog;
 use crate::health::Health;
 use crate::task::Tasks;
 use crate::trust::identity::Identities;
+use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::tunnel::{Incoming, Session, Sessions};
 use crate::wire::service::{MeshStatus, UpstreamRow};
 use outbound::Upstreams;
@@ -42,6 +43,9 @@ pub struct MeshParts {
     pub health: Arc<Health>,
     pub sessions: Arc<Sessions>,
     pub identities: Arc<Identities>,
+    /// What gives services their certificates, and what linked clusters said of theirs.
+    pub mesh_ca: Arc<MeshAuthority>,
+    pub bundles: Arc<PeerBundles>,
     pub tasks: Tasks,
 }
 

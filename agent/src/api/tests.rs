@@ -94,6 +94,8 @@ impl Served {
             health: health.clone(),
             sessions: sessions.clone(),
             identities: identities.clone(),
+            mesh_ca: mesh_ca.clone(),
+            bundles: bundles.clone(),
             tasks: tasks.clone(),
         });
         let (pools, operations) = (Pools::open(dir.path()).unwrap(), Operations::new());

@@ -92,6 +92,8 @@ pub(super) async fn build(
         health: health.clone(),
         sessions: sessions.clone(),
         identities: identities.clone(),
+        mesh_ca: mesh_ca.clone(),
+        bundles: bundles.clone(),
         tasks: tasks.clone(),
     });
     let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());

@@ -76,7 +76,12 @@ impl Side {
         let health = Health::start(catalog.clone(), &tasks);
         let identities = Identities::start(store.clone(), &tasks).await.unwrap();
         let sessions = Arc::new(Sessions::default());
-        let mesh = Mesh::new(MeshParts { catalog, health, sessions, identities, tasks: tasks.clone() });
+        // A store of its own, since tests count this one's revisions.
+        let mesh_ca = MeshAuthority::scratch(SqliteStore::scratch()).await;
+        let bundles = Arc::default();
+        let parts =
+            MeshParts { catalog, health, sessions, identities, mesh_ca, bundles, tasks: tasks.clone() };
+        let mesh = Mesh::new(parts);
         tasks.spawn("mesh", mesh.clone().run());
         Self { store, mesh, tasks }
     }
