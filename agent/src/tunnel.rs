@@ -26,7 +26,7 @@ pub mod tls;
 
 pub use connect::{AttemptError, DialError};
 pub use registry::Sessions;
-pub use session::{Closed, Room, Session};
+pub use session::{Closed, EARLY, Opening, Room, Session};
 pub use stream::{Incoming, TunnelStream};
 
 use session::End;
@@ -41,6 +41,9 @@ pub enum OpenError {
     Refused { code: Refusal, message: String },
     #[error("the connection to the peer is closed")]
     Closed,
+    /// The stream can go over another connection: this one takes no new ones.
+    #[error("one side of the connection is going away")]
+    Leaving,
     #[error("too many streams are open to the peer")]
     TooMany,
     #[error("the peer did not answer in time")]

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ pub const MAX_STREAMS: usize = 4096;
 const YAMUX_STREAMS: usize = 2 * MAX_STREAMS + 256;
 /// Most streams that somebody who is not linked may have open: it has a farewell to say or to hear, no more.
 const STRANGER_STREAMS: usize = 8;
+/// Most bytes of an app that leave with a stream's header, before the peer's answer.
+pub const EARLY: usize = 16 * 1024;
 /// What streams may take beyond their first 256 KiB, shared by all of a connection, to fill a long fat pipe.
 const WINDOW_ROOM: usize = 128 * 1024 * 1024;
 /// How long an orderly end may take before the connection is dropped.
@@ -51,6 +53,7 @@ pub(super) struct Inner {
     closing: CancellationToken,
     reason: OnceLock<String>,
     closed: watch::Sender<Option<Closed>>,
+    leaving: watch::Sender<bool>,
     outbound: Arc<Semaphore>,
     inbound: Arc<Semaphore>,
     /// Set before streams end because the connection did: an end of stream seen then is no orderly one.
@@ -125,6 +128,7 @@ impl Session {
                 closing: CancellationToken::new(),
                 reason: OnceLock::new(),
                 closed: watch::Sender::new(None),
+                leaving: watch::Sender::new(false),
                 outbound: Arc::new(Semaphore::new(streams)),
                 inbound: Arc::new(Semaphore::new(streams)),
                 lost,
@@ -149,8 +153,24 @@ impl Session {
         self.inner.room
     }
 
+    /// Begins a stream: `header`, and what its app has sent by now (at most [`EARLY`] bytes of it), leave at once.
+    pub fn begin(&self, header: &StreamHeader, early: &[u8]) -> Result<Opening, OpenError> {
+        if self.is_closed() {
+            return Err(OpenError::Closed);
+        }
+        if self.is_leaving() {
+            return Err(OpenError::Leaving);
+        }
+        let early = early.get(..EARLY).unwrap_or(early).to_vec();
+        Ok(Opening { session: self.clone(), header: header.clone(), early })
+    }
+
     /// Opens a stream and waits for the peer's answer to `header`.
     pub async fn open(&self, header: &StreamHeader) -> Result<TunnelStream, OpenError> {
+        self.begin(header, &[])?.answered().await
+    }
+
+    async fn open_with(&self, header: &StreamHeader, early: &[u8]) -> Result<TunnelStream, OpenError> {
         let permit = self.inner.outbound.clone().try_acquire_owned().map_err(|_| OpenError::TooMany)?;
         let open = async {
             let (give, given) = oneshot::channel();
@@ -162,11 +182,32 @@ impl Session {
         let mut stream = TunnelStream::new(stream, self.inner.lost.clone(), permit);
         frame::write(&mut stream, header).await?;
         match frame::read(&mut stream).await? {
-            StreamAnswer::Accepted => Ok(stream),
+            StreamAnswer::Accepted => {
+                if !early.is_empty() {
+                    stream.write_all(early).await?;
+                }
+                Ok(stream)
+            }
             StreamAnswer::Refused { code, message } => {
                 Err(OpenError::Refused { code, message: printable(&message) })
             }
         }
+    }
+
+    /// Tells the peer that this side is going away: neither opens streams any more, those open go on.
+    pub fn leave(&self) {
+        self.inner.leaving.send_replace(true);
+    }
+
+    /// Whether either side is going away.
+    pub fn is_leaving(&self) -> bool {
+        *self.inner.leaving.borrow()
+    }
+
+    /// Waits until either side is going away.
+    pub async fn leaving(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.inner.leaving.subscribe().wait_for(|leaving| *leaving).await;
     }
 
     /// Ends the session and every stream on it.
@@ -192,6 +233,21 @@ impl Session {
     /// Whether both are the same connection.
     pub fn same(&self, other: &Session) -> bool {
         self.inner.id == other.inner.id
+    }
+}
+
+/// A stream that was begun and is not answered yet. Dropping it resets the stream.
+#[must_use]
+pub struct Opening {
+    session: Session,
+    header: StreamHeader,
+    early: Vec<u8>,
+}
+
+impl Opening {
+    /// Waits for the peer's answer.
+    pub async fn answered(self) -> Result<TunnelStream, OpenError> {
+        self.session.open_with(&self.header, &self.early).await
     }
 }
 
