@@ -69,6 +69,8 @@ impl Mesh {
 
     /// Keeps the upstreams' ports as the catalog declares them, until the tasks end.
     pub async fn run(self: Arc<Self>) {
+        let (mesh, tasks) = (self.clone(), self.parts.tasks.clone());
+        tasks.spawn("traffic", async move { mesh.traffic.tell(mesh.parts.tasks.ending()).await });
         outbound::run(self).await;
     }
 

@@ -17,5 +17,6 @@ pub mod service;
 pub mod status;
 pub mod sync;
 pub mod token;
+pub mod traffic;
 pub mod trust;
 pub mod volume;

@@ -10,6 +10,7 @@ use super::MeshParts;
 use crate::catalog::{CatalogView, Instances};
 use crate::trust::identity::Identities;
 use crate::trust::{Fingerprint, Who};
+use crate::wire::traffic::Denial;
 
 /// Who wants to reach what.
 #[derive(Debug, Clone)]
@@ -35,6 +36,18 @@ pub(super) enum Refused {
         Reason::NoRule => "no intention matches, and what none allows is denied".to_owned(),
     })]
     Intention(Reason),
+}
+
+impl From<&Refused> for Denial {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::NoLink => Denial::NoLink,
+            Refused::NotDeclared => Denial::NotDeclared,
+            Refused::NotExported => Denial::NotExported,
+            Refused::NoPort => Denial::NoPort,
+            Refused::Intention(reason) => reason.into(),
+        }
+    }
 }
 
 /// A connection that may be made, as of one view.

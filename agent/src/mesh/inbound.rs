@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use schema::access::Source;
 use schema::name::LinkName;
@@ -14,6 +15,7 @@ use super::traffic::Pair;
 use super::{Mesh, drained};
 use crate::tunnel::{Incoming, Session};
 use crate::wire::link::{Refusal, StreamHeader};
+use crate::wire::traffic::Cause;
 
 /// Connections that one link may have open here, so that one peer cannot take every socket there is.
 const MAX_FROM_LINK: usize = 4096;
@@ -39,44 +41,41 @@ impl Limits {
 
 /// Serves one stream to its end.
 pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
+    let arrived = Instant::now();
     let StreamHeader::Service { destination, source, .. } = incoming.header.clone() else {
         incoming.refuse(Refusal::Malformed, "not a service stream").await;
         return;
     };
     let peer = session.peer();
     let Some(link) = link_of(&mesh.parts.identities, peer) else {
-        tracing::warn!(%peer, %source, %destination, reason = "the certificate belongs to no link", "connection denied");
+        let reason = format!("the certificate {peer} belongs to no link");
+        mesh.traffic.stranger(&source, &destination, &reason);
         incoming.refuse(Refusal::Denied, DENIED).await;
         return;
     };
     let request = Request { source: Source { peer: Some(link.clone()), service: source }, destination };
-    let counters = mesh.traffic.of(Pair {
-        source: request.source.clone(),
-        destination: request.destination.clone(),
-        destination_peer: None,
-    });
+    let pair = Pair::of_peer(request.source.clone(), request.destination.clone());
     let (source, destination) = (&request.source, &request.destination);
 
     let (standing, admitted) = match Standing::decide(&mesh.parts, &request, Some(peer)) {
         Ok(decided) => decided,
-        Err(reason) => {
-            counters.denied();
-            tracing::warn!(%source, %destination, %reason, "connection denied");
+        Err(refused) => {
+            mesh.traffic.refused(pair, &refused);
             incoming.refuse(Refusal::Denied, DENIED).await;
             return;
         }
     };
+    let counters = mesh.traffic.of(pair.under(&admitted.reason));
     let Some(_place) = mesh.inbound.take(&link) else {
-        counters.failed();
-        tracing::warn!(%source, %destination, limit = MAX_FROM_LINK, "connection refused: the link has too many open");
+        let reason = format!("the link has {MAX_FROM_LINK} connections open, and no more are taken");
+        counters.failed(Cause::TooMany, &reason);
         incoming.refuse(Refusal::Unavailable, "too many connections").await;
         return;
     };
     let mut socket = match reach(&mesh.parts.health, destination, &admitted).await {
         Ok(socket) => socket,
         Err(reason) => {
-            counters.failed();
-            tracing::warn!(%source, %destination, %reason, "connection allowed, but there is no healthy instance");
+            counters.failed(reason.cause(), &reason);
             incoming.refuse(Refusal::Unavailable, "no healthy instance").await;
             return;
         }
@@ -84,23 +83,21 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
     let mut stream = match incoming.accept().await {
         Ok(stream) => stream,
         Err(error) => {
-            counters.failed();
-            tracing::debug!(%source, %destination, %error, "the peer went away before its connection was made");
+            let reason = format!("the peer went away before its connection was made: {error}");
+            counters.failed(Cause::Gone, &reason);
             return;
         }
     };
-    let rule = admitted.reason.rule().map(tracing::field::display);
-    tracing::info!(%source, %destination, rule, "connection allowed");
-    let _open = counters.open();
+    let _open = counters.carried(arrived.elapsed());
     tokio::select! {
         // First, so that not a byte passes after the permit has fallen.
         biased;
         reason = standing.fallen() => {
             reset(&socket);
-            tracing::warn!(%source, %destination, %reason, "connection cut");
+            counters.cut(&reason);
         }
         () = drained(&mesh.parts.tasks) => reset(&socket),
-        ended = relay(&mut socket, &mut stream, &counters.received, &counters.sent) => {
+        ended = relay(&mut socket, &mut stream, counters.received(), counters.sent()) => {
             if let Err(error) = ended {
                 reset(&socket);
                 tracing::debug!(%source, %destination, %error, "connection broke");

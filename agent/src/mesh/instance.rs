@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, lookup_host};
 
 use super::admission::Admitted;
 use crate::health::{Health, Status};
+use crate::wire::traffic::Cause;
 
 /// Where an instance is that gives no address.
 const LOCAL: &str = "127.0.0.1";
@@ -32,6 +33,17 @@ pub(super) enum Unreachable {
     Connect { address: SocketAddr, source: io::Error },
     #[error("its address {0} resolves to nothing")]
     NoAddress(String),
+}
+
+impl Unreachable {
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Unreachable::Unhealthy => Cause::NoInstance,
+            Unreachable::Resolve(..) | Unreachable::Connect { .. } | Unreachable::NoAddress(_) => {
+                Cause::Connect
+            }
+        }
+    }
 }
 
 /// Connects to an instance that passes its checks, each in turn having the first call; where none does, to one that

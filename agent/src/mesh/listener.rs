@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schema::access::Source;
 use schema::name::LinkName;
@@ -19,6 +19,7 @@ use super::{Mesh, drained};
 use crate::tunnel::{OpenError, Session, TunnelStream};
 use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::service::PortState;
+use crate::wire::traffic::{Cause, Denial};
 
 /// Connections that one upstream's port may have open; more wait in the socket's queue.
 const MAX_OPEN: usize = 1024;
@@ -103,11 +104,8 @@ async fn bind(mesh: &Mesh, address: SocketAddr, route: &watch::Receiver<Arc<Rout
 /// Carries one connection to its end, or until the route is another.
 async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver<Arc<Route>>) {
     let route = routes.borrow_and_update().clone();
-    let counters = mesh.traffic.of(Pair {
-        source: Source { peer: None, service: route.owner.clone() },
-        destination: route.destination.clone(),
-        destination_peer: route.peer.clone(),
-    });
+    let arrived = Instant::now();
+    let pair = Pair::upstream(route.owner.clone(), route.destination.clone(), route.peer.clone());
     // Small writes of the far end must not wait for the app's acknowledgement.
     let _ = socket.set_nodelay(true);
     let ended = tokio::select! {
@@ -116,8 +114,8 @@ async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver
         () = drained(&mesh.parts.tasks) => Err(Failed::Draining),
         ended = async {
             match &route.peer {
-                Some(link) => abroad(mesh, &mut socket, &route, link, &counters).await,
-                None => at_home(mesh, &mut socket, &route, &counters).await,
+                Some(link) => abroad(mesh, &mut socket, &route, link, pair, arrived).await,
+                None => at_home(mesh, &mut socket, &route, pair, arrived).await,
             }
         } => ended,
     };
@@ -126,20 +124,11 @@ async fn connect(mesh: &Mesh, mut socket: TcpStream, mut routes: watch::Receiver
     let (source, destination) = (&route.owner, &route.destination);
     let link = route.peer.as_ref().map(tracing::field::display);
     match &failed {
-        Failed::Denied(reason) => {
-            counters.denied();
-            tracing::warn!(%source, %destination, link, reason, "connection denied");
-        }
-        Failed::Unavailable(reason) => {
-            counters.failed();
-            tracing::warn!(%source, %destination, link, reason, "connection failed");
-        }
-        Failed::Cut(reason) => tracing::warn!(%source, %destination, link, reason, "connection cut"),
         Failed::Rerouted => {
             tracing::info!(%source, %destination, link, "connection cut: its upstream was changed");
         }
         Failed::Broke(error) => tracing::debug!(%source, %destination, link, %error, "connection broke"),
-        Failed::Draining => {}
+        Failed::Counted | Failed::Draining => {}
     }
 }
 
@@ -153,12 +142,8 @@ async fn rerouted(mesh: &Mesh, routes: &mut watch::Receiver<Arc<Route>>) {
 
 /// Why a connection did not end by itself.
 enum Failed {
-    /// Never made: not allowed.
-    Denied(String),
-    /// Never made: allowed, as far as is known.
-    Unavailable(String),
-    /// The permit fell.
-    Cut(String),
+    /// Never made, or its permit fell: counted and told already.
+    Counted,
     /// The upstream leads elsewhere now, or is gone.
     Rerouted,
     Broke(io::Error),
@@ -170,32 +155,49 @@ async fn abroad(
     socket: &mut TcpStream,
     route: &Route,
     link: &LinkName,
-    counters: &Arc<Counters>,
+    pair: Pair,
+    arrived: Instant,
 ) -> Result<(), Failed> {
+    let counters = mesh.traffic.of(pair);
     let header = StreamHeader::Service {
         destination: route.destination.clone(),
         source: route.owner.clone(),
         from: None,
     };
-    let mut stream = open(mesh, link, &header).await?;
-    let _open = counters.open();
-    relay(socket, &mut stream, &counters.sent, &counters.received).await.map_err(Failed::Broke)
+    let mut stream = open(mesh, link, &header, &counters).await?;
+    let _open = counters.carried(arrived.elapsed());
+    relay(socket, &mut stream, counters.sent(), counters.received()).await.map_err(Failed::Broke)
 }
 
 /// Opens a stream over the link's session; a session that turns out to be closed is replaced by the next, once.
-async fn open(mesh: &Mesh, link: &LinkName, header: &StreamHeader) -> Result<TunnelStream, Failed> {
+async fn open(
+    mesh: &Mesh,
+    link: &LinkName,
+    header: &StreamHeader,
+    counters: &Counters,
+) -> Result<TunnelStream, Failed> {
     let mut tried: Option<Session> = None;
     loop {
-        let session = session(mesh, link, tried.as_ref())
-            .await
-            .ok_or_else(|| Failed::Unavailable(format!("there is no connection to {link}")))?;
+        let Some(session) = session(mesh, link, tried.as_ref()).await else {
+            counters.failed(Cause::LinkDown, &format!("there is no connection to {link}"));
+            return Err(Failed::Counted);
+        };
         match session.open(header).await {
             Ok(stream) => return Ok(stream),
             Err(OpenError::Closed) if tried.is_none() => tried = Some(session),
             Err(OpenError::Refused { code: Refusal::Denied, message }) => {
-                return Err(Failed::Denied(format!("{link} says: {message}")));
+                counters.denied(Denial::Peer, &format!("{link} says: {message}"));
+                return Err(Failed::Counted);
             }
-            Err(error) => return Err(Failed::Unavailable(error.to_string())),
+            Err(error) => {
+                let cause = match &error {
+                    OpenError::TooMany => Cause::TooMany,
+                    OpenError::Refused { .. } => Cause::Peer,
+                    _ => Cause::LinkDown,
+                };
+                counters.failed(cause, &error);
+                return Err(Failed::Counted);
+            }
         }
     }
 }
@@ -222,24 +224,36 @@ async fn at_home(
     mesh: &Mesh,
     socket: &mut TcpStream,
     route: &Route,
-    counters: &Arc<Counters>,
+    pair: Pair,
+    arrived: Instant,
 ) -> Result<(), Failed> {
     let request = Request {
         source: Source { peer: None, service: route.owner.clone() },
         destination: route.destination.clone(),
     };
-    let (standing, admitted) = Standing::decide(&mesh.parts, &request, None)
-        .map_err(|refused| Failed::Denied(refused.to_string()))?;
-    let mut instance = reach(&mesh.parts.health, &route.destination, &admitted)
-        .await
-        .map_err(|unreachable| Failed::Unavailable(unreachable.to_string()))?;
-    let rule = admitted.reason.rule().map(tracing::field::display);
-    tracing::info!(source = %route.owner, destination = %route.destination, rule, "connection allowed");
-    let _open = counters.open();
+    let (standing, admitted) = match Standing::decide(&mesh.parts, &request, None) {
+        Ok(decided) => decided,
+        Err(refused) => {
+            mesh.traffic.refused(pair, &refused);
+            return Err(Failed::Counted);
+        }
+    };
+    let counters = mesh.traffic.of(pair.under(&admitted.reason));
+    let mut instance = match reach(&mesh.parts.health, &route.destination, &admitted).await {
+        Ok(instance) => instance,
+        Err(unreachable) => {
+            counters.failed(unreachable.cause(), &unreachable);
+            return Err(Failed::Counted);
+        }
+    };
+    let _open = counters.carried(arrived.elapsed());
     let ended = tokio::select! {
         biased;
-        refused = standing.fallen() => Err(Failed::Cut(refused.to_string())),
-        ended = relay(socket, &mut instance, &counters.sent, &counters.received) => ended.map_err(Failed::Broke),
+        refused = standing.fallen() => {
+            counters.cut(&refused);
+            Err(Failed::Counted)
+        }
+        ended = relay(socket, &mut instance, counters.sent(), counters.received()) => ended.map_err(Failed::Broke),
     };
     if ended.is_err() {
         reset(&instance);

@@ -159,9 +159,12 @@ async fn a_service_of_this_cluster_is_reached_as_long_as_an_intention_allows_it(
     assert_eq!(shout(local, "hello").await.unwrap_or_default(), "");
 
     let traffic = side.mesh.status().traffic;
-    let [row] = &traffic[..] else { panic!("{traffic:?}") };
-    assert_eq!((row.connections, row.denied, row.open, row.failed), (3, 2, 0, 0));
+    // One row for what no intention matched, one for what this intention allowed and then denied.
+    let [unmatched, row] = &traffic[..] else { panic!("{traffic:?}") };
+    assert_eq!((unmatched.rule.as_ref(), unmatched.connections, unmatched.denied), (None, 0, 1));
+    assert_eq!((row.connections, row.denied, row.open, row.failed, row.cut), (3, 1, 0, 0, 1));
     assert_eq!((row.sent, row.received), (5 + (1 << 20), 5 + (1 << 20)));
+    assert_eq!(row.set_up.count, 3);
     side.drain().await;
 }
 

@@ -5,6 +5,8 @@ use schema::name::{InstanceId, LinkName, ManifestName, ServiceName};
 use schema::record::RecordKey;
 use serde::{Deserialize, Serialize};
 
+use super::traffic::TrafficRow;
+
 /// A row of `GET services`: an instance of a service of this cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
@@ -85,31 +87,6 @@ pub enum PortState {
     Refused {
         reason: String,
     },
-}
-
-/// What passed between one source and one destination since the agent started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrafficRow {
-    pub source: ServiceName,
-    /// The link that the source is behind; `None` for a service of this cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_peer: Option<LinkName>,
-    pub destination: ServiceName,
-    /// The link that the destination is behind; `None` for a service of this cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination_peer: Option<LinkName>,
-    /// Connections made.
-    pub connections: u64,
-    /// Those of them that are open.
-    pub open: u64,
-    /// Connections refused, here or by the peer.
-    pub denied: u64,
-    /// Connections that were allowed and failed: no healthy instance, link down.
-    pub failed: u64,
-    /// Bytes from source to destination.
-    pub sent: u64,
-    /// Bytes from destination to source.
-    pub received: u64,
 }
 
 /// The mesh's part of `GET status`.

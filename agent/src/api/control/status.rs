@@ -34,7 +34,11 @@ async fn show(
     // A pair shows to who sees the end of it that is here.
     mesh.traffic.retain(|row| {
         let here = if row.destination_peer.is_some() { &row.source } else { &row.destination };
-        sees(Entity::Service(here.clone()))
+        match here {
+            Some(service) => sees(Entity::Service(service.clone())),
+            // Sums over services that have no row of their own are for who sees every service.
+            None => state.permit(&caller, Entitlement::CanViewServices, Entity::Server).is_ok(),
+        }
     });
     // What the folder's faults quote is for who may see what it declares, as is what an ACME server says.
     let watched = state.permit_reading(&caller).is_ok();
