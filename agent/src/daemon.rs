@@ -8,6 +8,7 @@ mod fault;
 mod floors;
 pub mod logging;
 mod login;
+mod managed;
 pub mod options;
 mod place;
 mod router;
@@ -27,6 +28,7 @@ use crate::api::listener::{Api, network, socket};
 use crate::audit::Audit;
 use crate::peering::rotation;
 use crate::settings::{Addresses, DEFAULT_PORT, Listen, Settings};
+use crate::sockets::Sockets;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Guard, Op, Revision, Store, Txn, keys, value};
 use crate::task::{Drained, Tasks};
@@ -60,8 +62,8 @@ struct ClusterRecord {
     name: ClusterName,
 }
 
-/// Runs an agent until it is told to end.
-pub async fn run(options: Options) -> Result<Ended, DaemonError> {
+/// Runs an agent until it is told to end. `sockets` are what an earlier run, or whoever manages this one, has left to it.
+pub async fn run(options: Options, sockets: Arc<Sockets>) -> Result<Ended, DaemonError> {
     descriptors::raise();
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
     authority_key::refuse(&options)?;
@@ -78,19 +80,21 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     let (folder, cluster_ca) = (place.path(), options.cluster_ca.as_deref());
     let pki = Pki::open(folder, cluster_ca, unknowns(&settings), Timestamp::now())?;
     let usual = || settings.current().https_address().unwrap_or(Listen::Everywhere(DEFAULT_PORT));
-    let listener = network::bind(options.listen.unwrap_or_else(usual))?;
-    let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let listener = network::bind(&sockets, options.listen.unwrap_or_else(usual))?;
+    let bound = listener.as_ref().and_then(|bound| bound.listener.local_addr().ok());
     let addresses = match bound {
         Some(bound) if options.advertise.is_empty() => network::reachable(bound),
         _ => options.advertise.clone(),
     };
 
     let consul = match options.consul_http {
-        Some(loopback) => network::bind(Listen::At(loopback.address())).map_err(DaemonError::ConsulHttp)?,
+        Some(loopback) => {
+            network::bind(&sockets, Listen::At(loopback.address())).map_err(DaemonError::ConsulHttp)?
+        }
         None => None,
     };
-    let consul_http = consul.as_ref().and_then(|listener| listener.local_addr().ok());
-    let socket = socket::bind(&place.socket())?;
+    let consul_http = consul.as_ref().and_then(|bound| bound.listener.local_addr().ok());
+    let socket = socket::bind(&sockets, &place.socket())?;
 
     let reached = Addresses::new(addresses.clone());
     let wish = wish::follow(&settings, &tasks);
@@ -100,7 +104,13 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
         server: server.clone(),
         pki,
         name: name.clone(),
-        doors: Doors::new(options.listen.is_some(), options.advertise.clone(), reached.clone()),
+        doors: Doors::new(
+            options.listen.is_some(),
+            options.advertise.clone(),
+            reached.clone(),
+            sockets.clone(),
+        ),
+        sockets: sockets.clone(),
         addresses: reached,
         settings,
         audit,
@@ -123,6 +133,8 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
     tasks.spawn("expiry", expiry(clients, tasks.ending()));
     // Its server looks for the proof behind those doors.
     tasks.spawn("acme", acme.run(wish));
+    tasks.spawn("sockets", managed::unclaimed(sockets.clone(), tasks.ending()));
+    tasks.spawn("watchdog", managed::watchdog(sockets.clone(), tasks.ending()));
     tracing::info!(
         name = %name,
         fingerprint = %identity.fingerprint(),
@@ -133,7 +145,11 @@ pub async fn run(options: Options) -> Result<Ended, DaemonError> {
         socket = %place.socket().display(),
         "ready"
     );
+    sockets.manager().ready();
     let asked = signals.asked().await;
+    // Before anything is closed: what is kept for the next run must not be given back.
+    sockets.leave();
+    sockets.manager().stopping(options.drain_timeout);
     Ok(drain(&tasks, &mut signals, asked, &options).await)
 }
 
@@ -166,6 +182,8 @@ async fn drain(tasks: &Tasks, signals: &mut Signals, asked: Asked, options: &Opt
         },
         again = signals.asked() => {
             tracing::warn!(signal = again.name(), "told to end again; not waiting any longer");
+            // Both ends of what is carried shall hear that it was cut.
+            tasks.drain(Duration::ZERO).await;
             Ended::Cut
         }
     }

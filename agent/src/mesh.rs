@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::health::Health;
+use crate::sockets::Sockets;
 use crate::task::Tasks;
 use crate::trust::identity::Identities;
 use crate::trust::mesh::{MeshAuthority, PeerBundles};
@@ -46,6 +47,8 @@ pub struct MeshParts {
     /// What gives services their certificates, and what linked clusters said of theirs.
     pub mesh_ca: Arc<MeshAuthority>,
     pub bundles: Arc<PeerBundles>,
+    /// What earlier runs have left of the ports and sockets, and who keeps them for the next.
+    pub sockets: Arc<Sockets>,
     pub tasks: Tasks,
 }
 

@@ -20,8 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
+use socket2::{Domain, Protocol, Socket, Type};
 
 pub use manager::Manager;
+
+/// Connections that wait to be accepted: many, since all that come during a restart do. (The system may allow fewer.)
+const BACKLOG: i32 = 4096;
 
 /// The sockets that came from an earlier run or from the manager, and where ours are kept.
 #[derive(Debug)]
@@ -123,18 +127,17 @@ impl Sockets {
         self.keep(unix_name(path), listener)
     }
 
-    /// Listens on `address` with what was handed in, or else with what `open` opens. Inherited sockets that nobody has
-    /// asked for make room.
-    pub fn listen_tcp(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        open: impl Fn() -> io::Result<TcpListener>,
-    ) -> io::Result<(TcpListener, Lease)> {
-        if let Some(taken) = self.take_tcp(address) {
-            return Ok(taken);
+    /// Listens on `address` with what was handed in, or else with a new socket. Inherited ones that nobody has asked for
+    /// make room. The listener does not block.
+    pub fn listen_tcp(self: &Arc<Self>, address: SocketAddr) -> io::Result<(TcpListener, Lease)> {
+        if let Some((listener, lease)) = self.take_tcp(address) {
+            listener.set_nonblocking(true)?;
+            return Ok((listener, lease));
         }
-        let opened = match open() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.make_room(address) => open(),
+        let opened = match open(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.make_room(address) => {
+                open(address)
+            }
             opened => opened,
         }?;
         // The port is known only now where the system was to choose it.
@@ -252,6 +255,19 @@ fn listener(sockets: &mut ListenFd, index: usize) -> io::Result<Listener> {
     }
 }
 
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 too, whatever this machine's default is.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
@@ -279,10 +295,6 @@ fn unix_name(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    fn open(address: &str) -> TcpListener {
-        TcpListener::bind(address).unwrap()
-    }
-
     fn holding(listeners: Vec<(&str, Listener)>) -> Arc<Sockets> {
         let inherited =
             listeners.into_iter().map(|(name, listener)| Inherited { name: name.to_owned(), listener });
@@ -291,32 +303,32 @@ mod tests {
 
     #[test]
     fn an_address_gets_the_socket_that_was_handed_in_for_it_and_once() {
-        let listener = open("127.0.0.1:0");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let sockets = holding(vec![("api.socket", Listener::Tcp(address, listener))]);
         assert!(sockets.take_tcp("127.0.0.1:1".parse().unwrap()).is_none());
-        let (taken, lease) = sockets.listen_tcp(address, || panic!("there is one")).unwrap();
+        let (taken, lease) = sockets.listen_tcp(address).unwrap();
         assert_eq!(taken.local_addr().unwrap(), address);
         assert!(lease.name.is_none(), "a socket unit's socket is not ours to give back");
         assert!(sockets.take_tcp(address).is_none());
-        let refused = sockets.listen_tcp(address, || TcpListener::bind(address)).unwrap_err();
+        let refused = sockets.listen_tcp(address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn what_nobody_wants_makes_room() {
-        let listener = open("0.0.0.0:0");
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let everywhere = listener.local_addr().unwrap();
         let here: SocketAddr = ([127, 0, 0, 1], everywhere.port()).into();
         let sockets = holding(vec![("old", Listener::Tcp(everywhere, listener))]);
-        let (taken, _lease) = sockets.listen_tcp(here, || TcpListener::bind(here)).unwrap();
+        let (taken, _lease) = sockets.listen_tcp(here).unwrap();
         assert_eq!(taken.local_addr().unwrap(), here);
 
-        let other = open("127.0.0.1:0");
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
         let sockets = holding(vec![("old", Listener::Tcp(address, other))]);
         sockets.close_unclaimed();
-        open(&address.to_string());
+        open(address).unwrap();
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Api {
     /// Serves the network until the tasks end, beginning with `listener`. `router` serves what arrives on links.
     pub async fn serve_network(
         &self,
-        listener: Option<std::net::TcpListener>,
+        listener: Option<network::Bound>,
         router: Arc<dyn tunnel::Router>,
     ) -> Result<(), ListenerError> {
         let network = Arc::new(Network {
@@ -95,17 +95,29 @@ impl Api {
     }
 
     /// Serves the unix socket until the tasks end.
-    pub fn serve_socket(&self, listener: std::os::unix::net::UnixListener) -> Result<(), ListenerError> {
+    pub fn serve_socket(&self, bound: socket::Bound) -> Result<(), ListenerError> {
+        let socket::Bound { lease, listener } = bound;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        self.state.tasks.spawn("socket", socket::accept(self.clone(), listener));
+        let api = self.clone();
+        self.state.tasks.spawn("socket", async move {
+            socket::accept(api, &listener).await;
+            drop(lease);
+            drop(listener);
+        });
         Ok(())
     }
 
     /// Serves plain HTTP on this machine until the tasks end.
-    pub fn serve_plain(&self, listener: std::net::TcpListener) -> Result<(), ListenerError> {
-        listener.set_nonblocking(true)?;
-        self.state.tasks.spawn("plain HTTP", plain::accept(self.clone(), listener));
+    pub fn serve_plain(&self, bound: network::Bound) -> Result<(), ListenerError> {
+        let network::Bound { lease, listener } = bound;
+        let listener = TcpListener::from_std(listener)?;
+        let api = self.clone();
+        self.state.tasks.spawn("plain HTTP", async move {
+            plain::accept(api, &listener).await;
+            drop(lease);
+            drop(listener);
+        });
         Ok(())
     }
 
@@ -139,7 +151,7 @@ pub enum ListenerError {
 
 impl Network {
     /// Takes connections in until the tasks end, or `closing` is cancelled.
-    async fn accept(self: Arc<Self>, listener: TcpListener, closing: CancellationToken) {
+    async fn accept(self: Arc<Self>, listener: &TcpListener, closing: CancellationToken) {
         let ending = self.api.tasks().ending();
         loop {
             let accepted = tokio::select! {

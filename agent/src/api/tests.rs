@@ -18,6 +18,7 @@ use crate::audit::Audit;
 use crate::client::{Client, ClientError, NO_BODY, first_contact};
 use crate::mesh::MeshParts;
 use crate::peering::PeeringParts;
+use crate::sockets::Sockets;
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::encode;
 use crate::store::{Op, Txn, keys};
@@ -96,6 +97,7 @@ impl Served {
             identities: identities.clone(),
             mesh_ca: mesh_ca.clone(),
             bundles: bundles.clone(),
+            sockets: Sockets::alone(),
             tasks: tasks.clone(),
         });
         let (pools, operations) = (Pools::open(dir.path()).unwrap(), Operations::new());
@@ -120,7 +122,7 @@ impl Served {
             settings,
             failures: Failures::new(audit.clone()),
             audit: audit.clone(),
-            doors: Doors::new(false, Vec::new(), addresses.clone()),
+            doors: Doors::new(false, Vec::new(), addresses.clone(), Sockets::alone()),
             projects: Projects::start(store.clone(), audit, &tasks).await.unwrap(),
             store,
             logins: Logins::new(Web::new().unwrap(), identities.clone(), clients.clone(), tasks.clone()),
@@ -147,7 +149,7 @@ impl Served {
         let streams = Arc::new(ApiStreams::default());
         assert!(streams.api.set(api.clone()).is_ok());
         api.serve_network(Some(listener), streams).await.unwrap();
-        api.serve_socket(socket::bind(&dir.path().join("unix.socket")).unwrap()).unwrap();
+        api.serve_socket(socket::bind(&Sockets::alone(), &dir.path().join("unix.socket")).unwrap()).unwrap();
         Self { state, address, dir }
     }
 

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::runtime::Builder;
+
 use crate::daemon::logging::{self, LogFormat};
 use crate::daemon::options::{self, Listen, Loopback, OptionsError};
 use crate::daemon::{self, DaemonError, Ended, Given};
+use crate::sockets::Sockets;
 
 use super::{CliError, ExitCode, context};
 
@@ -71,19 +74,32 @@ pub fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let options = flags.over(file).finish()?;
     logging::start(options.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(options.worker_threads)
-        .thread_name("comity")
+    // Before there are other threads.
+    let sockets = Sockets::from_environment();
+    let runtime = runtime(options.worker_threads)
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(format!("the runtime could not be started: {error}")))?;
-    let ended = runtime.block_on(daemon::run(options));
+    // As a task like all others: what this thread drives itself would be woken across threads.
+    let ended = runtime.block_on(async { tokio::spawn(daemon::run(options, sockets)).await });
     // What the drain could not end must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    // A panic goes on here; the task is never cancelled.
+    let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     Ok(match ended? {
         Ended::Drained => ExitCode::Done,
         Ended::Cut => ExitCode::Failed,
     })
+}
+
+/// With one thread there is nobody to share work with: this very thread does everything, and wakes no other.
+fn runtime(threads: usize) -> Builder {
+    if threads == 1 {
+        return Builder::new_current_thread();
+    }
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name("comity");
+    builder
 }
 
 impl From<OptionsError> for CliError {

@@ -26,6 +26,7 @@ use crate::peering::{Peering, PeeringParts};
 use crate::project::Projects;
 use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::settings::{Addresses, Settings};
+use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -50,6 +51,7 @@ pub(super) struct Ground {
     pub doors: Arc<Doors>,
     pub addresses: Arc<Addresses>,
     pub settings: Arc<Settings>,
+    pub sockets: Arc<Sockets>,
     pub audit: Arc<Audit>,
     pub tasks: Tasks,
 }
@@ -60,7 +62,8 @@ pub(super) async fn build(
     ground: Ground,
     watched: Option<PathBuf>,
 ) -> Result<ApiState, DaemonError> {
-    let Ground { store, identity, server, pki, name, doors, addresses, settings, audit, tasks } = ground;
+    let Ground { store, identity, server, pki, name, doors, addresses, settings, sockets, audit, tasks } =
+        ground;
     let pools = Pools::open(place.path())?;
     let identities = Identities::start_with(store.clone(), pki.clone(), &tasks).await?;
     pki.start(&tasks);
@@ -95,6 +98,7 @@ pub(super) async fn build(
         mesh_ca: mesh_ca.clone(),
         bundles: bundles.clone(),
         tasks: tasks.clone(),
+        sockets,
     });
     let observe = Observe::new(store.clone(), peering.clone(), name.clone(), identity.clone());
     let apply = Apply::start(ApplyParts {

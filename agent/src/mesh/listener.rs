@@ -16,6 +16,7 @@ use super::outbound::Route;
 use super::relay::{relay, reset};
 use super::traffic::{Counters, Pair};
 use super::{Mesh, drained};
+use crate::sockets::Lease;
 use crate::tunnel::{OpenError, Session, TunnelStream};
 use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::service::PortState;
@@ -30,13 +31,14 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Wait after an accept that failed for want of something (file descriptors), which only time brings back.
 const STARVED: Duration = Duration::from_millis(100);
 
-/// Time that a new connection waits for its link to come up: a peer that restarts is back within this.
-const LINK_GRACE: Duration = Duration::from_secs(1);
+/// Sessions that one connection tries. Each but the last closed, or its peer went away, at that very moment.
+const MOST_SESSIONS: usize = 3;
 
 /// Listens until `route`'s sender is gone or the agent drains.
 pub(super) async fn listen(mesh: Arc<Mesh>, address: SocketAddr, mut route: watch::Receiver<Arc<Route>>) {
     let ending = mesh.parts.tasks.ending();
-    let bound = tokio::select! {
+    // The lease is the first to go, before the listener does.
+    let (_lease, bound) = tokio::select! {
         () = ending.cancelled() => return,
         () = gone(route.clone()) => return,
         bound = bind(&mesh, address, &route) => bound,
@@ -78,11 +80,13 @@ async fn gone(mut route: watch::Receiver<Arc<Route>>) {
     while route.changed().await.is_ok() {}
 }
 
-async fn bind(mesh: &Mesh, address: SocketAddr, route: &watch::Receiver<Arc<Route>>) -> TcpListener {
+async fn bind(mesh: &Mesh, address: SocketAddr, route: &watch::Receiver<Arc<Route>>) -> (Lease, TcpListener) {
     let mut wait = RETRY.0;
     let mut told = None;
     loop {
-        let error = match TcpListener::bind(address).await {
+        let opened = mesh.parts.sockets.listen_tcp(address);
+        let opened = opened.and_then(|(socket, lease)| Ok((lease, TcpListener::from_std(socket)?)));
+        let error = match opened {
             Ok(bound) => {
                 let route = route.borrow().clone();
                 tracing::info!(%address, service = %route.owner, destination = %route.destination, "upstream listens");
@@ -169,7 +173,7 @@ async fn abroad(
     relay(socket, &mut stream, counters.sent(), counters.received()).await.map_err(Failed::Broke)
 }
 
-/// Opens a stream over the link's session; a session that turns out to be closed is replaced by the next, once.
+/// Opens a stream over the link's session; one that turns out to take none is replaced by the next.
 async fn open(
     mesh: &Mesh,
     link: &LinkName,
@@ -177,14 +181,13 @@ async fn open(
     counters: &Counters,
 ) -> Result<TunnelStream, Failed> {
     let mut tried: Option<Session> = None;
-    loop {
-        let Some(session) = session(mesh, link, tried.as_ref()).await else {
-            counters.failed(Cause::LinkDown, &format!("there is no connection to {link}"));
-            return Err(Failed::Counted);
-        };
+    for _ in 0..MOST_SESSIONS {
+        // Waits for a link that is expected back, and for no other.
+        let session = mesh.parts.sessions.wait(link, tried.as_ref()).await;
+        let Some(session) = session else { break };
         match session.open(header).await {
             Ok(stream) => return Ok(stream),
-            Err(OpenError::Closed) if tried.is_none() => tried = Some(session),
+            Err(OpenError::Closed | OpenError::Leaving) => tried = Some(session),
             Err(OpenError::Refused { code: Refusal::Denied, message }) => {
                 counters.denied(Denial::Peer, &format!("{link} says: {message}"));
                 return Err(Failed::Counted);
@@ -200,23 +203,8 @@ async fn open(
             }
         }
     }
-}
-
-/// The link's session, other than `stale`; waits a little for one to come up.
-async fn session(mesh: &Mesh, link: &LinkName, stale: Option<&Session>) -> Option<Session> {
-    let sessions = &mesh.parts.sessions;
-    let mut changed = sessions.subscribe();
-    let come = async {
-        loop {
-            changed.mark_unchanged();
-            let current =
-                sessions.get(link).filter(|session| !stale.is_some_and(|stale| session.same(stale)));
-            if current.is_some() || changed.changed().await.is_err() {
-                return current;
-            }
-        }
-    };
-    tokio::time::timeout(LINK_GRACE, come).await.ok().flatten()
+    counters.failed(Cause::LinkDown, &format!("there is no connection to {link}"));
+    Err(Failed::Counted)
 }
 
 /// A destination of this cluster: the same question as a peer's connection meets, and the same watch on the answer.

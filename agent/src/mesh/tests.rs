@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::sockets::Sockets;
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::{Declared, encode};
 use crate::store::{Op, Store, Txn, keys};
@@ -79,8 +80,16 @@ impl Side {
         // A store of its own, since tests count this one's revisions.
         let mesh_ca = MeshAuthority::scratch(SqliteStore::scratch()).await;
         let bundles = Arc::default();
-        let parts =
-            MeshParts { catalog, health, sessions, identities, mesh_ca, bundles, tasks: tasks.clone() };
+        let parts = MeshParts {
+            catalog,
+            health,
+            sessions,
+            identities,
+            mesh_ca,
+            bundles,
+            sockets: Sockets::alone(),
+            tasks: tasks.clone(),
+        };
         let mesh = Mesh::new(parts);
         tasks.spawn("mesh", mesh.clone().run());
         Self { store, mesh, tasks }

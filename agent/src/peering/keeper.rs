@@ -22,6 +22,9 @@ use crate::trust::cluster_identity::Changed;
 use crate::tunnel::{Closed, Router, Session};
 use crate::wire::cluster_link::Dials;
 
+/// Longest pause between attempts to reach a peer that said that it goes away: it is restarted, more often than not.
+const RETURN_PAUSE: Duration = Duration::from_millis(500);
+
 /// What a keeper is to keep.
 pub(super) struct Kept {
     pub link: LinkName,
@@ -50,7 +53,12 @@ impl Kept {
 enum Held {
     Stopped,
     Replaced(Session),
-    Ended { reason: String, heard: bool },
+    /// The peer goes away. What is open on the session goes on until it has ended.
+    Left,
+    Ended {
+        reason: String,
+        heard: bool,
+    },
 }
 
 /// Which side made a session.
@@ -69,6 +77,8 @@ impl Peering {
         let mut backoff = Backoff::default();
         let mut received = Received::default();
         let mut next: Option<(Session, Made)> = None;
+        let mut departing: Vec<Session> = Vec::new();
+        self.parts.sessions.expect(&kept.link);
         let last = loop {
             let mut renewed = self.parts.identity.changed();
             let (session, made) = if let Some(next) = next.take() {
@@ -91,13 +101,16 @@ impl Peering {
                     session.close("a newer connection has replaced this one");
                     next = Some((newer, Made::ByPeer));
                 }
+                Held::Left => {
+                    self.note_down(&kept.link, &session, "the peer is ending".to_owned());
+                    departing.retain(|session| !session.is_closed());
+                    departing.push(session);
+                    // A peer that restarts is back in a moment.
+                    backoff = Backoff::up_to(RETURN_PAUSE);
+                }
                 Held::Ended { reason, heard } => {
                     session.close(&reason);
-                    self.parts.sessions.remove(&kept.link, &session);
-                    self.parts.imports.mark_stale(&kept.link);
-                    tracing::info!(link = %kept.link, %reason, "the connection to the peer ended");
-                    self.statuses
-                        .update(&kept.link, |status| status.connection = Connection::Down { reason });
+                    self.note_down(&kept.link, &session, reason);
                     if heard {
                         backoff = Backoff::default();
                     }
@@ -107,11 +120,27 @@ impl Peering {
         if let Some(session) = &last {
             self.parts.sessions.remove(&kept.link, session);
         }
+        self.parts.sessions.give_up(&kept.link);
+        if self.parts.tasks.ending().is_cancelled() {
+            // The link goes on. What is open over it may finish: the tunnel ends the session then.
+            kept.done.cancel();
+            return;
+        }
+        for session in departing {
+            session.close("the link ended");
+        }
         self.parts.imports.withdraw(&kept.link);
         self.parts.bundles.forget(&kept.link);
         self.statuses.forget(&kept.link);
         kept.done.cancel();
         farewell::part(&self, &kept.link, &kept.peer_now(), last, &kept.router).await;
+    }
+
+    fn note_down(&self, link: &LinkName, session: &Session, reason: String) {
+        self.parts.sessions.lose(link, session);
+        self.parts.imports.mark_stale(link);
+        tracing::info!(%link, %reason, "the connection to the peer ended");
+        self.statuses.update(link, |status| status.connection = Connection::Down { reason });
     }
 
     /// Dials until a session stands. Dropped when one arrives by itself.
@@ -168,6 +197,7 @@ impl Peering {
                         }
                     }
                     closed = session.closed() => break (why(closed), false),
+                    () = session.leaving() => return Held::Left,
                     () = renewed.changed() => break ("this cluster's certificate was renewed".to_owned(), true),
                     error = &mut receive => {
                         if error.is_unknown_link() {
@@ -207,6 +237,7 @@ impl Peering {
             () = kept.stop.cancelled() => Held::Stopped,
             Some(newer) = kept.incoming.recv() => Held::Replaced(newer),
             closed = session.closed() => Held::Ended { reason: why(closed), heard: true },
+            () = session.leaving() => Held::Left,
             () = renewed.changed() => {
                 Held::Ended { reason: "this cluster's certificate was renewed".to_owned(), heard: true }
             }

@@ -1,15 +1,22 @@
 //! Where the network comes in: a listener that can be moved while connections go on.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::network::{self, ListenError};
+use super::network::{self, Bound, ListenError};
 use super::{ListenerError, Network};
 use crate::settings::{Addresses, Listen};
+use crate::sockets::Sockets;
+
+/// How long the service manager may take to let go of a socket that is given back to it.
+const LET_GO: Duration = Duration::from_secs(1);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The listener of this moment, if there is one.
 pub struct Doors {
@@ -18,6 +25,7 @@ pub struct Doors {
     /// Where others are told to come, whatever is bound; empty: where it is bound.
     advertise: Vec<String>,
     addresses: Arc<Addresses>,
+    sockets: Arc<Sockets>,
     network: OnceLock<Arc<Network>>,
     open: Mutex<Option<Open>>,
 }
@@ -44,14 +52,20 @@ pub enum DoorError {
 pub struct Opening<'a> {
     doors: &'a Doors,
     open: MutexGuard<'a, Option<Open>>,
-    listener: Option<StdListener>,
+    listener: Option<Bound>,
     /// Where the old one was, if it had to make room.
     made_room: Option<SocketAddr>,
 }
 
 impl Doors {
-    pub fn new(fixed: bool, advertise: Vec<String>, addresses: Arc<Addresses>) -> Arc<Self> {
-        Arc::new(Self { fixed, advertise, addresses, network: OnceLock::new(), open: Mutex::default() })
+    pub fn new(
+        fixed: bool,
+        advertise: Vec<String>,
+        addresses: Arc<Addresses>,
+        sockets: Arc<Sockets>,
+    ) -> Arc<Self> {
+        let (network, open) = (OnceLock::new(), Mutex::default());
+        Arc::new(Self { fixed, advertise, addresses, sockets, network, open })
     }
 
     /// Binds `listen`, beside the old listener wherever the two can stand beside each other. Nothing comes in by it
@@ -62,7 +76,7 @@ impl Doors {
         }
         let mut open = self.open.lock().await;
         let port = listen.addresses().first().map(SocketAddr::port);
-        let bound = match network::bind(listen) {
+        let bound = match network::bind(&self.sockets, listen) {
             Err(ListenError::InUse { .. }) if open.as_ref().map(|open| open.at.port()) == port => None,
             bound => Some(bound?),
         };
@@ -71,11 +85,26 @@ impl Doors {
         }
         // The old one is in the way: one address on the same port includes the other.
         let made_room = close(open.take()).await;
-        match network::bind(listen) {
+        match self.bind_after(listen).await {
             Ok(listener) => Ok(Opening { doors: self, open, listener, made_room }),
             Err(error) => {
-                Opening { doors: self, open, listener: None, made_room }.abandon();
+                Opening { doors: self, open, listener: None, made_room }.abandon().await;
                 Err(error.into())
+            }
+        }
+    }
+
+    /// Binds what was just closed here: where the service manager had a copy, a moment later.
+    async fn bind_after(&self, listen: Listen) -> Result<Option<Bound>, ListenError> {
+        let began = tokio::time::Instant::now();
+        loop {
+            match network::bind(&self.sockets, listen) {
+                Err(ListenError::InUse { .. })
+                    if self.sockets.manager().is_there() && began.elapsed() < LET_GO =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                }
+                bound => return bound,
             }
         }
     }
@@ -84,7 +113,7 @@ impl Doors {
     pub(super) async fn begin(
         &self,
         network: Arc<Network>,
-        listener: Option<StdListener>,
+        listener: Option<Bound>,
     ) -> Result<(), ListenerError> {
         let _ = self.network.set(network);
         let mut open = self.open.lock().await;
@@ -94,15 +123,17 @@ impl Doors {
         Ok(())
     }
 
-    fn admit(&self, listener: StdListener) -> Result<Option<Open>, ListenerError> {
+    fn admit(&self, bound: Bound) -> Result<Option<Open>, ListenerError> {
         let Some(network) = self.network.get() else { return Ok(None) };
-        listener.set_nonblocking(true)?;
+        let Bound { lease, listener } = bound;
         let at = listener.local_addr()?;
         let listener = TcpListener::from_std(listener)?;
         let (close, (done, closed)) = (CancellationToken::new(), oneshot::channel());
         let (serving, closing) = (Arc::clone(network), close.clone());
         network.api.tasks().spawn("listener", async move {
-            serving.accept(listener, closing).await;
+            serving.accept(&listener, closing).await;
+            drop(lease);
+            drop(listener);
             // Nobody may wait for it.
             let _ = done.send(());
         });
@@ -132,16 +163,16 @@ impl Opening<'_> {
     }
 
     /// Leaves everything as it was.
-    pub fn abandon(mut self) {
+    pub async fn abandon(mut self) {
         let Some(at) = self.made_room else { return };
         self.listener = None;
         let reopened =
-            network::bind(Listen::At(at)).map_err(|error| error.to_string()).and_then(|listener| {
-                match listener {
+            self.doors.bind_after(Listen::At(at)).await.map_err(|error| error.to_string()).and_then(
+                |listener| match listener {
                     Some(listener) => self.doors.admit(listener).map_err(|error| error.to_string()),
                     None => Ok(None),
-                }
-            });
+                },
+            );
         match reopened {
             Ok(open) => *self.open = open,
             Err(error) => tracing::error!(%error, "the old listener could not be opened again"),

@@ -4,13 +4,10 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
-
-use socket2::{Domain, Protocol, Socket, Type};
+use std::sync::Arc;
 
 use crate::settings::Listen;
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+use crate::sockets::{Lease, Sockets};
 
 /// Why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +22,20 @@ pub enum ListenError {
     Io { address: SocketAddr, source: io::Error },
 }
 
+/// A listener that is bound. (Its lease goes first when it is dropped, as leases ask for.)
+#[derive(Debug)]
+pub struct Bound {
+    pub lease: Lease,
+    pub listener: TcpListener,
+}
+
 /// Binds the first of the addresses that this machine can have. Every other fault than a family that is not there is
 /// final: listening elsewhere than asked would surprise.
-pub fn bind(listen: Listen) -> Result<Option<TcpListener>, ListenError> {
+pub fn bind(sockets: &Arc<Sockets>, listen: Listen) -> Result<Option<Bound>, ListenError> {
     let mut last = None;
     for address in listen.addresses() {
-        match open(address) {
-            Ok(listener) => return Ok(Some(listener)),
+        match sockets.listen_tcp(address) {
+            Ok((listener, lease)) => return Ok(Some(Bound { lease, listener })),
             Err(source) => {
                 let no_family = source.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
                     || source.kind() == io::ErrorKind::AddrNotAvailable;
@@ -51,19 +55,6 @@ pub fn bind(listen: Listen) -> Result<Option<TcpListener>, ListenError> {
         }
     }
     last.map_or(Ok(None), Err)
-}
-
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // `[::]` takes IPv4 too, whatever this machine's default is.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// The program that listens on `port`, as far as this user may see: its socket's inode, sought in every process.
@@ -129,16 +120,17 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_and_a_bound_address_is_told_as_it_is() {
-        let first = bind(Listen::At("127.0.0.1:0".parse().unwrap())).unwrap().unwrap();
-        let address = first.local_addr().unwrap();
-        let refused = bind(Listen::At(address)).unwrap_err().to_string();
+        let sockets = Sockets::alone();
+        let first = bind(&sockets, Listen::At("127.0.0.1:0".parse().unwrap())).unwrap().unwrap();
+        let address = first.listener.local_addr().unwrap();
+        let refused = bind(&sockets, Listen::At(address)).unwrap_err().to_string();
         let process = format!("(process {})", std::process::id());
         assert!(
             refused.starts_with(&format!("{address} is in use by ")) && refused.ends_with(&process),
             "{refused}"
         );
         assert_eq!(reachable(address), [address.to_string()]);
-        assert!(bind(Listen::Nowhere).unwrap().is_none());
+        assert!(bind(&sockets, Listen::Nowhere).unwrap().is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! bearer's token. Who may connect here is anybody on the machine, a browser among them, whose pages may come from
 //! anywhere: so the name that was asked for must be this machine's own, and no page of another site is answered.
 
-use std::net::{IpAddr, TcpListener as StdListener};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -23,11 +23,7 @@ const MAX_CONNECTIONS: usize = 2048;
 /// Most of them that may be of somebody who has not shown a token yet.
 const MAX_STRANGERS: usize = 256;
 
-pub(super) async fn accept(api: Api, listener: StdListener) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "plain HTTP cannot be served"),
-    };
+pub(super) async fn accept(api: Api, listener: &TcpListener) {
     let ending = api.tasks().ending();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let strangers = Strangers::new(MAX_STRANGERS);

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::{Api, PAUSE};
 use crate::api::request::Connection;
+use crate::sockets::{Lease, Sockets};
 
 /// Most connections at a time: of Consul's clients each query that waits has its own.
 const MAX_CONNECTIONS: usize = 2048;
@@ -29,13 +30,24 @@ pub enum SocketError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Listens on `path`. A socket left behind by an agent that is gone is replaced, one that answers never. It is made
+/// The socket, listened on. (Its lease goes first when it is dropped, as leases ask for.)
+#[derive(Debug)]
+pub struct Bound {
+    pub lease: Lease,
+    pub listener: StdListener,
+}
+
+/// Listens on `path`, with what an earlier run left to us if there is such a thing. Otherwise a socket left behind by an agent that is gone is replaced, one that answers never. It is made
 /// under another name and moved into place once its mode is right, so there is no moment at which others could connect.
-pub fn bind(path: &Path) -> Result<StdListener, SocketError> {
+pub fn bind(sockets: &Arc<Sockets>, path: &Path) -> Result<Bound, SocketError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::InvalidInput => SocketError::TooLong(path.to_owned()),
         _ => SocketError::Io { path: path.to_owned(), source },
     };
+    if let Some((listener, lease)) = sockets.take_unix(path) {
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+        return Ok(Bound { lease, listener });
+    }
     match StdStream::connect(path) {
         Ok(_) => return Err(SocketError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -57,10 +69,11 @@ pub fn bind(path: &Path) -> Result<StdListener, SocketError> {
     let listener = StdListener::bind(&making).map_err(failed)?;
     fs::set_permissions(&making, Permissions::from_mode(0o600)).map_err(failed)?;
     fs::rename(&making, path).map_err(failed)?;
-    Ok(listener)
+    let lease = sockets.keep_unix(path, &listener);
+    Ok(Bound { lease, listener })
 }
 
-pub(super) async fn accept(api: Api, listener: UnixListener) {
+pub(super) async fn accept(api: Api, listener: &UnixListener) {
     let ending = api.tasks().ending();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -112,18 +125,19 @@ mod tests {
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("unix.socket");
-        let first = bind(&path).unwrap();
+        let sockets = Sockets::alone();
+        let first = bind(&sockets, &path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
+        assert!(matches!(bind(&sockets, &path), Err(SocketError::InUse(_))));
         drop(first);
-        drop(bind(&path).unwrap());
+        drop(bind(&sockets, &path).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
+        assert!(matches!(bind(&sockets, &path), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         let long = dir.path().join("x".repeat(120)).join("unix.socket");
-        assert!(matches!(bind(&long), Err(SocketError::TooLong(_))));
+        assert!(matches!(bind(&sockets, &long), Err(SocketError::TooLong(_))));
     }
 }

@@ -201,7 +201,7 @@ async fn change(
     let usual = Listen::Everywhere(DEFAULT_PORT);
     let opening = state.doors.prepare(config.https_address().unwrap_or(usual)).await?;
     if let Err(error) = state.settings.replace(permit, base, config, now).await {
-        opening.abandon();
+        opening.abandon().await;
         return Err(error.into());
     }
     opening.open().map_err(|error| LxdError::internal(&error))?;
