@@ -207,7 +207,7 @@ pub fn stunnel(within: &Path, origin: u16, receiver: u16, chosen: Chosen) -> Opt
         let folder = folder(within, "stunnel");
         let dir = folder.display();
         let head =
-            format!("foreground = yes\npid =\ndebug = 3\nsslVersionMin = TLSv1.3\nciphersuites = {CIPHER}\n");
+            format!("foreground = yes\npid =\ndebug = 2\nsslVersionMin = TLSv1.3\nciphersuites = {CIPHER}\n");
         let (mut a, mut b) = (head.clone(), head);
         for Way { name, app, tls, server } in &ways {
             write!(
