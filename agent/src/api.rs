@@ -47,6 +47,7 @@ mod credential;
 mod entries;
 pub mod listener;
 pub mod lxd;
+mod metrics;
 mod pace;
 pub mod problem;
 pub mod request;
@@ -188,6 +189,7 @@ pub fn router(state: ApiState) -> Router {
         .nest("/1.0", lxd::router(&state))
         .nest("/v1", consul::router())
         .nest("/control/v1", control::router())
+        .merge(metrics::router())
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)

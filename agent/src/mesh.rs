@@ -88,7 +88,11 @@ impl Mesh {
     }
 
     pub fn status(&self) -> MeshStatus {
-        MeshStatus { upstreams: self.upstreams(), traffic: self.traffic.rows() }
+        MeshStatus {
+            upstreams: self.upstreams(),
+            traffic: self.traffic.rows(),
+            age_ms: self.traffic.age_ms(),
+        }
     }
 }
 

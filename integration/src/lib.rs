@@ -30,7 +30,7 @@ pub use clusters::Clusters;
 pub use command::Operator;
 pub use consul::{Consul, ConsulCommand};
 pub use http::{Answer, Http};
-pub use lxc::{Lxc, Transcript, consul, own_only, py_consul, pylxd, python};
+pub use lxc::{Lxc, Transcript, consul, openmetrics, own_only, py_consul, pylxd, python};
 pub use oidc::Provider;
 pub use pebble::{Pebble, PebbleOptions};
 pub use port::free_port;

@@ -162,6 +162,11 @@ pub fn py_consul() -> Option<PathBuf> {
     installed("py-consul/bin/python")
 }
 
+/// The Python that has the reference parser of OpenMetrics, made the same way.
+pub fn openmetrics() -> Option<PathBuf> {
+    installed("openmetrics/bin/python")
+}
+
 /// Consul's own command, which `integration/consul/install` builds.
 pub fn consul() -> Option<PathBuf> {
     installed("consul/consul")

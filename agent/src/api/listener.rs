@@ -197,7 +197,9 @@ impl Network {
         connect::tune(&tcp)?;
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp));
         let stream = tokio::select! {
-            ended = handshake => ended.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?,
+            ended = handshake => ended
+                .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+                .inspect_err(|_| self.api.state.doors.refuse())?,
             () = stranger.evicted() => return Err(io::Error::other("others came after it")),
             () = ending.cancelled() => return Ok(()),
         };

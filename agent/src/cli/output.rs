@@ -96,6 +96,19 @@ impl Output {
         self.write(|out| write!(out, "{text}"));
     }
 
+    /// Text to standard output that is wanted at once, and not only when there is enough of it.
+    pub fn now(&self, text: impl Display) {
+        self.write(|out| {
+            write!(out, "{text}")?;
+            out.flush()
+        });
+    }
+
+    /// Whether nothing that is written from here on gets anywhere: the reader has gone, or the output is broken.
+    pub fn is_over(&self) -> bool {
+        !matches!(*self.lock(), State::Open)
+    }
+
     /// A document to standard output, in JSON or, if that was asked for, in YAML.
     pub fn json(&self, value: &impl Serialize) {
         if self.encoding == Encoding::Yaml {

@@ -1,4 +1,6 @@
-//! `comity status`: whether the agent is ready, and how its links and its watched folder are doing.
+//! `comity status`: whether the agent is ready, how its links and its watched folder are doing, and what passes.
+
+mod traffic;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -24,13 +26,19 @@ pub struct Args {
     /// Wait until the agent is ready, but no longer than this.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     wait: Option<Duration>,
+    #[command(flatten)]
+    traffic: traffic::Args,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let status = match args.wait {
+        None if args.traffic.traffic => return traffic::run(&args.traffic, context).await,
         None => ask(&context.client(None).await?).await?,
         Some(patience) => wait(context, patience).await?,
     };
+    if args.traffic.traffic {
+        return traffic::run(&args.traffic, context).await;
+    }
     match context.output.format() {
         Format::Json => context.output.json(&status),
         Format::Text => context.output.text(visible(&text(&status))),

@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schema::access::{Reason, Source};
 use schema::name::{LinkName, ServiceName};
@@ -215,10 +215,17 @@ impl Drop for Open {
 }
 
 /// The counters of every pair that was seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Traffic {
     rows: RwLock<Rows>,
     notices: Arc<Notices>,
+    begun: Instant,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { rows: RwLock::default(), notices: Arc::default(), begun: Instant::now() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -279,6 +286,11 @@ impl Traffic {
     /// Sums up in the log what was not told at once, until the end.
     pub(super) async fn tell(&self, ending: CancellationToken) {
         self.notices.run(ending).await;
+    }
+
+    /// For how long it has been counted.
+    pub(super) fn age_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn rows(&self) -> Vec<TrafficRow> {

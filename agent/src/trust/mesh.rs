@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub struct MeshAuthority {
     cluster: ClusterName,
     roots: watch::Sender<Arc<Roots>>,
     kept: Mutex<Kept>,
+    /// Certificates issued since the start.
+    issued: AtomicU64,
 }
 
 /// Leaves that were given out, by service and by who asked.
@@ -137,6 +140,7 @@ impl MeshAuthority {
                     cluster,
                     roots: watch::Sender::new(Arc::new(roots)),
                     kept: Mutex::default(),
+                    issued: AtomicU64::new(0),
                 });
                 if authority.roots().active(now).is_none() {
                     tracing::warn!(folder = %dir.display(), "the key of the mesh CA is gone; another root follows");
@@ -223,6 +227,7 @@ impl MeshAuthority {
             kept.leaves.clear();
         }
         kept.leaves.insert(key, Arc::clone(&leaf));
+        self.issued.fetch_add(1, Relaxed);
         tracing::info!(%service, by = %permit.caller(), serial = %leaf.serial, "service certificate issued");
         Ok(leaf)
     }
@@ -242,8 +247,14 @@ impl MeshAuthority {
         let active = roots.active(now).ok_or(MeshError::NoKey)?;
         let mut leaf = active.issue(&self.id_of(service), service, leaf::Holder::Requester(&key), now)?;
         leaf.index = self.lock().next_index(now);
+        self.issued.fetch_add(1, Relaxed);
         tracing::info!(%service, by = %permit.caller(), serial = %leaf.serial, "service certificate signed");
         Ok(leaf)
+    }
+
+    /// How many certificates were issued since the agent started.
+    pub fn issued(&self) -> u64 {
+        self.issued.load(Relaxed)
     }
 
     /// Has another root follow the one that signs.

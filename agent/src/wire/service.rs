@@ -94,6 +94,9 @@ pub enum PortState {
 pub struct MeshStatus {
     pub upstreams: Vec<UpstreamRow>,
     pub traffic: Vec<TrafficRow>,
+    /// For how long the agent has counted, in milliseconds: what makes rates of two answers.
+    #[serde(default)]
+    pub age_ms: u64,
 }
 
 /// Answer of `GET explain`.

@@ -35,6 +35,7 @@ mod py_consul;
 mod pylxd;
 mod rotate;
 mod seed_001;
+mod seen;
 mod server;
 mod server_certificate;
 mod stream_faults;

@@ -1,6 +1,7 @@
 //! Where the network comes in: a listener that can be moved while connections go on.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Doors {
     sockets: Arc<Sockets>,
     network: OnceLock<Arc<Network>>,
     open: Mutex<Option<Open>>,
+    /// Handshakes that came to nothing.
+    refused: AtomicU64,
 }
 
 struct Open {
@@ -64,8 +67,18 @@ impl Doors {
         addresses: Arc<Addresses>,
         sockets: Arc<Sockets>,
     ) -> Arc<Self> {
-        let (network, open) = (OnceLock::new(), Mutex::default());
-        Arc::new(Self { fixed, advertise, addresses, sockets, network, open })
+        let (network, open, refused) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { fixed, advertise, addresses, sockets, network, open, refused })
+    }
+
+    /// How many TLS handshakes have come to nothing since the agent started.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// Counts one more.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 
     /// Binds `listen`, beside the old listener wherever the two can stand beside each other. Nothing comes in by it

@@ -1,9 +1,8 @@
-//! `GET /1.0/metrics`: what a monitor wants to know, as OpenMetrics text. All that a metrics certificate is good for.
+//! `GET /1.0/metrics`: what a monitor wants to know, as OpenMetrics text, where LXD's users
+//! look for it. `/metrics` tells more. These two are all that a metrics certificate is good for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
-use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -13,16 +12,11 @@ use http::header;
 
 use super::answer::LxdError;
 use crate::api::ApiState;
+use crate::api::metrics::{CONTENT_TYPE, uptime};
 use crate::authorize::{Entitlement, Entity};
 use crate::trust::Caller;
 
-/// When the routes were made, which is when the agent started.
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 pub fn router() -> Router<ApiState> {
-    LazyLock::force(&STARTED);
     Router::new().route("/metrics", get(show))
 }
 
@@ -39,8 +33,7 @@ async fn show(
     }
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ =
-        gauge(&mut text, "comity_uptime_seconds", "How long the agent has run.", STARTED.elapsed().as_secs());
+    let _ = gauge(&mut text, "comity_uptime_seconds", "How long the agent has run.", uptime().as_secs());
     let operations = state.operations.list().len() as u64;
     let _ = gauge(&mut text, "comity_operations", "Operations under way or just ended.", operations);
     let _ = gauge(&mut text, "comity_identities", "Identities that are known.", identities);
