@@ -4,27 +4,35 @@
 //! link it names, in a stream that says which service calls which. Inbound, the link is known from the pinned
 //! certificate of the session and never from a claim; the service must be exported to that link and an intention
 //! must allow the pair, else the peer hears one word, `denied`, and our log the reason. A permit is not asked for
-//! once: each open connection watches the catalog and the identities, and is cut when its permit falls.
+//! once: connections of one pair share a standing [`grant`], which one task judges again with each change of the catalog
+//! and the identities, and are cut when it falls.
 //!
 //! A connection is one task on either side. Its bytes pass through this process once each way (socket to stream,
-//! stream to socket) with 64 KiB buffers; half-closes are carried. Rejected: a decision cache shared between
-//! connections, since a decision is four map lookups in a view that is already at hand.
+//! stream to socket); half-closes are carried.
 
 mod admission;
+mod bind;
+mod carry;
+mod grant;
 mod inbound;
 mod instance;
 mod listener;
 mod outbound;
+mod pace;
+mod proxy_protocol;
 mod relay;
+mod resolve;
+mod socket;
+mod targets;
 mod traffic;
+mod users;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Imports};
 use crate::health::Health;
 use crate::sockets::Sockets;
 use crate::task::Tasks;
@@ -32,15 +40,15 @@ use crate::trust::identity::Identities;
 use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::tunnel::{Incoming, Session, Sessions};
 use crate::wire::service::{MeshStatus, UpstreamRow};
+use grant::Grants;
+use instance::Pools;
 use outbound::Upstreams;
 use traffic::Traffic;
-
-/// Time that open connections have to end by themselves once the agent drains.
-const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// What the mesh works with.
 pub struct MeshParts {
     pub catalog: Arc<Catalog>,
+    pub imports: Arc<Imports>,
     pub health: Arc<Health>,
     pub sessions: Arc<Sessions>,
     pub identities: Arc<Identities>,
@@ -55,25 +63,34 @@ pub struct MeshParts {
 /// The traffic of one agent.
 pub struct Mesh {
     parts: MeshParts,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     upstreams: Upstreams,
+    grants: Grants,
+    pools: Pools,
     inbound: inbound::Limits,
 }
 
 impl Mesh {
     pub fn new(parts: MeshParts) -> Arc<Self> {
+        let traffic = Arc::<Traffic>::default();
+        let grants = Grants::new(&parts, traffic.clone());
         Arc::new(Self {
             parts,
-            traffic: Traffic::default(),
+            grants,
+            pools: Pools::default(),
+            traffic,
             upstreams: Upstreams::default(),
             inbound: inbound::Limits::default(),
         })
     }
 
-    /// Keeps the upstreams' ports as the catalog declares them, until the tasks end.
+    /// Keeps the upstreams' ports as the catalog declares them, until the tasks end, and judges standing permits for as
+    /// long as connections may be open.
     pub async fn run(self: Arc<Self>) {
         let (mesh, tasks) = (self.clone(), self.parts.tasks.clone());
         tasks.spawn("traffic", async move { mesh.traffic.tell(mesh.parts.tasks.ending()).await });
+        let judge = self.clone();
+        self.parts.tasks.spawn("grants", async move { judge.grants.run().await });
         outbound::run(self).await;
     }
 
@@ -94,10 +111,4 @@ impl Mesh {
             age_ms: self.traffic.age_ms(),
         }
     }
-}
-
-/// Resolves when the agent has drained for [`DRAIN_GRACE`].
-async fn drained(tasks: &Tasks) {
-    tasks.ending().cancelled_owned().await;
-    tokio::time::sleep(DRAIN_GRACE).await;
 }

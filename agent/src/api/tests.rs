@@ -92,6 +92,7 @@ impl Served {
         });
         let mesh = Mesh::new(MeshParts {
             catalog: catalog.clone(),
+            imports: imports.clone(),
             health: health.clone(),
             sessions: sessions.clone(),
             identities: identities.clone(),

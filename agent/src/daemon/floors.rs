@@ -92,6 +92,7 @@ pub(super) async fn build(
     });
     let mesh = Mesh::new(MeshParts {
         catalog: catalog.clone(),
+        imports: imports.clone(),
         health: health.clone(),
         sessions: sessions.clone(),
         identities: identities.clone(),

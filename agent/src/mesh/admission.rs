@@ -1,19 +1,17 @@
-//! Whether a connection may be made, and go on: one function of the catalog, asked again whenever that changes.
+//! Whether a connection may be made: one pure function of the catalog. [`super::grant`] keeps what it says.
 
 use std::sync::Arc;
 
 use schema::access::{Reason, Source};
 use schema::name::{LinkName, ServiceName};
-use tokio::sync::watch;
 
-use super::MeshParts;
 use crate::catalog::{CatalogView, Instances};
 use crate::trust::identity::Identities;
 use crate::trust::{Fingerprint, Who};
 use crate::wire::traffic::Denial;
 
 /// Who wants to reach what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Request {
     pub source: Source,
     pub destination: ServiceName,
@@ -28,7 +26,7 @@ pub(super) enum Refused {
     NotDeclared,
     #[error("the service is not exported to the link")]
     NotExported,
-    #[error("no instance of the service has a port: it only calls others")]
+    #[error("no instance of the service listens: it only calls others")]
     NoPort,
     #[error("{}", match .0 {
         Reason::Rule { rule, .. } => format!("{rule} denies it"),
@@ -51,9 +49,9 @@ impl From<&Refused> for Denial {
 }
 
 /// A connection that may be made, as of one view.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Admitted {
-    /// Every instance of the service. At least one has a port.
+    /// Every instance of the service. At least one listens.
     pub instances: Arc<Instances>,
     /// The rule that allows it.
     pub reason: Reason,
@@ -71,7 +69,7 @@ pub(super) fn admit(view: &CatalogView, request: &Request) -> Result<Admitted, R
     if !decision.is_allowed() {
         return Err(Refused::Intention(decision.reason));
     }
-    if !instances.iter().any(|instance| instance.service.port.is_some()) {
+    if !instances.listen() {
         return Err(Refused::NoPort);
     }
     Ok(Admitted { instances: Arc::clone(instances), reason: decision.reason })
@@ -82,62 +80,5 @@ pub(super) fn link_of(identities: &Identities, peer: Fingerprint) -> Option<Link
     match identities.caller_by_fingerprint(peer) {
         Who::Peer { link, .. } => Some(link),
         _ => None,
-    }
-}
-
-/// The permit of one connection for as long as that lives.
-pub(super) struct Standing<'a> {
-    parts: &'a MeshParts,
-    request: &'a Request,
-    /// The certificate that the link was known by; `None` for a connection within this cluster.
-    peer: Option<Fingerprint>,
-    catalog: watch::Receiver<Arc<CatalogView>>,
-    identities: watch::Receiver<u64>,
-}
-
-impl<'a> Standing<'a> {
-    /// Decides now. Whatever changes from here on is seen by [`Standing::fallen`].
-    pub(super) fn decide(
-        parts: &'a MeshParts,
-        request: &'a Request,
-        peer: Option<Fingerprint>,
-    ) -> Result<(Self, Admitted), Refused> {
-        let mut standing = Self {
-            parts,
-            request,
-            peer,
-            catalog: parts.catalog.subscribe(),
-            identities: parts.identities.changed(),
-        };
-        let admitted = standing.ask()?;
-        Ok((standing, admitted))
-    }
-
-    /// Waits until the permit falls and tells why it did.
-    pub(super) async fn fallen(mut self) -> Refused {
-        loop {
-            // A sender that is gone changes nothing any more; the drain ends the connection then.
-            let changed = tokio::select! {
-                changed = self.catalog.changed() => changed,
-                changed = self.identities.changed() => changed,
-            };
-            if changed.is_err() {
-                return std::future::pending().await;
-            }
-            if let Err(refused) = self.ask() {
-                return refused;
-            }
-        }
-    }
-
-    fn ask(&mut self) -> Result<Admitted, Refused> {
-        self.identities.mark_unchanged();
-        if let Some(peer) = self.peer
-            && link_of(&self.parts.identities, peer) != self.request.source.peer
-        {
-            return Err(Refused::NoLink);
-        }
-        let view = self.catalog.borrow_and_update().clone();
-        admit(&view, self.request)
     }
 }

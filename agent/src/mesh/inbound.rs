@@ -8,17 +8,17 @@ use schema::access::Source;
 use schema::name::LinkName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::admission::{Request, Standing, link_of};
+use super::Mesh;
+use super::admission::{Request, link_of};
+use super::grant::Wish;
 use super::instance::reach;
-use super::relay::{relay, reset};
-use super::traffic::Pair;
-use super::{Mesh, drained};
+use super::relay::relay;
 use crate::tunnel::{Incoming, Session};
 use crate::wire::link::{Refusal, StreamHeader};
-use crate::wire::traffic::Cause;
+use crate::wire::traffic::{Cause, Way};
 
 /// Connections that one link may have open here, so that one peer cannot take every socket there is.
-const MAX_FROM_LINK: usize = 4096;
+const MAX_FROM_LINK: usize = 32_768;
 
 /// All that a peer is told of a refusal: what is declared here is not its business.
 const DENIED: &str = "denied";
@@ -33,8 +33,10 @@ impl Limits {
     /// A place for one connection of `link`, unless it has them all.
     fn take(&self, link: &LinkName) -> Option<OwnedSemaphorePermit> {
         let mut by_link = self.by_link.lock().unwrap_or_else(PoisonError::into_inner);
-        let places =
-            by_link.entry(link.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_FROM_LINK))).clone();
+        let places = match by_link.get(link) {
+            Some(places) => places.clone(),
+            None => by_link.entry(link.clone()).or_insert(Arc::new(Semaphore::new(MAX_FROM_LINK))).clone(),
+        };
         places.try_acquire_owned().ok()
     }
 }
@@ -42,7 +44,7 @@ impl Limits {
 /// Serves one stream to its end.
 pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
     let arrived = Instant::now();
-    let StreamHeader::Service { destination, source, .. } = incoming.header.clone() else {
+    let StreamHeader::Service { destination, source, from } = incoming.header.clone() else {
         incoming.refuse(Refusal::Malformed, "not a service stream").await;
         return;
     };
@@ -53,26 +55,39 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
         incoming.refuse(Refusal::Denied, DENIED).await;
         return;
     };
-    let request = Request { source: Source { peer: Some(link.clone()), service: source }, destination };
-    let pair = Pair::of_peer(request.source.clone(), request.destination.clone());
-    let (source, destination) = (&request.source, &request.destination);
-
-    let (standing, admitted) = match Standing::decide(&mesh.parts, &request, Some(peer)) {
-        Ok(decided) => decided,
+    let place = mesh.inbound.take(&link);
+    let wish = Wish {
+        request: Request { source: Source { peer: Some(link), service: source }, destination },
+        peer: Some(peer),
+        way: Way::Link,
+    };
+    let grant = match mesh.grants.ask(&wish) {
+        Ok(grant) => grant,
         Err(refused) => {
-            mesh.traffic.refused(pair, &refused);
+            mesh.traffic.refused(wish.pair(), &refused);
             incoming.refuse(Refusal::Denied, DENIED).await;
             return;
         }
     };
-    let counters = mesh.traffic.of(pair.under(&admitted.reason));
-    let Some(_place) = mesh.inbound.take(&link) else {
+    let counters = grant.counters();
+    let Some(_place) = place else {
         let reason = format!("the link has {MAX_FROM_LINK} connections open, and no more are taken");
         counters.failed(Cause::TooMany, &reason);
         incoming.refuse(Refusal::Unavailable, "too many connections").await;
         return;
     };
-    let mut socket = match reach(&mesh.parts.health, destination, &admitted).await {
+    let reached = tokio::select! {
+        biased;
+        () = grant.cut().cancelled() => {
+            if let Some(refused) = grant.why() {
+                mesh.traffic.refused(wish.pair(), refused);
+            }
+            incoming.refuse(Refusal::Denied, DENIED).await;
+            return;
+        }
+        reached = reach(mesh, &wish.request, &grant, from) => reached,
+    };
+    let mut instance = match reached {
         Ok(socket) => socket,
         Err(reason) => {
             counters.failed(reason.cause(), &reason);
@@ -83,6 +98,7 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
     let mut stream = match incoming.accept().await {
         Ok(stream) => stream,
         Err(error) => {
+            instance.reset();
             let reason = format!("the peer went away before its connection was made: {error}");
             counters.failed(Cause::Gone, &reason);
             return;
@@ -90,17 +106,18 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
     };
     let _open = counters.carried(arrived.elapsed());
     tokio::select! {
-        // First, so that not a byte passes after the permit has fallen.
+        // First, so that not a byte passes after the permit has fallen. The stream is reset by being dropped.
         biased;
-        reason = standing.fallen() => {
-            reset(&socket);
-            counters.cut(&reason);
+        () = grant.cut().cancelled() => {
+            instance.reset();
+            if let Some(refused) = grant.why() {
+                counters.cut(refused);
+            }
         }
-        () = drained(&mesh.parts.tasks) => reset(&socket),
-        ended = relay(&mut socket, &mut stream, counters.received(), counters.sent()) => {
+        ended = relay(&mut instance, &mut stream, counters.received(), counters.sent()) => {
             if let Err(error) = ended {
-                reset(&socket);
-                tracing::debug!(%source, %destination, %error, "connection broke");
+                instance.reset();
+                tracing::debug!(request = ?wish.request, %error, "connection broke");
             }
         }
     }

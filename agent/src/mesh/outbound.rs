@@ -1,26 +1,23 @@
-//! The upstreams' local ports: which there should be, as the catalog says, and which there are.
+//! The upstreams' local ports and sockets: which there should be, as the catalog says, and which there are.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use schema::kind::service::Upstream;
-use schema::name::{LinkName, ServiceName};
+use schema::access::Groups;
+use schema::kind::service::{SocketMode, Upstream};
+use schema::name::ServiceName;
 use tokio::sync::watch;
 
+use super::bind::Local;
+use super::targets::{Course, Route};
 use super::{Mesh, listener};
 use crate::catalog::CatalogView;
 use crate::wire::service::{PortState, UpstreamRow};
 
-/// Where a local port leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Route {
-    /// The service that the upstream is declared by: whoever connects here speaks as it.
-    pub owner: ServiceName,
-    pub destination: ServiceName,
-    /// The link to go over; `None` for a service of this cluster.
-    pub peer: Option<LinkName>,
-}
+/// The permission bits of an upstream's socket that declares none.
+const SOCKET_MODE: u32 = 0o600;
 
 /// The declared upstreams and the states of their ports, for whoever asks.
 #[derive(Debug, Default)]
@@ -31,36 +28,37 @@ pub(super) struct Upstreams {
 #[derive(Debug, Default)]
 struct Board {
     claims: Vec<Claim>,
-    ports: BTreeMap<SocketAddr, PortState>,
+    ports: BTreeMap<Local, PortState>,
 }
 
 /// One declared upstream, and what came of it.
 #[derive(Debug)]
 struct Claim {
-    route: Route,
+    owner: ServiceName,
+    upstream: Upstream,
     local: String,
-    /// The port it has, or why it has none.
-    port: Result<SocketAddr, String>,
+    /// Where it listens, or why it does not.
+    place: Result<Local, String>,
 }
 
 impl Upstreams {
-    /// A listener tells the state of its port.
-    pub(super) fn set(&self, address: SocketAddr, state: PortState) {
-        self.lock().ports.insert(address, state);
+    /// A listener tells how it is.
+    pub(super) fn set(&self, local: &Local, state: PortState) {
+        self.lock().ports.insert(local.clone(), state);
     }
 
     pub(super) fn rows(&self) -> Vec<UpstreamRow> {
         let board = self.lock();
         let row = |claim: &Claim| UpstreamRow {
-            service: claim.route.owner.clone(),
-            destination: claim.route.destination.clone(),
-            peer: claim.route.peer.clone(),
+            service: claim.owner.clone(),
+            destination: claim.upstream.destination_name.clone(),
+            peer: claim.upstream.destination_peer.clone(),
             local: claim.local.clone(),
-            port: match &claim.port {
+            port: match &claim.place {
                 Err(reason) => PortState::Refused { reason: reason.clone() },
-                Ok(address) => board
+                Ok(local) => board
                     .ports
-                    .get(address)
+                    .get(local)
                     .cloned()
                     .unwrap_or(PortState::Waiting { reason: "not opened yet".to_owned() }),
             },
@@ -80,11 +78,11 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut catalog = mesh.parts.catalog.subscribe();
     let mut known = Arc::<CatalogView>::default();
     let mut declared = BTreeMap::<ServiceName, Vec<Upstream>>::new();
-    // A listener lives as long as the sender of its route.
-    let mut listeners = BTreeMap::<SocketAddr, watch::Sender<Arc<Route>>>::new();
+    let mut listeners = BTreeMap::<Local, Listener>::new();
     loop {
         let now = catalog.borrow_and_update().clone();
-        let mut changed = false;
+        // What an upstream's group leads to is said elsewhere.
+        let mut changed = !Arc::ptr_eq(now.intentions.groups(), known.intentions.groups());
         for name in now.services.changed_since(&known.services) {
             let upstreams = upstreams_of(&now, name);
             let before = if upstreams.is_empty() {
@@ -96,8 +94,8 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
         }
         known = now;
         if changed {
-            let (claims, routes) = claim(&declared);
-            settle(&mesh, &mut listeners, claims, routes);
+            let (claims, courses) = claim(&declared, known.intentions.groups());
+            settle(&mesh, &mut listeners, claims, courses);
         }
         tokio::select! {
             () = ending.cancelled() => return,
@@ -122,42 +120,65 @@ fn upstreams_of(view: &CatalogView, name: &ServiceName) -> Vec<Upstream> {
     all
 }
 
+/// Where an upstream listens, with which permissions, and where it leads.
+#[derive(Debug, PartialEq, Eq)]
+struct Declared {
+    course: Course,
+    mode: u32,
+}
+
 /// Gives each port to the upstream that may have it: one port leads to one place, so of two upstreams that name the
 /// same, the service first by name has it and the other is told.
-fn claim(declared: &BTreeMap<ServiceName, Vec<Upstream>>) -> (Vec<Claim>, BTreeMap<SocketAddr, Route>) {
+fn claim(
+    declared: &BTreeMap<ServiceName, Vec<Upstream>>,
+    groups: &Groups,
+) -> (Vec<Claim>, BTreeMap<Local, Declared>) {
     let mut claims = Vec::new();
-    let mut routes = BTreeMap::<SocketAddr, Route>::new();
+    let mut taken = BTreeMap::<Local, Declared>::new();
     for (owner, upstreams) in declared {
         for upstream in upstreams {
-            let route = Route {
-                owner: owner.clone(),
-                destination: upstream.destination_name.clone(),
-                peer: upstream.destination_peer.clone(),
-            };
-            let port = address(upstream).and_then(|address| {
-                if let Some(Route { owner, destination, .. }) = routes.get(&address) {
-                    return Err(format!("the port is taken by the upstream {destination} of {owner}"));
+            let place = local(upstream).and_then(|local| {
+                if let Some(Declared { course, .. }) = taken.get(&local) {
+                    let first = course.destinations.first();
+                    let leads = first.map_or_else(String::new, |first| format!(" {}", first.service));
+                    let kind = match local {
+                        Local::Port(_) => "port",
+                        Local::Socket(_) => "socket",
+                    };
+                    return Err(format!("the {kind} is taken by the upstream{leads} of {}", course.owner));
                 }
-                routes.insert(address, route.clone());
-                Ok(address)
+                let course = Course::of(owner, upstream, groups);
+                if let ([], Some(group)) = (&course.destinations[..], &upstream.sameness_group) {
+                    return Err(format!("the sameness group {group} is not declared, or has no members"));
+                }
+                let mode = upstream.local_bind_socket_mode.map_or(SOCKET_MODE, SocketMode::bits);
+                taken.insert(local.clone(), Declared { course, mode });
+                Ok(local)
             });
-            let host = if upstream.local_bind_address.is_empty() {
-                "127.0.0.1"
-            } else {
-                &upstream.local_bind_address
-            };
-            let local = format!("{host}:{}", upstream.local_bind_port);
-            if let Err(reason) = &port {
-                tracing::warn!(service = %owner, destination = %route.destination, %local, reason, "upstream refused");
+            let local = as_declared(upstream);
+            if let Err(reason) = &place {
+                tracing::warn!(service = %owner, destination = %upstream.destination_name, %local, reason, "upstream refused");
             }
-            claims.push(Claim { route, local, port });
+            claims.push(Claim { owner: owner.clone(), upstream: upstream.clone(), local, place });
         }
     }
-    (claims, routes)
+    (claims, taken)
+}
+
+fn as_declared(upstream: &Upstream) -> String {
+    if !upstream.local_bind_socket_path.is_empty() {
+        return upstream.local_bind_socket_path.clone();
+    }
+    let host =
+        if upstream.local_bind_address.is_empty() { "127.0.0.1" } else { &upstream.local_bind_address };
+    format!("{host}:{}", upstream.local_bind_port)
 }
 
 /// Anything but loopback would hand the service's permits to the whole network.
-fn address(upstream: &Upstream) -> Result<SocketAddr, String> {
+fn local(upstream: &Upstream) -> Result<Local, String> {
+    if !upstream.local_bind_socket_path.is_empty() {
+        return Ok(Local::Socket(PathBuf::from(&upstream.local_bind_socket_path)));
+    }
     let ip = match upstream.local_bind_address.as_str() {
         "" | "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         text => text.parse().map_err(|_| "the local bind address is not an IP address".to_owned())?,
@@ -168,36 +189,54 @@ fn address(upstream: &Upstream) -> Result<SocketAddr, String> {
     if upstream.local_bind_port == 0 {
         return Err("the local bind port is 0".to_owned());
     }
-    Ok(SocketAddr::new(ip, upstream.local_bind_port))
+    Ok(Local::Port(SocketAddr::new(ip, upstream.local_bind_port)))
 }
 
-/// Starts, turns and stops listeners. One whose route changes keeps its port; its connections are cut.
+/// What keeps one listener: it lives as long as the sender of its route.
+struct Listener {
+    route: watch::Sender<Arc<Route>>,
+    mode: u32,
+}
+
+impl Listener {
+    /// Cuts the connections that were made by the way there was.
+    fn cut(&self) {
+        self.route.borrow().cut.cancel();
+    }
+}
+
+/// Starts, turns and stops listeners. One whose route changes stays bound; its connections are cut.
 fn settle(
     mesh: &Arc<Mesh>,
-    listeners: &mut BTreeMap<SocketAddr, watch::Sender<Arc<Route>>>,
+    listeners: &mut BTreeMap<Local, Listener>,
     claims: Vec<Claim>,
-    routes: BTreeMap<SocketAddr, Route>,
+    declared: BTreeMap<Local, Declared>,
 ) {
-    listeners.retain(|address, _| routes.contains_key(address));
+    listeners.retain(|local, listener| {
+        // A socket's mode is given when it is made, so another mode is another socket.
+        let stays = declared.get(local).is_some_and(|declared| declared.mode == listener.mode);
+        if !stays {
+            listener.cut();
+        }
+        stays
+    });
     {
         let mut board = mesh.upstreams.lock();
         board.claims = claims;
-        board.ports.retain(|address, _| routes.contains_key(address));
+        board.ports.retain(|local, _| listeners.contains_key(local));
     }
-    for (address, route) in routes {
-        if let Some(listener) = listeners.get(&address) {
-            listener.send_if_modified(|known| {
-                let turned = **known != route;
-                if turned {
-                    *known = Arc::new(route);
-                }
-                turned
-            });
+    for (local, Declared { course, mode }) in declared {
+        let cut = mesh.parts.tasks.cutting().child_token();
+        if let Some(listener) = listeners.get(&local) {
+            if listener.route.borrow().course != course {
+                listener.cut();
+                listener.route.send_replace(Arc::new(Route::new(course, cut)));
+            }
             continue;
         }
-        let (sender, receiver) = watch::channel(Arc::new(route));
-        listeners.insert(address, sender);
-        mesh.parts.tasks.spawn("upstream", listener::listen(mesh.clone(), address, receiver));
+        let (route, receiver) = watch::channel(Arc::new(Route::new(course, cut)));
+        listeners.insert(local.clone(), Listener { route, mode });
+        mesh.parts.tasks.spawn("upstream", listener::listen(mesh.clone(), local, mode, receiver));
     }
 }
 
@@ -221,10 +260,11 @@ mod tests {
                 vec![upstream("127.0.0.1", 1), upstream("10.0.0.1", 3), upstream("here", 4)],
             ),
         ]);
-        let (claims, routes) = claim(&declared);
-        assert_eq!(routes.len(), 2);
-        assert_eq!(routes[&"127.0.0.1:1".parse().unwrap()].owner.as_str(), "a");
-        let refused: Vec<_> = claims.iter().filter_map(|claim| claim.port.clone().err()).collect();
+        let (claims, courses) = claim(&declared, &Groups::default());
+        assert_eq!(courses.len(), 2);
+        let first = Local::Port("127.0.0.1:1".parse().unwrap());
+        assert_eq!(courses[&first].course.owner.as_str(), "a");
+        let refused: Vec<_> = claims.iter().filter_map(|claim| claim.place.clone().err()).collect();
         assert_eq!(
             refused,
             [

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 /// Bytes taken in one read: large enough that a bulk copy is bound by the socket and not by wake-ups.
 const BUFFER: usize = 64 * 1024;
@@ -14,7 +15,7 @@ const BUFFER: usize = 64 * 1024;
 /// Copies until both directions have ended. An end of one is passed on while the other goes on. Bytes are counted
 /// as they pass, so that an open connection shows and one that is cut has been counted.
 pub(super) async fn relay<F>(
-    local: &mut TcpStream,
+    local: &mut Socket,
     far: &mut F,
     read: &AtomicU64,
     written: &AtomicU64,
@@ -26,14 +27,8 @@ where
     tokio::io::copy_bidirectional_with_sizes(&mut local, far, BUFFER, BUFFER).await.map(drop)
 }
 
-/// Makes closing `socket` a reset: whoever is at the other end must not take a cut for the end of the data.
-pub(super) fn reset(socket: &TcpStream) {
-    // Fails only on a socket that is closed already.
-    let _ = socket.set_zero_linger();
-}
-
 struct Counted<'a> {
-    socket: &'a mut TcpStream,
+    socket: &'a mut Socket,
     read: &'a AtomicU64,
     written: &'a AtomicU64,
 }

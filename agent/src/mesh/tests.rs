@@ -76,12 +76,14 @@ impl Side {
         let catalog = Catalog::start(store.clone(), &tasks).await.unwrap();
         let health = Health::start(catalog.clone(), &tasks);
         let identities = Identities::start(store.clone(), &tasks).await.unwrap();
+        let imports = Arc::new(Imports::new());
         let sessions = Arc::new(Sessions::default());
         // A store of its own, since tests count this one's revisions.
         let mesh_ca = MeshAuthority::scratch(SqliteStore::scratch()).await;
         let bundles = Arc::default();
         let parts = MeshParts {
             catalog,
+            imports,
             health,
             sessions,
             identities,

@@ -1,0 +1,186 @@
+//! Taking the local port or unix socket of an upstream.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, Type};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use super::socket::Socket;
+use crate::sockets::{Lease, Sockets};
+
+/// Time that whoever has the socket has to answer.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Where an upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Local {
+    Port(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why an upstream cannot listen now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BindError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the folder {} cannot be used: {source}", folder.display())]
+    Folder { folder: PathBuf, source: io::Error },
+    #[error("{} is no folder", .0.display())]
+    NoFolder(PathBuf),
+    #[error(
+        "the folder {} may be written by everybody, who could put a socket in place of this one; make it sticky (chmod +t) or take another",
+        .0.display()
+    )]
+    OpenFolder(PathBuf),
+    #[error("something else is there, which is no socket")]
+    NotASocket,
+    #[error("somebody listens on it already")]
+    InUse,
+}
+
+/// A port or socket that is listened on.
+#[derive(Debug)]
+pub(super) struct Bound {
+    // The lease is the first to go, before the listener does.
+    _lease: Lease,
+    listener: Listener,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Port(TcpListener),
+    Socket { listener: UnixListener, _file: SocketFile },
+}
+
+impl Bound {
+    pub(super) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match &self.listener {
+            Listener::Port(listener) => {
+                listener.accept().await.map(|(socket, from)| (Socket::Tcp(socket), Some(from)))
+            }
+            Listener::Socket { listener, .. } => {
+                listener.accept().await.map(|(socket, _)| (Socket::Unix(socket), None))
+            }
+        }
+    }
+}
+
+/// The name of a unix socket, taken away when it is dropped: unless it has become another's.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    is: (u64, u64),
+    sockets: Arc<Sockets>,
+}
+
+impl SocketFile {
+    fn of(path: &Path, sockets: &Arc<Sockets>) -> io::Result<Self> {
+        let made = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), is: (made.dev(), made.ino()), sockets: sockets.clone() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The next run listens on it, and meanwhile it takes connections.
+        if self.sockets.outlive() {
+            return;
+        }
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.is) {
+            // It stays where the folder does not let go of it, and is replaced by the next that listens there.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens, on what an earlier run has left where there is such. `mode` is the socket file's.
+pub(super) async fn bind(sockets: &Arc<Sockets>, local: &Local, mode: u32) -> Result<Bound, BindError> {
+    match local {
+        Local::Port(address) => {
+            let (listener, lease) = sockets.listen_tcp(*address)?;
+            Ok(Bound { _lease: lease, listener: Listener::Port(TcpListener::from_std(listener)?) })
+        }
+        Local::Socket(path) => socket(sockets, path, mode).await,
+    }
+}
+
+async fn socket(sockets: &Arc<Sockets>, path: &Path, mode: u32) -> Result<Bound, BindError> {
+    check_folder(path)?;
+    let (listener, lease) = if let Some((listener, lease)) = sockets.take_unix(path) {
+        listener.set_nonblocking(true)?;
+        (listener, lease)
+    } else {
+        clear(path).await?;
+        let listener = make(path, mode)?;
+        let lease = sockets.keep_unix(path, &listener);
+        (listener, lease)
+    };
+    let file = SocketFile::of(path, sockets)?;
+    if fs::symlink_metadata(path)?.mode() & 0o777 != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let listener = Listener::Socket { listener: UnixListener::from_std(listener)?, _file: file };
+    Ok(Bound { _lease: lease, listener })
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<StdListener> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    // The file takes its bits from the socket, less those of the umask: so it is never open to more than it shall be.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn check_folder(path: &Path) -> Result<(), BindError> {
+    // The declaration is checked for an absolute path, which has one.
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let found =
+        fs::metadata(folder).map_err(|source| BindError::Folder { folder: folder.to_owned(), source })?;
+    if !found.is_dir() {
+        return Err(BindError::NoFolder(folder.to_owned()));
+    }
+    if found.mode() & 0o1002 == 0o0002 {
+        return Err(BindError::OpenFolder(folder.to_owned()));
+    }
+    Ok(())
+}
+
+/// Takes away a socket that nobody listens on any more, and nothing else.
+async fn clear(path: &Path) -> Result<(), BindError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket);
+    }
+    match tokio::time::timeout(ANSWER, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // It answers, or it is too busy to.
+        _ => Err(BindError::InUse),
+    }
+}
