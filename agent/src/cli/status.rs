@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     wait: Option<Duration>,
     #[command(flatten)]
-    traffic: traffic::Args,
+    traffic: traffic::TrafficArgs,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {

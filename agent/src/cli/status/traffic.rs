@@ -23,7 +23,7 @@ use terminal::{Key, Screen};
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct TrafficArgs {
     /// Show what passes between services, the busiest first.
     #[arg(long)]
     pub traffic: bool,
@@ -160,7 +160,7 @@ fn rate(now: &TrafficRow, before: Option<&TrafficRow>, seconds: f64) -> Row {
     }
 }
 
-pub(super) async fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub(super) async fn run(args: &TrafficArgs, context: &Context) -> Result<ExitCode, CliError> {
     let client = context.client(None).await?;
     let service = args.service.as_ref();
     let first = Look::of(ask(&client).await?, service);
@@ -185,7 +185,12 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<ExitCode, CliE
 }
 
 /// A document a line, each interval, until whoever reads has gone.
-async fn tell(args: &Args, context: &Context, client: &Client, first: Look) -> Result<ExitCode, CliError> {
+async fn tell(
+    args: &TrafficArgs,
+    context: &Context,
+    client: &Client,
+    first: Look,
+) -> Result<ExitCode, CliError> {
     let mut before = first;
     let mut next = before.at + args.interval;
     let mut trouble = None;
@@ -214,7 +219,7 @@ async fn tell(args: &Args, context: &Context, client: &Client, first: Look) -> R
 }
 
 /// The same for a person at a terminal.
-async fn show(args: &Args, client: &Client, first: Look) -> Result<ExitCode, CliError> {
+async fn show(args: &TrafficArgs, client: &Client, first: Look) -> Result<ExitCode, CliError> {
     let mut screen = Screen::open()?;
     let mut before = first;
     let mut shown: Result<Report, String> = Ok(before.since(&before));
