@@ -15,8 +15,12 @@ use tracing::Instrument;
 pub struct Tasks {
     tracker: TaskTracker,
     ending: CancellationToken,
+    parting: CancellationToken,
     cutting: CancellationToken,
 }
+
+/// Time that what was accepted before the drain began has to get under way.
+const LAST_CALL: Duration = Duration::from_millis(200);
 
 /// Time that tasks have, once the deadline has passed, to cut off what is left so that others notice.
 const CUT: Duration = Duration::from_millis(500);
@@ -48,6 +52,12 @@ impl Tasks {
         self.ending.clone()
     }
 
+    /// Cancelled a moment after the drain began: what was accepted by then is under way, and those who wait on us can be
+    /// told that nothing new is taken.
+    pub fn parting(&self) -> CancellationToken {
+        self.parting.clone()
+    }
+
     /// Cancelled when the deadline of the drain has passed: what is still open is cut off now.
     pub fn cutting(&self) -> CancellationToken {
         self.cutting.clone()
@@ -59,6 +69,7 @@ impl Tasks {
         Self {
             tracker: self.tracker.clone(),
             ending: self.ending.child_token(),
+            parting: self.parting.clone(),
             cutting: self.cutting.clone(),
         }
     }
@@ -73,7 +84,10 @@ impl Tasks {
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.ending.cancel();
         self.tracker.close();
-        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok() {
+        let last_call = LAST_CALL.min(deadline);
+        let at_once = tokio::time::timeout(last_call, self.tracker.wait()).await.is_ok();
+        self.parting.cancel();
+        if at_once || tokio::time::timeout(deadline - last_call, self.tracker.wait()).await.is_ok() {
             return Drained::Clean;
         }
         let late = self.tracker.len();
@@ -93,6 +107,11 @@ mod tests {
         let tasks = Tasks::new();
         let ending = tasks.ending();
         tasks.spawn("watches", async move { ending.cancelled().await });
+        assert_eq!(tasks.drain(Duration::from_secs(5)).await, Drained::Clean);
+
+        let tasks = Tasks::new();
+        let parting = tasks.parting();
+        tasks.spawn("parts", async move { parting.cancelled().await });
         assert_eq!(tasks.drain(Duration::from_secs(5)).await, Drained::Clean);
 
         let tasks = Tasks::new();

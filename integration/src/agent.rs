@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::wait::{LIMIT, wait_for};
-use crate::{Operator, binary, free_port};
+use crate::{Host, Manager, Operator, binary, free_port};
 
 /// Lines of its log that a failed test shows.
 const SHOWN: usize = 40;
@@ -21,6 +22,8 @@ pub struct Agent {
     port: u16,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    manager: Option<Arc<Manager>>,
+    host: Option<Host>,
     child: Option<Child>,
 }
 
@@ -41,6 +44,8 @@ impl Agent {
             port: free_port(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            manager: None,
+            host: None,
             child: None,
         }
     }
@@ -49,6 +54,20 @@ impl Agent {
     #[must_use]
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Has every launch from now on be this manager's.
+    #[must_use]
+    pub fn managed(mut self, manager: &Arc<Manager>) -> Self {
+        self.manager = Some(manager.clone());
+        self
+    }
+
+    /// Runs it on this host, at its address, from now on.
+    #[must_use]
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
         self
     }
 
@@ -66,7 +85,8 @@ impl Agent {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "agent {} runs already", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let child = Command::new(binary::comity())
+        let mut command = self.program();
+        let child = command
             .args(["agent", "--name", &self.name, "--listen", &self.address()])
             .arg("--data-dir")
             .arg(self.data_dir())
@@ -80,6 +100,25 @@ impl Agent {
             .spawn()
             .expect("the agent starts");
         self.child = Some(child);
+    }
+
+    /// What runs the agent with the arguments that are still to come.
+    fn program(&self) -> Command {
+        let comity = binary::comity();
+        if let Some(manager) = &self.manager {
+            let mut command = Command::new("sh");
+            command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(comity);
+            // The shell's own process becomes the agent's.
+            command.env("LISTEN_PID", "");
+            manager.hand_to(&mut command);
+            return command;
+        }
+        if let Some(host) = &self.host {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", host.namespace()]).arg(comity);
+            return command;
+        }
+        Command::new(comity)
     }
 
     /// Waits until the agent answers, or fails with what it ended with.
@@ -102,10 +141,15 @@ impl Agent {
 
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
-        let child = self.child.as_mut().expect("the agent runs");
+        self.tell_to_end();
+        self.wait_end()
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_end(&self) {
+        let child = self.child.as_ref().expect("the agent runs");
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
         kill_process(pid, Signal::TERM).expect("a child can be told to end");
-        self.wait_end()
     }
 
     /// Waits for a process that ends by itself.
@@ -131,7 +175,7 @@ impl Agent {
 
     /// Where it is reached.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host.as_ref().map_or("127.0.0.1", Host::address), self.port)
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -24,13 +24,17 @@ impl Clusters {
     }
 
     /// Two agents that are still to be launched.
-    pub fn between(mut east: Agent, mut west: Agent) -> Self {
+    pub fn between(east: Agent, west: Agent) -> Self {
+        Self::run_by(Operator::new(), east, west)
+    }
+
+    /// Two agents that are still to be launched, and who is to operate them.
+    pub fn run_by(operator: Operator, mut east: Agent, mut west: Agent) -> Self {
         // Both at once: most of a start is making a key and a store.
         east.launch();
         west.launch();
         east.wait_ready();
         west.wait_ready();
-        let operator = Operator::new();
         operator.trusted_by(&east);
         operator.trusted_by(&west);
         Self { east, west, operator, folder: tempfile::tempdir().expect("a temporary folder") }

@@ -13,6 +13,7 @@ use crate::{Agent, binary};
 pub struct Operator {
     folder: TempDir,
     environment: Vec<(String, String)>,
+    namespace: Option<String>,
 }
 
 impl Default for Operator {
@@ -24,12 +25,23 @@ impl Default for Operator {
 impl Operator {
     /// An operator that no agent knows.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), environment: Vec::new() }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            environment: Vec::new(),
+            namespace: None,
+        }
     }
 
     /// A variable of the environment, for every command from now on.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Runs every command from now on in a network namespace.
+    #[must_use]
+    pub fn within(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
     }
 
     /// Makes this operator known to `agent`, with a token, and `agent` a remote under its own name.
@@ -76,7 +88,14 @@ impl Operator {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary::comity());
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(binary::comity());
+                command
+            }
+            None => Command::new(binary::comity()),
+        };
         self.set(command.args(arguments));
         command
     }

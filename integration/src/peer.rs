@@ -2,7 +2,8 @@
 //! a test can say what no agent would, and a benchmark can have fifty of them in one process.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Read as _};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,16 +11,17 @@ use agent::client::Client;
 use agent::task::Tasks;
 use agent::trust::Fingerprint;
 use agent::trust::certificate::KeyPair;
-use agent::tunnel::{self, Incoming, Router, Session, TunnelStream, frame};
+use agent::tunnel::{self, ALPN_LINK, Incoming, Router, Session, TunnelStream, frame, tls};
 use agent::wire::cluster_link::LinkPost;
 use agent::wire::link::{Refusal, StreamHeader};
 use agent::wire::sync::{MAX_ANSWER, MAX_FRAME, News, PeerView, Position, SyncAnswer, SyncFrame, VERSION};
 use agent::wire::token::TrustToken;
 use futures::future::BoxFuture;
+use rustls::{ClientConnection, StreamOwned};
 use schema::plan::LinkState;
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 
-use crate::Agent;
+use crate::{Agent, LIMIT};
 
 /// How often it says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -75,6 +77,23 @@ impl Peer {
                 .await
                 .expect("the agent takes its peer's connection");
         (session, told)
+    }
+
+    /// A bare connection to the agent, greeted by it, over which this peer may say whatever it likes.
+    pub fn bare(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let config =
+            tls::client_config_pinned(self.pin, Some(&self.key), &[ALPN_LINK]).expect("a configuration");
+        let tcp = TcpStream::connect(&self.address).expect("the agent listens");
+        tcp.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
+        tcp.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
+        let connection = ClientConnection::new(config, tls::server_name()).expect("a connection");
+        let mut stream = StreamOwned::new(connection, tcp);
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).expect("a greeting");
+        let mut greeting = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut greeting).expect("the rest of it");
+        assert!(String::from_utf8_lossy(&greeting).contains("accepted"), "{greeting:?}");
+        stream
     }
 
     /// Asks the agent what it exports to this peer.

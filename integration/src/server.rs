@@ -35,6 +35,21 @@ impl Server {
         })
     }
 
+    /// Sends without end, and reads nothing.
+    pub fn endless() -> Self {
+        Self::start(|mut socket| {
+            let chunk = vec![7; 64 << 10];
+            loop {
+                socket.write_all(&chunk)?;
+            }
+        })
+    }
+
+    /// Takes connections and says nothing, until the other end has.
+    pub fn silent() -> Self {
+        Self::start(|mut socket| io::copy(&mut socket, &mut io::sink()).map(drop))
+    }
+
     /// Answers every HTTP request with this text.
     pub fn http(body: &str) -> Self {
         let answer =

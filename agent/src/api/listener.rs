@@ -196,12 +196,17 @@ impl Network {
     ) -> io::Result<()> {
         connect::tune(&tcp)?;
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp));
+        // Who was let in before the agent began to end is answered, if it does not take its time.
+        let too_late = async {
+            ending.cancelled().await;
+            tokio::time::sleep(http::LAST_REQUEST).await;
+        };
         let stream = tokio::select! {
             ended = handshake => ended
                 .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
                 .inspect_err(|_| self.api.state.doors.refuse())?,
             () = stranger.evicted() => return Err(io::Error::other("others came after it")),
-            () = ending.cancelled() => return Ok(()),
+            () = too_late => return Ok(()),
         };
         let session = stream.get_ref().1;
         if session.alpn_protocol() == Some(ALPN_ACME) {

@@ -22,9 +22,6 @@ use crate::trust::cluster_identity::Changed;
 use crate::tunnel::{Closed, Router, Session};
 use crate::wire::cluster_link::Dials;
 
-/// Longest pause between attempts to reach a peer that said that it goes away: it is restarted, more often than not.
-const RETURN_PAUSE: Duration = Duration::from_millis(500);
-
 /// What a keeper is to keep.
 pub(super) struct Kept {
     pub link: LinkName,
@@ -106,7 +103,7 @@ impl Peering {
                     departing.retain(|session| !session.is_closed());
                     departing.push(session);
                     // A peer that restarts is back in a moment.
-                    backoff = Backoff::up_to(RETURN_PAUSE);
+                    backoff = Backoff::returning();
                 }
                 Held::Ended { reason, heard } => {
                     session.close(&reason);
@@ -117,15 +114,15 @@ impl Peering {
                 }
             }
         };
-        if let Some(session) = &last {
-            self.parts.sessions.remove(&kept.link, session);
-        }
-        self.parts.sessions.give_up(&kept.link);
         if self.parts.tasks.ending().is_cancelled() {
             // The link goes on. What is open over it may finish: the tunnel ends the session then.
             kept.done.cancel();
             return;
         }
+        if let Some(session) = &last {
+            self.parts.sessions.remove(&kept.link, session);
+        }
+        self.parts.sessions.give_up(&kept.link);
         for session in departing {
             session.close("the link ended");
         }
@@ -258,6 +255,8 @@ fn why(closed: Closed) -> String {
 #[derive(Debug)]
 pub(super) struct Backoff {
     attempts: u32,
+    /// So many attempts are made with shorter pauses.
+    quick: u32,
     most: Duration,
 }
 
@@ -269,17 +268,24 @@ impl Default for Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
+    /// Longest of the quick pauses.
+    const QUICK: Duration = Duration::from_millis(500);
 
     pub fn up_to(most: Duration) -> Self {
-        Self { attempts: 0, most }
+        Self { attempts: 0, quick: 0, most }
+    }
+
+    /// For a peer that said that it goes away: it is restarted, more often than not, and apps wait for it.
+    pub fn returning() -> Self {
+        Self { quick: 40, ..Self::default() }
     }
 
     pub fn pause(&mut self) -> Duration {
         let attempt = self.attempts;
         self.attempts = self.attempts.saturating_add(1);
         let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
-        let whole =
-            Self::FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.most);
+        let most = if attempt < self.quick { Self::QUICK } else { self.most };
+        let whole = Self::FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(most);
         // Between half of it and the whole; one random byte is jitter enough.
         let [random, ..] = uuid::Uuid::new_v4().into_bytes();
         whole / 2 + whole * u32::from(random) / 512
@@ -298,5 +304,10 @@ mod tests {
         assert!(pauses[0] >= Backoff::FIRST / 2 && pauses[0] <= Backoff::FIRST);
         assert!(pauses.iter().all(|pause| *pause <= backoff.most));
         assert!(pauses[39] >= backoff.most / 2);
+
+        let mut backoff = Backoff::returning();
+        let pauses: Vec<Duration> = (0..60).map(|_| backoff.pause()).collect();
+        assert!(pauses[..40].iter().all(|pause| *pause <= Backoff::QUICK));
+        assert!(pauses[59] >= backoff.most / 2);
     }
 }

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::callers::Callers;
 use crate::api::request::{Connection, observe};
@@ -22,6 +23,8 @@ use crate::trust::Who;
 
 /// How long the head of a request may take, and the pause before it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long somebody who has connected and not asked anything yet is waited for once the agent ends.
+pub(super) const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// How long an answer under way may take once its caller is trusted no more: it may be the one that says so.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
@@ -65,9 +68,12 @@ async fn serve_with<S>(
     let mut changed = identities.changed();
     let mut known = connection.known(identities);
     stranger.take_if(|_| known.is_trusted());
+    let asked = CancellationToken::new();
     let service = {
         let (connection, callers) = (Arc::clone(&connection), Arc::clone(callers));
+        let asked = asked.clone();
         service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            asked.cancel();
             let (app, connection, callers) = (app.clone(), Arc::clone(&connection), Arc::clone(&callers));
             async move {
                 let answer = observe(&callers, app, connection, request.map(Body::new)).await;
@@ -91,6 +97,7 @@ async fn serve_with<S>(
         .keep_alive_timeout(Duration::from_secs(20));
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ending = tasks.ending();
+    let mut last_request = None;
     let mut leaving = false;
     let mut cut = None;
     let stranger_stays = tokio::time::sleep(patience.stays);
@@ -104,7 +111,11 @@ async fn serve_with<S>(
                 return;
             }
             () = tokio::time::sleep_until(cut.unwrap_or_else(Instant::now)), if cut.is_some() => return,
-            () = ending.cancelled(), if !leaving => {
+            () = ending.cancelled(), if !leaving && last_request.is_none() => {
+                // Who connected a moment ago would otherwise hear nothing at all.
+                last_request = Some(Instant::now() + LAST_REQUEST);
+            }
+            () = asked_or(&asked, last_request), if !leaving && last_request.is_some() => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }
@@ -140,6 +151,15 @@ async fn serve_with<S>(
                 stranger.take_if(|_| known.is_trusted());
             }
         }
+    }
+}
+
+/// Resolves once something was asked, or at `latest`.
+async fn asked_or(asked: &CancellationToken, latest: Option<Instant>) {
+    let latest = tokio::time::sleep_until(latest.unwrap_or_else(Instant::now));
+    tokio::select! {
+        () = asked.cancelled() => {}
+        () = latest => {}
     }
 }
 
