@@ -101,7 +101,7 @@ impl Mesh {
 
     /// Every upstream with the state of its port.
     pub fn upstreams(&self) -> Vec<UpstreamRow> {
-        self.upstreams.rows()
+        self.upstreams.rows(self)
     }
 
     pub fn status(&self) -> MeshStatus {

@@ -1,7 +1,7 @@
 //! `comity service`: what is here, what is offered to peers, what they offer.
 
 use clap::Subcommand;
-use schema::name::LinkName;
+use schema::name::{LinkName, ServiceName};
 
 use super::{CliError, Context, ExitCode, Format, Table};
 
@@ -9,7 +9,7 @@ mod definition;
 mod export;
 mod register;
 
-use crate::wire::service::{PortState, ServiceRow};
+use crate::wire::service::{PortState, ServiceRow, TargetRow, TargetState};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -107,19 +107,77 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-/// One upstream a line, with what is the matter where a port takes no connections.
+/// One upstream a line: where it leads, which place is used now if there are several, and what is the matter where a
+/// port or socket takes no connections.
 fn upstreams(row: &ServiceRow) -> String {
+    fn place(destination: &ServiceName, peer: Option<&LinkName>) -> String {
+        peer.map_or_else(|| destination.to_string(), |peer| format!("{destination}@{peer}"))
+    }
+    let target = |target: &TargetRow| {
+        let place = place(&target.destination, target.peer.as_ref());
+        match target.state {
+            TargetState::Ready => place,
+            state => format!("{place} ({})", state.as_str()),
+        }
+    };
     let lines: Vec<String> = row
         .upstreams
         .iter()
         .map(|upstream| {
-            let peer = upstream.peer.as_ref().map(|peer| format!("@{peer}")).unwrap_or_default();
+            let places = match &upstream.targets[..] {
+                [] => place(&upstream.destination, upstream.peer.as_ref()),
+                targets => targets.iter().map(target).collect::<Vec<_>>().join(", else "),
+            };
             let trouble = match &upstream.port {
                 PortState::Listening => String::new(),
                 PortState::Waiting { reason } | PortState::Refused { reason } => format!(" ({reason})"),
             };
-            format!("{} → {}{peer}{trouble}", upstream.local, upstream.destination)
+            format!("{} → {places}{trouble}", upstream.local)
         })
         .collect();
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::service::{Health, UpstreamRow};
+
+    #[test]
+    fn an_upstream_shows_where_it_leads_and_what_is_used_now() {
+        let upstream = |local: &str, port, targets| UpstreamRow {
+            service: "shop".parse().unwrap(),
+            destination: "db".parse().unwrap(),
+            peer: Some("east".parse().unwrap()),
+            local: local.to_owned(),
+            port,
+            targets,
+        };
+        let target = |peer: Option<&str>, state| TargetRow {
+            destination: "db".parse().unwrap(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            state,
+        };
+        let targets = vec![
+            target(Some("east"), TargetState::Down),
+            target(Some("north"), TargetState::InUse),
+            target(None, TargetState::Ready),
+        ];
+        let waiting = PortState::Waiting { reason: "address in use".to_owned() };
+        let row = ServiceRow {
+            service: "shop".parse().unwrap(),
+            id: "shop-1".parse().unwrap(),
+            instance: None,
+            status: Health::Passing,
+            upstreams: vec![
+                upstream("127.0.0.1:9191", waiting, Vec::new()),
+                upstream("/run/shop/db.sock", PortState::Listening, targets),
+            ],
+        };
+        assert_eq!(
+            upstreams(&row),
+            "127.0.0.1:9191 → db@east (address in use)\n\
+             /run/shop/db.sock → db@east (no connection to the peer), else db@north (in use), else db"
+        );
+    }
 }

@@ -29,6 +29,7 @@ pub(super) struct Upstreams {
 struct Board {
     claims: Vec<Claim>,
     ports: BTreeMap<Local, PortState>,
+    routes: BTreeMap<Local, Arc<Route>>,
 }
 
 /// One declared upstream, and what came of it.
@@ -47,23 +48,35 @@ impl Upstreams {
         self.lock().ports.insert(local.clone(), state);
     }
 
-    pub(super) fn rows(&self) -> Vec<UpstreamRow> {
+    pub(super) fn rows(&self, mesh: &Mesh) -> Vec<UpstreamRow> {
         let board = self.lock();
-        let row = |claim: &Claim| UpstreamRow {
-            service: claim.owner.clone(),
-            destination: claim.upstream.destination_name.clone(),
-            peer: claim.upstream.destination_peer.clone(),
-            local: claim.local.clone(),
-            port: match &claim.place {
+        let row = |claim: &Claim| {
+            let local = claim.place.as_ref().ok();
+            let port = match &claim.place {
                 Err(reason) => PortState::Refused { reason: reason.clone() },
                 Ok(local) => board
                     .ports
                     .get(local)
                     .cloned()
                     .unwrap_or(PortState::Waiting { reason: "not opened yet".to_owned() }),
-            },
+            };
+            let row = UpstreamRow {
+                service: claim.owner.clone(),
+                destination: claim.upstream.destination_name.clone(),
+                peer: claim.upstream.destination_peer.clone(),
+                local: claim.local.clone(),
+                port,
+                targets: Vec::new(),
+            };
+            (row, local.and_then(|local| board.routes.get(local)).cloned())
         };
-        board.claims.iter().map(row).collect()
+        let rows: Vec<_> = board.claims.iter().map(row).collect();
+        drop(board);
+        let look = |(row, route): (UpstreamRow, Option<Arc<Route>>)| UpstreamRow {
+            targets: route.map(|route| route.rows(mesh)).unwrap_or_default(),
+            ..row
+        };
+        rows.into_iter().map(look).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {
@@ -238,6 +251,8 @@ fn settle(
         listeners.insert(local.clone(), Listener { route, mode });
         mesh.parts.tasks.spawn("upstream", listener::listen(mesh.clone(), local, mode, receiver));
     }
+    let route = |(local, listener): (&Local, &Listener)| (local.clone(), listener.route.borrow().clone());
+    mesh.upstreams.lock().routes = listeners.iter().map(route).collect();
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::admission::Request;
 use super::grant::Wish;
 use super::traffic::{Counters, Pair};
 use crate::catalog::Freshness;
+use crate::wire::service::{TargetRow, TargetState};
 use crate::wire::traffic::Way;
 
 /// How long a target that failed is tried after the others: each new connection shall not pay for it again.
@@ -104,6 +105,27 @@ pub(super) enum Outlook {
     NotOffered,
 }
 
+impl Outlook {
+    /// Of the one that is tried first.
+    fn first(self) -> TargetState {
+        match self {
+            Outlook::Good => TargetState::InUse,
+            Outlook::Failed | Outlook::Unwell | Outlook::Down | Outlook::NotOffered => self.later(),
+        }
+    }
+
+    /// Of the others.
+    fn later(self) -> TargetState {
+        match self {
+            Outlook::Good => TargetState::Ready,
+            Outlook::Failed => TargetState::Failed,
+            Outlook::Unwell => TargetState::Unwell,
+            Outlook::Down => TargetState::Down,
+            Outlook::NotOffered => TargetState::NotOffered,
+        }
+    }
+}
+
 impl Route {
     pub(super) fn new(course: Course, cut: CancellationToken) -> Self {
         let target = |destination: &Destination| Target {
@@ -149,6 +171,24 @@ impl Route {
             Some(service) if service.healthy() == 0 => Outlook::Unwell,
             Some(_) => now,
         }
+    }
+
+    /// How each target looks to the next connection; nothing where there is only one.
+    pub(super) fn rows(&self, mesh: &Mesh) -> Vec<TargetRow> {
+        if self.targets.len() < 2 {
+            return Vec::new();
+        }
+        let order = self.order(mesh);
+        let row = |(at, target): (usize, &Target)| {
+            let place = order.iter().position(|(known, _)| *known == at);
+            let outlook = place.map_or(Outlook::Down, |place| order[place].1);
+            TargetRow {
+                destination: target.service().clone(),
+                peer: target.peer.clone(),
+                state: if place == Some(0) { outlook.first() } else { outlook.later() },
+            }
+        };
+        self.targets.iter().enumerate().map(row).collect()
     }
 
     /// Has the target tried after the others for a moment.

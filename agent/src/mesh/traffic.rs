@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Refused;
 use crate::wire::traffic::{Cause, Denial, TrafficRow, Way};
 use histogram::Histogram;
-use notices::{Fate, Notices};
+use notices::{Fate, Known, Notices};
 
 /// Rows that one link, or the apps of this cluster that speak for themselves, may have.
 const MAX_ROWS: usize = 1024;
@@ -158,6 +158,7 @@ struct Row {
 pub(super) struct Counters {
     pair: Pair,
     row: Arc<Row>,
+    known: Known,
     notices: Arc<Notices>,
 }
 
@@ -192,19 +193,19 @@ impl Counters {
     /// Counts a connection that is not allowed, and tells the log.
     pub(super) fn denied(&self, denial: Denial, reason: &dyn Display) {
         self.row.denied[denial as usize].fetch_add(1, Relaxed);
-        self.notices.tell(&self.pair, Fate::Denied(denial), reason);
+        self.notices.tell(&self.pair, self.known, Fate::Denied(denial), reason);
     }
 
     /// Counts a connection that was allowed and is not made, and tells the log.
     pub(super) fn failed(&self, cause: Cause, reason: &dyn Display) {
         self.row.failed[cause as usize].fetch_add(1, Relaxed);
-        self.notices.tell(&self.pair, Fate::Failed(cause), reason);
+        self.notices.tell(&self.pair, self.known, Fate::Failed(cause), reason);
     }
 
     /// Counts an open connection whose permit has fallen, and tells the log.
     pub(super) fn cut(&self, reason: &dyn Display) {
         self.row.cut.fetch_add(1, Relaxed);
-        self.notices.tell(&self.pair, Fate::Cut, reason);
+        self.notices.tell(&self.pair, self.known, Fate::Cut, reason);
     }
 }
 
@@ -262,7 +263,7 @@ impl Traffic {
         let row = known.unwrap_or_else(|| {
             self.rows.write().unwrap_or_else(PoisonError::into_inner).take(key, pair.peer())
         });
-        Arc::new(Counters { pair, row, notices: self.notices.clone() })
+        Arc::new(Counters { pair, row, known: Known::Yes, notices: self.notices.clone() })
     }
 
     /// Counts a connection that is refused here, under the rule that decided, and tells the log.
@@ -280,7 +281,8 @@ impl Traffic {
         let pair = Pair::of_peer(source, destination.clone());
         let key = Key::of(&pair).rest();
         let row = self.rows.write().unwrap_or_else(PoisonError::into_inner).take(key, None);
-        Counters { pair, row, notices: self.notices.clone() }.denied(Denial::NoLink, reason);
+        Counters { pair, row, known: Known::No, notices: self.notices.clone() }
+            .denied(Denial::NoLink, reason);
     }
 
     /// Sums up in the log what was not told at once, until the end.

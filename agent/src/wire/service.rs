@@ -69,9 +69,52 @@ pub struct UpstreamRow {
     pub destination: ServiceName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<LinkName>,
-    /// The local `address:port`, as declared.
+    /// The local `address:port`, or the path of the unix socket, as declared.
     pub local: String,
     pub port: PortState,
+    /// Where it leads, in the order in which it is declared; empty where that is one place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetRow>,
+}
+
+/// One of the places that an upstream leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetRow {
+    pub destination: ServiceName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<LinkName>,
+    pub state: TargetState,
+}
+
+/// How one of an upstream's targets looks to the next connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    /// The next connection goes there.
+    InUse,
+    /// There if those before it are not.
+    Ready,
+    /// It failed a moment ago.
+    Failed,
+    /// The peer says that none of its instances is well.
+    Unwell,
+    /// There is no connection to the peer.
+    Down,
+    /// The peer does not offer the service.
+    NotOffered,
+}
+
+impl TargetState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TargetState::InUse => "in use",
+            TargetState::Ready => "ready",
+            TargetState::Failed => "failed",
+            TargetState::Unwell => "no instance is well",
+            TargetState::Down => "no connection to the peer",
+            TargetState::NotOffered => "not offered by the peer",
+        }
+    }
 }
 
 /// Whether connections to an upstream's local port are taken.

@@ -216,6 +216,49 @@ fn a_flood_of_denials_is_counted_whole_shown_with_its_rule_and_is_two_lines_of_l
     assert!(!table.contains("frontend"), "{table}");
 }
 
+#[test]
+fn an_upstream_with_several_targets_shows_which_one_is_used_now() {
+    let (near, far, local) = (Server::shouting(), Server::shouting(), free_port());
+    let declared = format!(
+        r#"
+service "backend" {{
+  port = {}
+}}
+service_intentions "backend" {{
+  sources = [{{ name = "frontend", action = "allow" }}]
+}}
+service "frontend" {{
+  upstreams = [{{
+    destination_name = "backend"
+    destination_peer = "east"
+    local_bind_port  = {local}
+    failover         = [{{ name = "backend" }}]
+  }}]
+}}
+"#,
+        near.port()
+    );
+    let mut clusters = Clusters::linked(&east(far.port()), &declared);
+    let shows = |clusters: &Clusters, wanted: [&str; 2]| {
+        wait_for(&format!("the targets are {wanted:?}"), LIMIT, || {
+            let listed = clusters.ask("west", &["service", "list"]);
+            let frontend = listed.as_array()?.iter().find(|row| row["service"] == "frontend")?.clone();
+            let targets = frontend["upstreams"][0]["targets"].as_array()?.clone();
+            let states: Vec<&str> = targets.iter().filter_map(|target| target["state"].as_str()).collect();
+            (states == wanted).then_some(())
+        });
+    };
+    shows(&clusters, ["in_use", "ready"]);
+    wait_answer(local);
+    clusters.east.kill9();
+    shows(&clusters, ["down", "in_use"]);
+    wait_answer(local);
+    let text = clusters.run(&["--remote", "west", "service", "list"]).success().stdout;
+    let shown =
+        format!("127.0.0.1:{local} → backend@east (no connection to the peer), else backend (in use)");
+    assert!(text.contains(&shown), "{text}");
+}
+
 /// Runs a command on a terminal of its own: it draws, the terminal shrinks, it draws anew, `q` is pressed.
 const TERMINAL: &str = r#"
 import fcntl, os, pty, select, signal, struct, sys, termios, time

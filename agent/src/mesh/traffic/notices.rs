@@ -55,8 +55,15 @@ impl Fate {
     }
 }
 
+/// Whether it is known who calls. Who is not takes no line from those who are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Known {
+    Yes,
+    No,
+}
+
 /// Whose share of the lines a notice takes.
-type Scope = (Way, Option<LinkName>);
+type Scope = (Way, Option<LinkName>, Known);
 
 /// What was told in this interval, and what was not.
 #[derive(Debug, Default)]
@@ -113,13 +120,13 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    pub(super) fn tell(&self, pair: &Pair, fate: Fate, reason: &dyn Display) {
+    pub(super) fn tell(&self, pair: &Pair, known: Known, fate: Fate, reason: &dyn Display) {
         let now = {
             let mut windows = self.lock();
             if windows.is_empty() {
                 self.begun.notify_one();
             }
-            windows.entry((pair.way, pair.peer().cloned())).or_default().note(pair, fate)
+            windows.entry((pair.way, pair.peer().cloned(), known)).or_default().note(pair, fate)
         };
         if now {
             line(pair, fate, Some(reason), None);
@@ -152,7 +159,7 @@ impl Notices {
             summaries.push((scope.clone(), summary));
             keep
         });
-        for ((way, link), summary) in summaries {
+        for ((way, link, _), summary) in summaries {
             for (pair, fate, count) in summary.more {
                 line(&pair, fate, None, Some(count));
             }
