@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::listener::{Api, socket};
+use super::listener::{Api, network, socket};
 use super::*;
 use crate::apply::ApplyParts;
 use crate::audit::Audit;
 use crate::client::{Client, ClientError, NO_BODY, first_contact};
 use crate::mesh::MeshParts;
 use crate::peering::PeeringParts;
+use crate::settings::Listen;
 use crate::sockets::Sockets;
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::encode;
@@ -59,8 +60,9 @@ impl tunnel::Router for ApiStreams {
 impl Served {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let listen = Listen::At("127.0.0.1:0".parse().unwrap());
+        let bound = network::bind(&Sockets::alone(), listen).unwrap().unwrap();
+        let address = bound.listener.local_addr().unwrap().to_string();
         let (store, tasks) = (SqliteStore::scratch(), Tasks::new());
         let name: ClusterName = "east".parse().unwrap();
         let identity = ClusterIdentity::new(Arc::new(KeyPair::generate("east", &[]).unwrap())).unwrap();
@@ -149,7 +151,7 @@ impl Served {
         let api = Api::new(state.clone());
         let streams = Arc::new(ApiStreams::default());
         assert!(streams.api.set(api.clone()).is_ok());
-        api.serve_network(Some(listener), streams).await.unwrap();
+        api.serve_network(Some(bound), streams).await.unwrap();
         api.serve_socket(socket::bind(&Sockets::alone(), &dir.path().join("unix.socket")).unwrap()).unwrap();
         Self { state, address, dir }
     }

@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 mod feed;
 
-const USUAL: &str = "info,hyper=warn,h2=warn,hyper_util=warn,rustls=warn,yamux=warn,notify=warn";
+const USUAL: &str = "info,hyper=warn,h2=warn,hyper_util=warn,rustls=warn,notify=warn";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]

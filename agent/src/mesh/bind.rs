@@ -76,10 +76,10 @@ impl Bound {
     pub(super) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.listener {
             Listener::Port(listener) => {
-                listener.accept().await.map(|(socket, from)| (Socket::Tcp(socket), Some(from)))
+                listener.accept().await.map(|(socket, from)| (Socket::from(socket), Some(from)))
             }
             Listener::Socket { listener, .. } => {
-                listener.accept().await.map(|(socket, _)| (Socket::Unix(socket), None))
+                listener.accept().await.map(|(socket, _)| (Socket::from(socket), None))
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Mesh;
 use super::admission::Refused;
 use super::instance::reach;
-use super::relay::relay;
+use super::relay::{self, join};
 use super::socket::Socket;
 use super::targets::{Outlook, Route, Target};
 use crate::tunnel::{EARLY, OpenError, Session, TunnelStream};
@@ -173,7 +173,7 @@ async fn abroad(call: &mut Call<'_>, target: &Target, link: &LinkName, patience:
             return Attempt::Made(Err(Failed::Counted));
         }
     };
-    let mut stream = match opened {
+    let stream = match opened {
         Ok(stream) => stream,
         Err(Miss::Denied(reason)) => {
             counters.denied(Denial::Peer, &reason);
@@ -188,7 +188,7 @@ async fn abroad(call: &mut Call<'_>, target: &Target, link: &LinkName, patience:
     counters.sent().fetch_add(early.len() as u64, Relaxed);
     // It may be long until the end, and they are there.
     *early = Vec::new();
-    let ended = relay(app, &mut stream, counters.sent(), counters.received()).await;
+    let ended = relay::carry(app, stream, counters.of_app()).await;
     Attempt::Made(ended.map_err(Failed::Broke))
 }
 
@@ -292,7 +292,7 @@ async fn at_home(call: &mut Call<'_>, target: &Target) -> Attempt {
             instance.write_all(early).await?;
             counters.sent().fetch_add(early.len() as u64, Relaxed);
             *early = Vec::new();
-            relay(app, &mut instance, counters.sent(), counters.received()).await
+            join(app, &mut instance, counters.of_app()).await
         } => ended.map_err(Failed::Broke),
     };
     if ended.is_err() {

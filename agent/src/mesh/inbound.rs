@@ -12,7 +12,7 @@ use super::Mesh;
 use super::admission::{Request, link_of};
 use super::grant::Wish;
 use super::instance::reach;
-use super::relay::relay;
+use super::relay;
 use crate::tunnel::{Incoming, Session};
 use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::traffic::{Cause, Way};
@@ -87,7 +87,7 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
         }
         reached = reach(mesh, &wish.request, &grant, from) => reached,
     };
-    let mut instance = match reached {
+    let instance = match reached {
         Ok(socket) => socket,
         Err(reason) => {
             counters.failed(reason.cause(), &reason);
@@ -95,7 +95,7 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
             return;
         }
     };
-    let mut stream = match incoming.accept().await {
+    let stream = match incoming.accept().await {
         Ok(stream) => stream,
         Err(error) => {
             instance.reset();
@@ -114,7 +114,7 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
                 counters.cut(refused);
             }
         }
-        ended = relay(&mut instance, &mut stream, counters.received(), counters.sent()) => {
+        ended = relay::carry(&instance, stream, counters.of_instance()) => {
             if let Err(error) = ended {
                 instance.reset();
                 tracing::debug!(request = ?wish.request, %error, "connection broke");

@@ -260,7 +260,7 @@ impl Pools {
                 let connected = tokio::time::timeout(CONNECT, UnixStream::connect(path)).await;
                 connected
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                    .map(Socket::Unix)
+                    .map(Socket::from)
                     .map_err(|source| Unreachable::Socket { path: path.clone(), source })
             }
         }
@@ -306,6 +306,6 @@ async fn tcp(address: SocketAddr) -> Result<Socket, Unreachable> {
     let connected = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
     connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map(Socket::Tcp)
+        .map(Socket::from)
         .map_err(|source| Unreachable::Connect { address, source })
 }

@@ -1,18 +1,32 @@
 //! A connection on this machine or to an instance: TCP, or a unix socket.
 
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// One end of a carried connection.
-#[derive(Debug)]
+/// One end of a carried connection. Clones are the same socket: a session writes to it in its own turn.
+#[derive(Debug, Clone)]
 pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Arc<TcpStream>),
+    Unix(Arc<UnixStream>),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Self {
+        Self::Tcp(Arc::new(socket))
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(Arc::new(socket))
+    }
 }
 
 impl Socket {
@@ -41,18 +55,46 @@ impl Socket {
         }
     }
 
-    /// What has arrived, without waiting for it.
+    /// What has arrived, without waiting for it. A read that falls short has used up what there was: tokio is told so
+    /// at once, instead of by another call that finds nothing.
     pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.try_read(into),
-            Self::Unix(socket) => socket.try_read(into),
-        }
+        let most = into.len();
+        let mut taken = 0;
+        let mut read = |mut socket: &socket2::Socket| {
+            taken = socket.read(into)?;
+            if taken > 0 && taken < most { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let whole = match self {
+            Self::Tcp(socket) => socket.try_io(Interest::READABLE, || read(&SockRef::from(&**socket))),
+            Self::Unix(socket) => socket.try_io(Interest::READABLE, || read(&SockRef::from(&**socket))),
+        };
+        if taken > 0 { Ok(taken) } else { whole.map(|()| 0) }
     }
 
+    /// Writes what can be written without waiting for it.
     pub(super) fn try_write(&self, from: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.try_write(from),
-            Self::Unix(socket) => socket.try_write(from),
+        let mut given = 0;
+        let mut write = |mut socket: &socket2::Socket| {
+            given = socket.write(from)?;
+            if given < from.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let whole = match self {
+            Self::Tcp(socket) => socket.try_io(Interest::WRITABLE, || write(&SockRef::from(&**socket))),
+            Self::Unix(socket) => socket.try_io(Interest::WRITABLE, || write(&SockRef::from(&**socket))),
+        };
+        if given > 0 { Ok(given) } else { whole.map(|()| 0) }
+    }
+
+    /// Ends the direction to the socket.
+    pub(super) fn end(&self) -> io::Result<()> {
+        let ended = match self {
+            Self::Tcp(socket) => SockRef::from(&**socket).shutdown(Shutdown::Write),
+            Self::Unix(socket) => SockRef::from(&**socket).shutdown(Shutdown::Write),
+        };
+        match ended {
+            // Whoever was there has gone, with everything it wanted.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            other => other,
         }
     }
 
@@ -83,34 +125,29 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_read(buf.initialize_unfilled()) {
+                Ok(read) => {
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
         }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -119,10 +156,7 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end())
     }
 }

@@ -21,6 +21,7 @@ use schema::record::RecordKey;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Refused;
+use super::relay::Meter;
 use crate::wire::traffic::{Cause, Denial, TrafficRow, Way};
 use histogram::Histogram;
 use notices::{Fate, Known, Notices};
@@ -166,13 +167,43 @@ pub(super) struct Counters {
 #[derive(Debug)]
 pub(super) struct Open(Arc<Row>);
 
+/// Counts the bytes that pass a socket.
+#[derive(Debug)]
+pub(super) struct Passing {
+    row: Arc<Row>,
+    of_app: bool,
+}
+
+impl Meter for Passing {
+    fn taken(&self, bytes: u64) {
+        let counter = if self.of_app { &self.row.sent } else { &self.row.received };
+        counter.fetch_add(bytes, Relaxed);
+    }
+
+    fn given(&self, bytes: u64) {
+        let counter = if self.of_app { &self.row.received } else { &self.row.sent };
+        counter.fetch_add(bytes, Relaxed);
+    }
+}
+
 impl Counters {
+    /// Counts what passes the app's socket.
+    pub(super) fn of_app(&self) -> Passing {
+        Passing { row: self.row.clone(), of_app: true }
+    }
+
+    /// Counts what passes the instance's socket.
+    pub(super) fn of_instance(&self) -> Passing {
+        Passing { row: self.row.clone(), of_app: false }
+    }
+
     /// Bytes from source to destination.
     pub(super) fn sent(&self) -> &AtomicU64 {
         &self.row.sent
     }
 
     /// Bytes from destination to source.
+    #[cfg(test)]
     pub(super) fn received(&self) -> &AtomicU64 {
         &self.row.received
     }

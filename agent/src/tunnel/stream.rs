@@ -1,25 +1,33 @@
 //! A stream of a session, as tokio reads and writes it.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 
-use super::frame;
+use super::machine::Sink;
+use super::queue::Buffer;
+use super::session::Session;
+use super::state::Answer;
+use super::wire::StreamId;
+use super::{OpenError, frame};
 use crate::wire::link::{Refusal, StreamAnswer, StreamHeader};
+use crate::wire::printable;
 
 /// A stream, after its header was accepted. Shutting it down ends this side's direction only; dropping it before that
 /// resets both. An end of stream that the peer did not mean (a reset, a lost connection) reads as an error.
 pub struct TunnelStream {
-    inner: Compat<yamux::Stream>,
-    lost: Arc<AtomicBool>,
-    shut: bool,
-    _permit: OwnedSemaphorePermit,
+    session: Session,
+    id: StreamId,
+}
+
+/// A stream that was begun and is not answered yet. Dropping it resets the stream.
+#[must_use]
+pub struct Opening {
+    stream: TunnelStream,
 }
 
 /// A stream that the peer opened, still to be answered. Dropping it resets the stream.
@@ -29,73 +37,141 @@ pub struct Incoming {
     stream: TunnelStream,
 }
 
+impl Opening {
+    pub(super) fn new(stream: TunnelStream) -> Self {
+        Self { stream }
+    }
+
+    /// Waits for the peer's answer.
+    pub async fn answered(self) -> Result<TunnelStream, OpenError> {
+        let answer = poll_fn(|cx| self.stream.session.machine().poll_answer(self.stream.id, cx));
+        match tokio::time::timeout(frame::FRAME_TIMEOUT, answer).await {
+            Err(_) => Err(OpenError::Timeout),
+            Ok(Answer::Accepted) => Ok(self.stream),
+            Ok(Answer::Leaving) => Err(OpenError::Leaving),
+            Ok(Answer::Closed) => Err(OpenError::Closed),
+            Ok(Answer::Dropped) => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+            Ok(Answer::Refused(answer)) => match serde_json::from_slice(&answer) {
+                Ok(StreamAnswer::Refused { code, message }) => {
+                    Err(OpenError::Refused { code, message: printable(&message) })
+                }
+                _ => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+            },
+        }
+    }
+}
+
 impl Incoming {
     pub(super) fn new(header: StreamHeader, stream: TunnelStream) -> Self {
         Self { header, stream }
     }
 
-    pub async fn accept(mut self) -> io::Result<TunnelStream> {
-        frame::write(&mut self.stream, &StreamAnswer::Accepted).await?;
+    // Accepting waits for nothing today, and stays a thing to await: it did, and an acceptor may have to again.
+    #[expect(
+        clippy::unused_async,
+        reason = "callers hold no lock over it, and need not change if it waits again"
+    )]
+    pub async fn accept(self) -> io::Result<TunnelStream> {
+        self.stream.session.machine().accept(self.stream.id)?;
         Ok(self.stream)
     }
 
     /// Tells the peer why not. The message goes to the peer as it is.
-    pub async fn refuse(mut self, code: Refusal, message: &str) {
-        use tokio::io::AsyncWriteExt as _;
-        let answer = StreamAnswer::Refused { code, message: message.to_owned() };
-        // The peer may be gone; there is nobody else to tell.
-        if frame::write(&mut self.stream, &answer).await.is_ok() {
-            let _ = self.stream.shutdown().await;
-        }
+    #[expect(
+        clippy::unused_async,
+        reason = "callers hold no lock over it, and need not change if it waits again"
+    )]
+    pub async fn refuse(self, code: Refusal, message: &str) {
+        self.stream.refuse(code, message);
     }
 }
 
 impl TunnelStream {
-    pub(super) fn new(stream: yamux::Stream, lost: Arc<AtomicBool>, permit: OwnedSemaphorePermit) -> Self {
-        Self { inner: stream.compat(), lost, shut: false, _permit: permit }
+    pub(super) fn new(session: Session, id: StreamId) -> Self {
+        Self { session, id }
+    }
+
+    /// Tells the peer why its stream is not taken.
+    pub(super) fn refuse(self, code: Refusal, message: &str) {
+        let answer = StreamAnswer::Refused { code, message: message.to_owned() };
+        // Words and an enum: there is nothing in it that JSON cannot say.
+        let answer = serde_json::to_vec(&answer).unwrap_or_default();
+        self.session.machine().refuse(self.id, &answer);
+    }
+
+    /// Gives what comes to `sink` from now on, as it comes, whenever nothing is held before it. What the sink does not
+    /// take is read as ever.
+    pub fn set_sink(&self, sink: Option<Arc<dyn Sink>>) {
+        self.session.machine().set_sink(self.id, sink);
+    }
+
+    /// How many bytes may be written now: some.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        self.session.machine().poll_room(self.id, cx)
+    }
+
+    /// Writes the first `length` bytes that `buffer` was filled with: no more than there was room for.
+    pub fn write_filled(&self, buffer: Buffer, length: usize) -> io::Result<()> {
+        let back = self.session.machine().write_filled(self.id, buffer, length)?;
+        if let Some(buffer) = back {
+            buffer.keep();
+        }
+        Ok(())
+    }
+
+    /// Hands what has come to `take`, which says how much of it it took; 0 at the end.
+    pub fn poll_take(
+        &self,
+        cx: &Context<'_>,
+        take: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.session.machine().poll_read(self.id, cx, take)
+    }
+
+    /// Ends this side's direction.
+    pub fn finish(&self) -> io::Result<()> {
+        self.session.machine().finish(self.id)
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        self.session.machine().release(self.id);
     }
 }
 
 impl AsyncRead for TunnelStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        if buf.filled().len() == before && buf.remaining() > 0 {
-            // yamux ends a stream that was reset as it ends one that was finished. It was finished if only our own
-            // direction is still open; once both are closed, all that can be told is whether the connection broke.
-            let reset = !self.shut && self.inner.get_ref().is_closed();
-            if reset || (self.inner.get_ref().is_closed() && self.lost.load(Ordering::Acquire)) {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-            }
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_take(cx, |bytes| {
+            let length = bytes.len().min(buf.remaining());
+            buf.put_slice(bytes.get(..length).unwrap_or_default());
+            Ok(length)
+        }))?;
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for TunnelStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match ready!(Pin::new(&mut self.inner).poll_write(cx, buf)) {
-            // yamux's word for a stream or connection that is gone.
-            Err(error) if error.kind() == io::ErrorKind::WriteZero => {
-                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-            }
-            other => Poll::Ready(other),
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
         }
+        let mut machine = self.session.machine();
+        let room = ready!(machine.poll_room(self.id, cx))?;
+        let length = bytes.len().min(room);
+        machine.write(self.id, bytes.get(..length).unwrap_or_default())?;
+        Poll::Ready(Ok(length))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is the session's to send.
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
-            self.shut = true;
-        }
-        Pin::new(&mut self.inner).poll_flush(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish())
     }
 }

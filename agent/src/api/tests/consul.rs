@@ -297,9 +297,10 @@ async fn plainly(address: &str, path: &str, headers: &[(&str, &str)]) -> (Status
 async fn a_bearer_is_known_over_tls_and_in_the_clear_until_its_token_is_revoked() {
     use crate::wire::lxd::identity::BearerIdentityPost;
     let served = Served::new().await;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let plain = listener.local_addr().unwrap().to_string();
-    Api::new(served.state.clone()).serve_plain(listener).unwrap();
+    let listen = Listen::At("127.0.0.1:0".parse().unwrap());
+    let bound = network::bind(&Sockets::alone(), listen).unwrap().unwrap();
+    let plain = bound.listener.local_addr().unwrap().to_string();
+    Api::new(served.state.clone()).serve_plain(bound).unwrap();
     let body = json!({"type": "Client token bearer", "name": "ci", "groups": []});
     let body: BearerIdentityPost = serde_json::from_value(body).unwrap();
     served.local().add_bearer(&body).await.unwrap();
