@@ -53,8 +53,12 @@ pub const ALPN_LINK: &[u8] = b"comity-link/2";
 pub enum OpenError {
     #[error("the peer refused the stream: {message}")]
     Refused { code: Refusal, message: String },
+    /// Nothing was sent.
     #[error("the connection to the peer is closed")]
     Closed,
+    /// What was sent may have arrived, early bytes included.
+    #[error("the connection to the peer was lost before its answer")]
+    Lost,
     /// The stream can go over another connection: this one takes no new ones.
     #[error("one side of the connection is going away")]
     Leaving,

@@ -179,6 +179,10 @@ async fn abroad(call: &mut Call<'_>, target: &Target, link: &LinkName, patience:
             counters.denied(Denial::Peer, &reason);
             return Attempt::Made(Err(Failed::Counted));
         }
+        Err(Miss::Lost(reason)) => {
+            counters.failed(Cause::LinkDown, &reason);
+            return Attempt::Made(Err(Failed::Counted));
+        }
         Err(Miss::Unavailable(cause, reason)) => {
             counters.failed(cause, &reason);
             return Attempt::PassedOver;
@@ -195,6 +199,8 @@ async fn abroad(call: &mut Call<'_>, target: &Target, link: &LinkName, patience:
 /// Why a stream was not opened.
 enum Miss {
     Denied(String),
+    /// It is not known how far the opening came.
+    Lost(String),
     Unavailable(Cause, String),
 }
 
@@ -216,6 +222,11 @@ async fn open(
         match opened {
             Ok(stream) => return Ok(stream),
             Err(OpenError::Closed | OpenError::Leaving) => stale = Some(session),
+            Err(OpenError::Lost) if early.is_empty() => stale = Some(session),
+            // What the app has sent may be with an instance by now, which must not get it twice.
+            Err(error @ (OpenError::Lost | OpenError::Timeout | OpenError::Io(_))) if !early.is_empty() => {
+                return Err(Miss::Lost(error.to_string()));
+            }
             Err(OpenError::Refused { code: Refusal::Denied, message }) => {
                 return Err(Miss::Denied(format!("{link} says: {message}")));
             }

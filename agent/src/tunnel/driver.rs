@@ -26,7 +26,7 @@ use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::printable;
 
 /// How often it is looked whether the peer is still there.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
 /// Silence after which the peer is asked whether it is there, and how long it may take to say so.
 const SILENCE: Duration = Duration::from_secs(15);
 const ANSWER: Duration = Duration::from_secs(10);
@@ -101,7 +101,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             let reason = closed.to_string();
             self.machine().queue.tell(&Frame::Close { reason: reason.as_bytes() });
             // Best effort: the peer is told, if it listens.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, poll_fn(|cx| self.poll_close(cx))).await;
+            let farewell = async {
+                poll_fn(|cx| self.poll_close(cx)).await?;
+                poll_fn(|cx| self.records.poll_drain(cx)).await
+            };
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
         }
         let Self { session, records, .. } = self;
         drop(records);
@@ -174,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                     Event::Opened { id, header } => opened.push((id, header.to_vec())),
                     Event::Leaving => session.note_leaving(),
                     Event::Closed { reason } => {
+                        machine.hand_back();
                         let reason = printable(&String::from_utf8_lossy(reason));
                         tracing::debug!(peer = %session.peer(), reason, "the peer closes the connection");
                         return Err(Fault::Closed);
@@ -194,6 +199,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         ready!(self.look.poll_tick(cx));
         // The tick that was taken does not call again for the next.
         cx.waker().wake_by_ref();
+        let turned_away = std::mem::take(&mut self.machine().turned_away);
+        if turned_away > 0 {
+            tracing::warn!(peer = %self.session.peer(), turned_away, "the peer has as many streams open as it may; others were turned away");
+        }
         let silent = self.heard.elapsed();
         if self.asked.is_some_and(|asked| asked.elapsed() >= ANSWER) {
             return Poll::Ready(Closed::Lost(format!("nothing has arrived for {} s", silent.as_secs())));

@@ -63,6 +63,8 @@ pub struct Machine {
     /// What is left for windows to grow by.
     purse: u32,
     held: usize,
+    /// Streams that the peer may not open beside those that it has, since this was last told.
+    pub turned_away: u64,
     pub queue: Queue,
     /// Who waits for room in the queue.
     crowd: Vec<Waker>,
@@ -75,7 +77,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(end: End, limit: usize) -> Self {
+    /// The state of a session whose sides may each have `limit` streams open, and the windows grow by `purse`.
+    pub fn new(end: End, limit: usize, purse: u32) -> Self {
         let (next, expected) = match end {
             End::Dialled => (1, 2),
             End::Accepted => (2, 1),
@@ -87,7 +90,8 @@ impl Machine {
             theirs: 0,
             next,
             expected,
-            purse: credit::PURSE,
+            purse,
+            turned_away: 0,
             held: 0,
             queue: Queue::default(),
             crowd: Vec::new(),
@@ -107,7 +111,7 @@ impl Machine {
         if self.left || self.peer_left {
             return Err(Unopened::Leaving);
         }
-        if self.ours >= self.limit {
+        if self.ours >= self.limit || self.queue.is_stuck() {
             return Err(Unopened::TooMany);
         }
         let id = self.next;
@@ -320,9 +324,11 @@ impl Machine {
                 self.check(id)?;
                 if let Some(stream) = self.streams.get_mut(&id) {
                     if stream.phase == Phase::Opening {
-                        let leaving = why == Reset::Leaving;
-                        stream.phase =
-                            Phase::Answered(if leaving { Answer::Leaving } else { Answer::Dropped });
+                        stream.phase = Phase::Answered(match why {
+                            Reset::Leaving => Answer::Leaving,
+                            Reset::Overloaded => Answer::TooMany,
+                            Reset::Dropped => Answer::Dropped,
+                        });
                     }
                     self.held -= stream.cut(io::ErrorKind::ConnectionReset);
                 }
@@ -368,6 +374,7 @@ impl Machine {
         if self.left {
             self.queue.tell(&Frame::Reset { id, why: Reset::Leaving });
         } else if self.theirs >= self.limit {
+            self.turned_away += 1;
             self.queue.tell(&Frame::Reset { id, why: Reset::Overloaded });
         } else {
             self.theirs += 1;
@@ -439,12 +446,19 @@ impl Machine {
         self.ended || self.closing.is_some()
     }
 
+    /// The peer has closed the session in order: what it has not accepted by now, it has not looked at.
+    pub fn hand_back(&mut self) {
+        for stream in self.streams.values_mut().filter(|stream| stream.phase == Phase::Opening) {
+            stream.phase = Phase::Answered(Answer::Leaving);
+        }
+    }
+
     /// The connection is gone, or about to be: no stream that has not ended by now ends well.
     pub fn end(&mut self) {
         self.ended = true;
         for stream in self.streams.values_mut() {
             if stream.phase == Phase::Opening {
-                stream.phase = Phase::Answered(Answer::Closed);
+                stream.phase = Phase::Answered(Answer::Lost);
             }
             self.held -= stream.cut(io::ErrorKind::ConnectionReset);
         }

@@ -18,6 +18,8 @@ const GATHERED: usize = 32 * 1024;
 pub const FULL: usize = 256 * 1024;
 /// Most bytes of frames that no stream's credit bounds, before the peer counts as one that does not read.
 const UNREAD: usize = 1024 * 1024;
+/// What may wait of streams that begin, before others cannot begin.
+const STUCK: usize = 8 * 1024 * 1024;
 /// Buffers that a thread keeps.
 const KEPT: usize = 8;
 
@@ -89,6 +91,11 @@ impl Queue {
     /// What streams may add now; none while too much waits.
     pub fn room(&self) -> usize {
         FULL.saturating_sub(self.bytes)
+    }
+
+    /// Whether nothing has gone out for long, so that new streams would only pile up.
+    pub fn is_stuck(&self) -> bool {
+        self.bytes > STUCK
     }
 
     /// Whether more waits than a peer that reads would let wait.

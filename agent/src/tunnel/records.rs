@@ -138,6 +138,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
         }
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
+
+    /// Passes over what still comes, until the peer has ended its side too: closing a socket with something unread in it
+    /// is a reset, which can overtake the farewell.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut buffer = ReadBuf::new(&mut self.read);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
 }
 
 /// A socket as rustls writes to it: what would have to wait is `WouldBlock`.

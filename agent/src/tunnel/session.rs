@@ -82,9 +82,9 @@ impl Session {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let limit = match room {
-            Room::Full => MAX_STREAMS,
-            Room::Little => STRANGER_STREAMS,
+        let (limit, purse) = match room {
+            Room::Full => (MAX_STREAMS, credit::PURSE),
+            Room::Little => (STRANGER_STREAMS, 0),
         };
         let session = Self {
             inner: Arc::new(Inner {
@@ -92,7 +92,7 @@ impl Session {
                 peer,
                 end,
                 room,
-                machine: Mutex::new(Machine::new(end, limit)),
+                machine: Mutex::new(Machine::new(end, limit, purse)),
                 closed: watch::Sender::new(None),
                 leaving: watch::Sender::new(false),
             }),

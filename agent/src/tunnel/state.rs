@@ -27,9 +27,11 @@ pub enum Answer {
     /// The refusal as it came.
     Refused(Vec<u8>),
     Leaving,
+    /// The peer has as many streams open as it takes.
+    TooMany,
     Dropped,
     /// The session has ended first.
-    Closed,
+    Lost,
 }
 
 /// A stream.

@@ -49,7 +49,8 @@ impl Opening {
             Err(_) => Err(OpenError::Timeout),
             Ok(Answer::Accepted) => Ok(self.stream),
             Ok(Answer::Leaving) => Err(OpenError::Leaving),
-            Ok(Answer::Closed) => Err(OpenError::Closed),
+            Ok(Answer::TooMany) => Err(OpenError::TooMany),
+            Ok(Answer::Lost) => Err(OpenError::Lost),
             Ok(Answer::Dropped) => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
             Ok(Answer::Refused(answer)) => match serde_json::from_slice(&answer) {
                 Ok(StreamAnswer::Refused { code, message }) => {

@@ -21,7 +21,10 @@ struct Pair {
 impl Pair {
     fn new(limit: usize) -> Self {
         Self {
-            sides: [Machine::new(End::Dialled, limit), Machine::new(End::Accepted, limit)],
+            sides: [
+                Machine::new(End::Dialled, limit, credit::PURSE),
+                Machine::new(End::Accepted, limit, credit::PURSE),
+            ],
             wires: Default::default(),
             decoders: Default::default(),
             opened: Default::default(),
@@ -282,6 +285,16 @@ fn a_farewell_hands_back_what_crossed_with_it() {
     assert!(!pair.sides[1].has_left());
     pair.sides[1].release(open);
     assert!(pair.sides[1].has_left());
+
+    // One that has no stream left closes at once, and what crosses with that is handed back as well.
+    let mut pair = Pair::new(16);
+    let crossed = pair.sides[0].open(b"h", b"early").unwrap();
+    pair.sides[0].hand_back();
+    pair.sides[0].end();
+    assert_eq!(pair.sides[0].poll_answer(crossed, &cx()), Poll::Ready(Answer::Leaving));
+    let lost = pair.sides[1].open(b"h", b"early").unwrap();
+    pair.sides[1].end();
+    assert_eq!(pair.sides[1].poll_answer(lost, &cx()), Poll::Ready(Answer::Lost));
 }
 
 #[test]
@@ -304,7 +317,7 @@ fn streams_are_limited_by_those_who_hold_them_and_not_by_what_the_peer_says() {
 #[test]
 fn a_peer_that_breaks_a_rule_is_told_which() {
     fn broken(frames: &[Frame<'_>]) -> Violation {
-        let mut machine = Machine::new(End::Accepted, 16);
+        let mut machine = Machine::new(End::Accepted, 16, credit::PURSE);
         assert_eq!(machine.open(b"h", b""), Ok(2));
         frame(&mut machine, &Frame::Open { id: 1, window: 10, header: b"h" }).unwrap();
         let (last, before) = frames.split_last().unwrap();
@@ -331,7 +344,7 @@ fn a_peer_that_breaks_a_rule_is_told_which() {
     );
     assert_eq!(broken(&[Frame::Credit { id: 1, more: u32::MAX }]), Violation::Credit(1));
     // Answers that nobody reads.
-    let mut machine = Machine::new(End::Accepted, 16);
+    let mut machine = Machine::new(End::Accepted, 16, credit::PURSE);
     let flood = (0..1_000_000).find_map(|_| frame(&mut machine, &Frame::Ping(7)).err());
     assert_eq!(flood, Some(Violation::Unread));
 }
