@@ -37,10 +37,10 @@ pub mod tls;
 pub mod wire;
 
 pub use connect::{AttemptError, DialError};
-pub use machine::Sink;
 pub use queue::Buffer;
 pub use registry::Sessions;
 pub use session::{Closed, EARLY, Room, Session};
+pub use state::Sink;
 pub use stream::{Incoming, Opening, TunnelStream};
 
 use session::End;

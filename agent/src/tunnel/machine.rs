@@ -11,17 +11,11 @@ use std::task::{Context, Poll, Waker};
 use super::End;
 use super::credit;
 use super::queue::{Buffer, Queue};
-use super::state::{Answer, Phase, Stream};
+use super::state::{Answer, Phase, Sink, Stream, note};
 use super::wire::{Frame, MAX_DATA, Reset, StreamId, Violation};
 
 /// Most bytes that are held for streams that nobody reads; beyond it, streams that go on sending are reset.
 const HELD: usize = 128 * 1024 * 1024;
-
-/// Where the bytes of a stream can go at once, without being held: the socket that it is connected to.
-pub trait Sink: Send + Sync {
-    /// Takes what it can without waiting; `WouldBlock` when that is nothing.
-    fn deliver(&self, bytes: &[u8]) -> io::Result<usize>;
-}
 
 /// What the driver has to see to after a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -487,13 +481,6 @@ impl Machine {
         if let Some(driver) = self.driver.take() {
             driver.wake();
         }
-    }
-}
-
-/// Keeps the waker of `cx`, unless it is kept already.
-fn note(kept: &mut Option<Waker>, cx: &Context<'_>) {
-    if !kept.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        *kept = Some(cx.waker().clone());
     }
 }
 

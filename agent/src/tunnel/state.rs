@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use super::credit::Receiving;
-use super::machine::Sink;
 use super::wire::{StreamId, Violation};
+
+/// Where the bytes of a stream can go at once, without being held: the socket that it is connected to.
+pub trait Sink: Send + Sync {
+    /// Takes what it can without waiting; `WouldBlock` when that is nothing.
+    fn deliver(&self, bytes: &[u8]) -> io::Result<usize>;
+}
 
 /// How far a stream has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -151,5 +156,12 @@ impl Stream {
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
         }
+    }
+}
+
+/// Keeps the waker of `cx`, unless it is kept already.
+pub fn note(kept: &mut Option<Waker>, cx: &Context<'_>) {
+    if !kept.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *kept = Some(cx.waker().clone());
     }
 }

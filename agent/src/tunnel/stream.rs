@@ -8,10 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::machine::Sink;
 use super::queue::Buffer;
 use super::session::Session;
-use super::state::Answer;
+use super::state::{Answer, Sink};
 use super::wire::StreamId;
 use super::{OpenError, frame};
 use crate::wire::link::{Refusal, StreamAnswer, StreamHeader};

@@ -46,6 +46,7 @@ struct Pair {
     address: String,
     server: Arc<KeyPair>,
     client: Arc<KeyPair>,
+    router: Arc<Echo>,
 }
 
 async fn listen(server: Arc<KeyPair>, room: Room, router: Arc<Echo>, tasks: Tasks) -> String {
@@ -92,7 +93,7 @@ async fn pair_with(room: Room) -> Pair {
         tokio::task::yield_now().await;
     }
     let accepted = router.sessions.lock().unwrap()[0].clone();
-    Pair { tasks, dialled, accepted, address, server, client }
+    Pair { tasks, dialled, accepted, address, server, client, router }
 }
 
 async fn echo(session: Session, content: Vec<u8>) {
@@ -205,4 +206,126 @@ fn a_server_is_asked_for_by_its_name_where_it_has_one() {
     for unnamed in ["127.0.0.1:8443", "[::1]:8443", "a b:1", ""] {
         assert_eq!(asked(unnamed), "0.0.0.0", "{unnamed}");
     }
+}
+
+fn service() -> StreamHeader {
+    StreamHeader::Service { destination: "b".parse().unwrap(), source: "a".parse().unwrap(), from: None }
+}
+
+#[tokio::test]
+async fn what_an_app_has_sent_by_now_leaves_with_the_opening() {
+    let pair = pair().await;
+    let mut stream = pair.dialled.begin(&StreamHeader::Api, b"first").unwrap().answered().await.unwrap();
+    stream.write_all(b", then").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    assert_eq!(back, b"first, then");
+    assert!(matches!(
+        pair.dialled
+            .begin(&StreamHeader::Sync { version: 1, resume: None }, b"first")
+            .unwrap()
+            .answered()
+            .await,
+        Err(OpenError::Refused { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_session_that_is_left_takes_no_streams_and_ends_with_the_last_that_is_open() {
+    let pair = pair().await;
+    let mut stream = pair.dialled.open(&StreamHeader::Api).await.unwrap();
+    pair.accepted.leave();
+    pair.dialled.leaving().await;
+    assert!(matches!(pair.dialled.open(&service()).await, Err(OpenError::Leaving)));
+    assert!(matches!(pair.accepted.open(&service()).await, Err(OpenError::Leaving)));
+    stream.write_all(b"goes on").await.unwrap();
+    let mut back = [0; 7];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"goes on");
+    assert!(!pair.accepted.is_closed() && !pair.dialled.is_closed());
+    stream.shutdown().await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    drop(stream);
+    assert!(matches!(pair.accepted.closed().await, Closed::Here(_)));
+    assert_eq!(pair.dialled.closed().await, Closed::ByPeer);
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_up_no_other() {
+    let pair = pair().await;
+    // What is echoed is never read here, so that the other end stops reading, too.
+    let mut stuck = pair.dialled.open(&StreamHeader::Api).await.unwrap();
+    let full = async { while stuck.write_all(&[1; 64 * 1024]).await.is_ok() {} };
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(300), full).await.is_err());
+    echo(pair.dialled.clone(), vec![7; 3_000_000]).await;
+}
+
+/// A peer that speaks TLS as it should, and frames as it likes.
+async fn raw(pair: &Pair) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let config =
+        tls::client_config_pinned(pair.server.fingerprint, Some(&pair.client), &[ALPN_LINK]).unwrap();
+    let mut stream = connect::connect(&pair.address, config).await.unwrap();
+    assert_eq!(frame::read::<StreamAnswer>(&mut stream).await.unwrap(), StreamAnswer::Accepted);
+    stream
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_the_rules_loses_its_connection_and_is_told_the_rule() {
+    let pair = pair().await;
+    let mut open = Vec::new();
+    wire::Frame::Open { id: 1, window: 1000, header: br#"{"type":"api"}"# }.encode(&mut open);
+    let mut overdrawn = open.clone();
+    let most = credit::FIRST as usize;
+    wire::Frame::Data { id: 1, bytes: &vec![7; most + 1] }.encode(&mut overdrawn);
+    let mut again = open.clone();
+    again.extend(&open);
+    for (bytes, rule) in [
+        (overdrawn, "more bytes on the stream 1 than it was given credit for"),
+        (again, "a stream was opened under the number 1, which is not the next"),
+        (vec![0, 0, 0, 1, 77, 0, 0, 0], "a frame of unknown kind 77"),
+    ] {
+        let mut peer = raw(&pair).await;
+        peer.write_all(&bytes).await.unwrap();
+        let mut back = Vec::new();
+        peer.read_to_end(&mut back).await.unwrap();
+        let words = String::from_utf8_lossy(&back);
+        assert!(words.contains(rule), "{words:?}");
+    }
+    echo(pair.dialled.clone(), b"others are unharmed".to_vec()).await;
+}
+
+#[tokio::test]
+async fn a_header_that_makes_no_sense_is_refused_and_nothing_else_ends() {
+    let pair = pair().await;
+    let mut peer = raw(&pair).await;
+    let mut bytes = Vec::new();
+    wire::Frame::Open { id: 1, window: 1000, header: b"{nonsense" }.encode(&mut bytes);
+    wire::Frame::Open { id: 3, window: 1000, header: br#"{"type":"api"}"# }.encode(&mut bytes);
+    wire::Frame::Data { id: 3, bytes: b"echo" }.encode(&mut bytes);
+    peer.write_all(&bytes).await.unwrap();
+    let mut back = Vec::new();
+    while !String::from_utf8_lossy(&back).contains("echo") {
+        assert!(peer.read_buf(&mut back).await.unwrap() > 0);
+    }
+    assert!(String::from_utf8_lossy(&back).contains("malformed"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_reads_as_an_error_and_never_as_an_end() {
+    let pair = pair().await;
+    let mut peer = raw(&pair).await;
+    let mut bytes = Vec::new();
+    wire::Frame::Open { id: 1, window: 1000, header: br#"{"type":"api"}"# }.encode(&mut bytes);
+    peer.write_all(&bytes).await.unwrap();
+    assert!(peer.read_u8().await.is_ok());
+    drop(peer);
+    // The first session is the pair's own.
+    let cut = loop {
+        if let Some(session) = pair.router.sessions.lock().unwrap().get(1) {
+            break session.clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(matches!(cut.closed().await, Closed::Lost(_)));
 }
