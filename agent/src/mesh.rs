@@ -107,7 +107,9 @@ impl Mesh {
         let (mesh, tasks) = (self.clone(), self.parts.tasks.clone());
         tasks.spawn("traffic", async move { mesh.traffic.tell(mesh.parts.tasks.ending()).await });
         let judge = self.clone();
-        self.parts.tasks.spawn("grants", async move { judge.grants.run().await });
+        // Permits are judged for as long as a connection is open, and nobody waits for their judge: it would make every
+        // drain last to its deadline.
+        tokio::spawn(async move { judge.grants.run().await });
         outbound::run(self).await;
     }
 
