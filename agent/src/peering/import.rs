@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use schema::name::{ClusterName, LinkName};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::inbox::{Inbox, Taken, Violation};
@@ -274,8 +274,10 @@ impl Peering {
 /// Tells the peer what was wrong, for its own log.
 async fn refuse(writer: &mut (impl AsyncWrite + Unpin), error: &ReceiveError) {
     let reason = error.to_string().chars().take(MAX_REASON).collect();
-    // The stream ends anyhow.
-    let _ = frame::write_within(writer, &SyncAnswer::Refused { reason }, MAX_ANSWER).await;
+    // The stream ends anyhow; in order, so that what it says is read.
+    if frame::write_within(writer, &SyncAnswer::Refused { reason }, MAX_ANSWER).await.is_ok() {
+        let _ = writer.shutdown().await;
+    }
 }
 
 fn is_loopback(address: &str) -> bool {

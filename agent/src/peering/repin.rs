@@ -22,6 +22,7 @@ use crate::trust::lineage::{Pinned, Refused, Verdict};
 use crate::trust::succession::Chain;
 use crate::tunnel::{AttemptError, DialError, Incoming, Router, Session, dial, frame};
 use crate::wire::link::{Refusal, StreamAnswer};
+use tokio::io::AsyncWriteExt as _;
 
 /// How often a step is decided anew because the link moved under it.
 const TRIES: usize = 16;
@@ -208,8 +209,11 @@ impl Peering {
                 StreamAnswer::Refused { code: Refusal::Denied, message }
             }
         };
-        // The peer tries again if it does not hear this.
-        let _ = frame::write(&mut stream, &answer).await;
+        // The peer tries again if it does not hear this. Ended in order: a stream that is dropped takes back what was
+        // not read yet.
+        if frame::write(&mut stream, &answer).await.is_ok() {
+            let _ = stream.shutdown().await;
+        }
     }
 
     async fn judge_succession(&self, session: &Session, chain: &Chain) -> Result<(), RepinError> {
