@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use integration::{LIMIT, free_port, wait_for};
@@ -100,8 +100,11 @@ pub struct Receiver {
 impl Receiver {
     pub fn start() -> Self {
         let port = free_port();
-        let process =
-            Process::start(Command::new("iperf3").args(["-s", "-B", "127.0.0.1", "-p", &port.to_string()]));
+        let process = Process::start(
+            Command::new("iperf3")
+                .args(["-s", "-B", "127.0.0.1", "-p", &port.to_string()])
+                .stderr(Stdio::null()),
+        );
         // Asked of the kernel: it would take a connection for a guest.
         let hex = format!("0100007F:{port:04X} 00000000:0000 0A");
         wait_for("iperf3 listens", LIMIT, || {

@@ -32,7 +32,7 @@ use std::time::Duration;
 use contender::Contender;
 use integration::measure::build;
 use ours::Ours;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Rows, in the order in which they are measured.
 const ROWS: [&str; 7] = ["stream", "streams", "back", "requests", "steady", "connections", "idle"];
@@ -115,7 +115,7 @@ fn main() {
         // Whoever waits sees how far it is.
         eprintln!("traffic: {row}, load average {}", load_average());
         report[row] = match row {
-            "idle" => ours.as_ref().map_or(Value::Null, |ours| idle::measure(ours, wanted.idle)),
+            "idle" => idle::measure(&contenders, wanted.idle),
             "steady" => {
                 let rate =
                     wanted.at.or_else(|| rows::best_peer_rate(&report["requests"]).map(|best| best / 2.0));

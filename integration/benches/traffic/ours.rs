@@ -44,16 +44,9 @@ service "app" {{
     }
 
     pub fn contender(&self) -> Contender {
-        Contender::new("ours", self.web, Some(self.bulk), self.processes().to_vec(), Vec::new())
-    }
-
-    /// A and B.
-    pub fn processes(&self) -> [u32; 2] {
-        [&self.clusters.west, &self.clusters.east].map(|agent| agent.pid().expect("the agent runs"))
-    }
-
-    pub fn web(&self) -> u16 {
-        self.web
+        let ends = [&self.clusters.west, &self.clusters.east];
+        let processes = ends.map(|agent| agent.pid().expect("the agent runs"));
+        Contender::new("ours", self.web, Some(self.bulk), processes.to_vec(), Vec::new())
     }
 }
 
