@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::socket::Socket;
@@ -119,6 +119,8 @@ pub(super) async fn bind(sockets: &Arc<Sockets>, local: &Local, mode: u32) -> Re
     match local {
         Local::Port(address) => {
             let (listener, lease) = sockets.listen_tcp(*address)?;
+            // Small writes must not wait for an app's acknowledgement. What is accepted has it from here.
+            SockRef::from(&listener).set_tcp_nodelay(true)?;
             Ok(Bound { _lease: lease, listener: Listener::Port(TcpListener::from_std(listener)?) })
         }
         Local::Socket(path) => socket(sockets, path, mode).await,

@@ -40,7 +40,6 @@ enum Failed {
 /// Carries one connection to its end, or until the route is another.
 pub(super) async fn carry(mesh: &Mesh, mut app: Socket, route: &Route, from: Option<SocketAddr>) {
     let arrived = Instant::now();
-    app.hurry();
     // The target that was tried last: what is told of the connection's end is of that one.
     let mut at = 0;
     let ended = tokio::select! {
@@ -125,7 +124,7 @@ fn early(app: &Socket) -> io::Result<Vec<u8>> {
     thread_local! {
         static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; EARLY].into());
     }
-    ROOM.with_borrow_mut(|room| match app.try_read(room) {
+    ROOM.with_borrow_mut(|room| match app.read_now(room) {
         Ok(read) => Ok(room[..read].to_vec()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -30,7 +30,7 @@ impl From<UnixStream> for Socket {
 }
 
 impl Socket {
-    /// Small writes must not wait for the other end's acknowledgement.
+    /// Small writes must not wait for the other end's acknowledgement. What is accepted has this from its listener.
     pub(super) fn hurry(&self) {
         if let Self::Tcp(socket) = self {
             // Fails only on a socket that is closed already, which its first use tells.
@@ -69,6 +69,15 @@ impl Socket {
             Self::Unix(socket) => socket.try_io(Interest::READABLE, || read(&SockRef::from(&**socket))),
         };
         if taken > 0 { Ok(taken) } else { whole.map(|()| 0) }
+    }
+
+    /// What has arrived by now, asked of the kernel itself: of a socket that was just accepted tokio has heard nothing
+    /// yet, though most apps that connect have sent their first bytes by then.
+    pub(super) fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => (&*SockRef::from(&**socket)).read(into),
+            Self::Unix(socket) => (&*SockRef::from(&**socket)).read(into),
+        }
     }
 
     /// Writes what can be written without waiting for it.
