@@ -71,6 +71,9 @@ pub fn wrk(port: u16, connections: Connections, time: Duration) -> Done {
         |line: &str| line.split([' ', ',']).filter_map(|word| word.parse::<f64>().ok()).sum::<f64>();
     let errors = after("Socket errors:").map_or(0.0, numbers)
         + after("Non-2xx or 3xx responses:").map_or(0.0, numbers);
+    if let Some(line) = after("Socket errors:").or_else(|| after("Non-2xx or 3xx responses:")) {
+        eprintln!("traffic: wrk: {line}");
+    }
     let amount = text
         .lines()
         .find_map(|line| line.trim().split_once(" requests in ")?.0.parse::<f64>().ok())
