@@ -52,8 +52,8 @@ async fn serve(mesh: &Arc<Mesh>, local: &Local, mode: u32, route: &watch::Receiv
     loop {
         let Some(place) = free(&places, local, &told).await else { return };
         let mut accepted = Some((bound.accept().await, place));
-        for _ in 0..BATCH {
-            let Some((result, place)) = accepted.take() else { break };
+        let mut taken = 0;
+        while let Some((result, place)) = accepted.take() {
             match result {
                 Ok((app, from)) => spawn(mesh, app, from, route.borrow().clone(), place),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -62,6 +62,11 @@ async fn serve(mesh: &Arc<Mesh>, local: &Local, mode: u32, route: &watch::Receiv
                     tokio::time::sleep(STARVED).await;
                     break;
                 }
+            }
+            // Asked before the next is taken: one that is taken must be carried.
+            taken += 1;
+            if taken == BATCH {
+                break;
             }
             // What else is waiting, without another turn of the runtime.
             let Ok(place) = places.clone().try_acquire_owned() else { break };

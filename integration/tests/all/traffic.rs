@@ -1,10 +1,11 @@
 //! Traffic, from outside: an app on west's loopback reaches a server behind east, through both agents.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use integration::{Clusters, LIMIT, Server, free_port, shout, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn east(port: u16, action: &str) -> String {
     format!(
@@ -60,6 +61,31 @@ fn a_request_goes_through_and_half_of_a_connection_may_end_first() {
     wait_answer(local);
     clusters.west.restart();
     wait_answer(local);
+}
+
+#[test]
+fn a_crowd_that_arrives_at_once_is_carried_whole() {
+    let (backend, local) = (Server::shouting(), free_port());
+    let clusters = Clusters::linked(&exported(backend.port(), "allow"), &west(local));
+    wait_answer(local);
+    let west = clusters.west.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).unwrap();
+    // More than are taken at one go wait by the time that the agent looks.
+    kill_process(west, Signal::STOP).unwrap();
+    let crowd: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
+            socket.set_read_timeout(Some(LIMIT)).unwrap();
+            socket.write_all(b"hello").unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            socket
+        })
+        .collect();
+    kill_process(west, Signal::CONT).unwrap();
+    for mut socket in crowd {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "HELLO");
+    }
 }
 
 #[test]
