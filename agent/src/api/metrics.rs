@@ -21,7 +21,7 @@ use schema::plan::LinkState;
 use super::ApiState;
 use super::problem::Problem;
 use crate::authorize::{Entitlement, Entity};
-use crate::trust::Caller;
+use crate::trust::{Access, Caller, Who};
 use crate::wire::service::{MeshStatus, PortState};
 use exposition::{Exposition, Families, Labels, Sample};
 
@@ -45,9 +45,27 @@ async fn show(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
     state.permit(&caller, Entitlement::CanViewMetrics, Entity::Server)?;
-    let seen = Seen::gather(&state).await?;
+    let mut seen = Seen::gather(&state).await?;
+    if !sees_traffic(&caller) {
+        seen.links.clear();
+        seen.mesh = MeshStatus::default();
+    }
     let text = Exposition::of(seen).text().map_err(|error| Problem::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Whether services and links are shown to somebody who may view metrics. What else is declared here is no business of a
+/// linked cluster's, nor of a client's that is restricted to projects, of which services are none.
+fn sees_traffic(caller: &Caller) -> bool {
+    match &caller.who {
+        Who::Peer { .. } | Who::Client { access: Access::Projects(_), .. } => false,
+        Who::Local { .. }
+        | Who::Client { access: Access::Unrestricted | Access::Groups(_), .. }
+        | Who::Metrics { .. }
+        | Who::Signed { .. }
+        | Who::Node { .. }
+        | Who::Anonymous { .. } => true,
+    }
 }
 
 /// What there is to tell at this moment.

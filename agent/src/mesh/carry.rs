@@ -53,7 +53,11 @@ pub(super) async fn carry(mesh: &Mesh, mut app: Socket, route: &Route, from: Opt
     let source = &route.course.owner;
     let destination = route.targets.get(at).map(|target| tracing::field::display(target.service()));
     match &failed {
-        Failed::Rerouted => tracing::info!(%source, destination, "connection cut: its upstream was changed"),
+        Failed::Rerouted => {
+            if let Some(target) = route.targets.get(at) {
+                target.counters(mesh).cut(&"its upstream was changed");
+            }
+        }
         Failed::Broke(error) => tracing::debug!(%source, destination, %error, "connection broke"),
         Failed::Counted | Failed::Draining => {}
     }

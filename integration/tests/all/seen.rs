@@ -114,6 +114,22 @@ fn what_passed_is_counted_to_the_byte_on_both_sides_and_told_as_openmetrics() {
     let kind = answer.header("content-type").map(str::to_owned);
     assert_eq!(kind.as_deref(), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
     assert!(answer.text().ends_with("# EOF\n"));
+    // A certificate for metrics sees all of it and nothing else; who is kept to projects hears nothing of services.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let client = |name: &str, more: Value| {
+        let pair = integration::certificate::p256(folder.path(), name);
+        let mut body = json!({ "name": name, "certificate": integration::http::der_base64(&pair) });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        Http::socket(&clusters.east).post("/1.0/certificates", &body).expect(201);
+        Http::showing(&clusters.east, Some(pair))
+    };
+    let monitor = client("monitor", json!({ "type": "metrics" }));
+    assert!(monitor.get("/metrics").expect(200).text().contains(RULE));
+    monitor.get("/control/v1/status").expect(403);
+    let kept = client("kept", json!({ "type": "client", "restricted": true, "projects": ["default"] }));
+    let told = kept.get("/metrics").expect(200).text();
+    assert!(told.contains("comity_uptime_seconds ") && !told.contains("frontend"), "{told}");
+    assert!(!told.contains("west"), "{told}");
     if own_only() || openmetrics().is_none() {
         return;
     }
