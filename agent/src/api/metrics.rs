@@ -80,7 +80,8 @@ struct Seen {
     leaves_issued: u64,
     handshakes_refused: u64,
     links: BTreeMap<LinkName, LinkState>,
-    sessions: Vec<LinkName>,
+    /// The links that have a session, with the streams that are open on it: ours, and the peer's.
+    sessions: BTreeMap<LinkName, (usize, usize)>,
     mesh: MeshStatus,
 }
 
@@ -99,14 +100,18 @@ impl Seen {
             leaves_issued: state.mesh_ca.issued(),
             handshakes_refused: state.doors.refused(),
             links: links.into_iter().map(|(name, link)| (name, link.state)).collect(),
-            sessions: state.sessions.all().into_iter().map(|(link, _)| link).collect(),
+            sessions: state
+                .sessions
+                .all()
+                .into_iter()
+                .map(|(link, session)| (link, session.streams()))
+                .collect(),
             mesh: state.mesh.status(),
         })
     }
 }
 
 impl Families for Seen {
-    #[allow(clippy::cast_precision_loss)] // Uptimes of 285 million years are not told to the second.
     fn families(&self, to: &mut Exposition) {
         let none = Labels::new;
         let one = |value| vec![(Labels::new(), value)];
@@ -168,7 +173,7 @@ impl Families for Seen {
             states.collect(),
         );
         let sessions = self.links.keys().map(|link| {
-            let up = u64::from(self.sessions.contains(link));
+            let up = u64::from(self.sessions.contains_key(link));
             (vec![("peer", link.to_string())], Sample::Number(up))
         });
         to.add(
@@ -176,6 +181,19 @@ impl Families for Seen {
             "Connections to the peer over which streams are opened.",
             gauge,
             sessions.collect(),
+        );
+        let streams = self.links.keys().filter_map(|link| Some((link, self.sessions.get(link)?)));
+        let streams = streams.flat_map(|(link, (ours, theirs))| {
+            [("here", *ours), ("peer", *theirs)].map(|(by, number)| {
+                let labels = vec![("peer", link.to_string()), ("opened_by", by.to_owned())];
+                (labels, Sample::Number(number as u64))
+            })
+        });
+        to.add(
+            "comity_link_streams",
+            "Streams that are open on the connection to the peer, by which side opened them.",
+            gauge,
+            streams.collect(),
         );
         let listening = self.mesh.upstreams.iter().map(|row| {
             let labels = vec![

@@ -49,8 +49,8 @@ pub struct Machine {
     streams: HashMap<StreamId, Stream>,
     /// Most streams that each side may have open.
     limit: usize,
-    ours: usize,
-    theirs: usize,
+    pub ours: usize,
+    pub theirs: usize,
     /// The next stream's number, ours and the peer's; 0 when there are none left.
     next: StreamId,
     expected: StreamId,

@@ -116,6 +116,12 @@ impl Session {
         self.inner.room
     }
 
+    /// How many streams are open: those that this side opened, and the peer's.
+    pub fn streams(&self) -> (usize, usize) {
+        let machine = self.machine();
+        (machine.ours, machine.theirs)
+    }
+
     /// Begins a stream: `header`, and what its app has sent by now (at most [`EARLY`] bytes of it), leave at once.
     pub fn begin(&self, header: &StreamHeader, early: &[u8]) -> Result<Opening, OpenError> {
         let header = serde_json::to_vec(header).map_err(std::io::Error::from)?;

@@ -110,7 +110,7 @@ fn write(metric: &mut MetricEncoder<'_>, kind: MetricType, sample: &Sample) -> f
             let mut buckets: Vec<(f64, u64)> =
                 BOUNDS.iter().map(|bound| (seconds(*bound), count(bound))).collect();
             let told: u64 = buckets.iter().map(|(_, count)| count).sum();
-            buckets.push((f64::MAX, latency.count.saturating_sub(told)));
+            buckets.push((f64::INFINITY, latency.count.saturating_sub(told)));
             metric.encode_histogram::<NoLabelSet>(seconds(latency.sum_us), latency.count, &buckets, None)
         }
     }

@@ -158,7 +158,9 @@ fn tell(words: &Words, sums: &BTreeMap<Labels, Sum>, to: &mut Exposition) {
     let [name, help] = words.received;
     to.add_with((name, bytes), help, counter, each(&|sum| Sample::Number(sum.received)));
     let [name, help] = words.set_up;
-    let set_up = each(&|sum| Sample::Latency(sum.set_up.clone()));
+    // Of who was never let in there is no time to tell, and such rows are as many as a peer has names.
+    let carried = sums.iter().filter(|(_, sum)| sum.set_up.count > 0);
+    let set_up = carried.map(|(labels, sum)| (labels.clone(), Sample::Latency(sum.set_up.clone()))).collect();
     to.add_with((name, Some(Unit::Seconds)), help, MetricType::Histogram, set_up);
 }
 
