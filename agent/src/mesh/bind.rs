@@ -69,7 +69,8 @@ pub(super) struct Bound {
 #[derive(Debug)]
 enum Listener {
     Port(TcpListener),
-    Socket { listener: UnixListener, _file: SocketFile },
+    // The name is the first to go: whoever takes it next does not meet a listener that is about to end.
+    Socket { _file: SocketFile, listener: UnixListener },
 }
 
 impl Bound {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -80,7 +80,7 @@ async fn free(places: &Arc<Semaphore>, local: &Local, told: &Pace) -> Option<Own
     if let Ok(place) = places.clone().try_acquire_owned() {
         return Some(place);
     }
-    if told.may() {
+    if told.may(Instant::now()) {
         tracing::warn!(
             %local,
             limit = MAX_OPEN,

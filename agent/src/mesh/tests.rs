@@ -21,6 +21,11 @@ use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::tunnel::{ALPN_LINK, tls};
 use crate::wire::service::PortState;
 
+mod grants;
+mod instances;
+mod locals;
+mod targets;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn put(key: &str, record: Record) -> Op {
@@ -37,9 +42,15 @@ fn instance(port: u16) -> Record {
 }
 
 fn caller(upstreams: &[(&str, u16)]) -> Record {
-    let upstreams =
-        upstreams.iter().map(|(destination, port)| Upstream::to(destination.parse().unwrap(), None, *port));
-    Record::Service(Service { upstreams: upstreams.collect(), ..Service::default() })
+    calling(upstreams.iter().map(|(destination, port)| upstream(destination, *port)).collect())
+}
+
+fn calling(upstreams: Vec<Upstream>) -> Record {
+    Record::Service(Service { upstreams, ..Service::default() })
+}
+
+fn upstream(destination: &str, port: u16) -> Upstream {
+    Upstream::to(destination.parse().unwrap(), None, port)
 }
 
 /// Answers with what it got, in capitals, once all of it is there: nothing comes back unless the half-close does.
