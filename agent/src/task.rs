@@ -87,7 +87,9 @@ impl Tasks {
         let last_call = LAST_CALL.min(deadline);
         let at_once = tokio::time::timeout(last_call, self.tracker.wait()).await.is_ok();
         self.parting.cancel();
-        if at_once || tokio::time::timeout(deadline - last_call, self.tracker.wait()).await.is_ok() {
+        if at_once
+            || tokio::time::timeout(deadline.saturating_sub(last_call), self.tracker.wait()).await.is_ok()
+        {
             return Drained::Clean;
         }
         let late = self.tracker.len();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use schema::kind::Kind;
 use schema::kind::auth_group::Fate;
 use schema::kind::exported_services::Consumer;
+use schema::kind::service::Upstream;
 use schema::name::LinkName;
 use schema::record::{LiveRecord, Record, RecordKey};
 
@@ -30,7 +31,7 @@ pub fn speaks_of(key: &RecordKey, record: &Record, link: &LinkName) -> bool {
         (_, Record::ExportedServices(export)) => export.consumers.contains(&Consumer::Peer(link.clone())),
         (_, Record::SamenessGroup(group)) => group.members.contains(link),
         (_, Record::Service(service)) => {
-            service.upstreams.iter().flat_map(|upstream| upstream.links()).any(|named| named == link)
+            service.upstreams.iter().flat_map(Upstream::links).any(|named| named == link)
         }
         _ => false,
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use schema::name::LinkName;
+use tokio::io::AsyncWriteExt as _;
 
 use super::half::{Half, Peer};
 use super::ledger;
@@ -22,7 +23,6 @@ use crate::trust::lineage::{Pinned, Refused, Verdict};
 use crate::trust::succession::Chain;
 use crate::tunnel::{AttemptError, DialError, Incoming, Router, Session, dial, frame};
 use crate::wire::link::{Refusal, StreamAnswer};
-use tokio::io::AsyncWriteExt as _;
 
 /// How often a step is decided anew because the link moved under it.
 const TRIES: usize = 16;

@@ -67,7 +67,10 @@ impl<'d> InstanceIds<'d> {
 
 /// The local ports and sockets that upstreams listen on, by cluster: one agent cannot listen twice on one.
 #[derive(Default)]
-struct Listeners<'d>(HashMap<(Option<&'d RemoteName>, &'d str, u16, &'d str), (&'d RecordKey, &'d Location)>);
+struct Listeners<'d>(HashMap<Listener<'d>, (&'d RecordKey, &'d Location)>);
+
+/// Where an upstream listens: the cluster, and the address and port or the socket's path.
+type Listener<'d> = (Option<&'d RemoteName>, &'d str, u16, &'d str);
 
 impl<'d> Listeners<'d> {
     fn check(
