@@ -69,7 +69,7 @@ impl Tasks {
         Self {
             tracker: self.tracker.clone(),
             ending: self.ending.child_token(),
-            parting: self.parting.clone(),
+            parting: self.parting.child_token(),
             cutting: self.cutting.clone(),
         }
     }
@@ -77,6 +77,7 @@ impl Tasks {
     /// Tells every task to end without waiting for it.
     pub fn end(&self) {
         self.ending.cancel();
+        self.parting.cancel();
     }
 
     /// Tells every task to end and waits until all have. Those that go on beyond `deadline` are told to cut off what

@@ -120,8 +120,11 @@ pub(super) async fn bind(sockets: &Arc<Sockets>, local: &Local, mode: u32) -> Re
     match local {
         Local::Port(address) => {
             let (listener, lease) = sockets.listen_tcp(*address)?;
+            let socket = SockRef::from(&listener);
             // Small writes must not wait for an app's acknowledgement. What is accepted has it from here.
-            SockRef::from(&listener).set_tcp_nodelay(true)?;
+            socket.set_tcp_nodelay(true)?;
+            // So that an app sees a reset also where this process is killed.
+            socket.set_linger(Some(Duration::ZERO))?;
             Ok(Bound { _lease: lease, listener: Listener::Port(TcpListener::from_std(listener)?) })
         }
         Local::Socket(path) => socket(sockets, path, mode).await,

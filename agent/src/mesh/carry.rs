@@ -309,8 +309,9 @@ async fn at_home(call: &mut Call<'_>, target: &Target) -> Attempt {
             join(app, &mut instance, counters.of_app()).await
         } => ended.map_err(Failed::Broke),
     };
-    if ended.is_err() {
-        instance.reset();
+    match &ended {
+        Ok(()) => instance.release(),
+        Err(_) => instance.reset(),
     }
     Attempt::Made(ended)
 }

@@ -213,6 +213,7 @@ impl Pools {
             match self.connect(&candidate.place).await {
                 Ok(socket) => {
                     socket.hurry();
+                    socket.guard();
                     return Ok((socket, candidate));
                 }
                 Err(why) => failed = why,

@@ -125,6 +125,8 @@ impl<M: Meter> Drop for Carried<M> {
         self.far.set_sink(None);
         if self.up || self.down {
             self.local.socket.reset();
+        } else {
+            self.local.socket.release();
         }
     }
 }
@@ -269,7 +271,9 @@ impl Way {
 
 impl<M: Meter> Drop for Joined<M> {
     fn drop(&mut self) {
-        if !(self.up.over && self.down.over) {
+        if self.up.over && self.down.over {
+            self.local.socket.release();
+        } else {
             self.local.socket.reset();
         }
     }

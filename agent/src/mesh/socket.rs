@@ -47,6 +47,20 @@ impl Socket {
         }
     }
 
+    /// Has whoever is at the other end see a reset also if this process is killed: closing is one from now on, until
+    /// `release`. (What was accepted has this from its listener.)
+    pub(super) fn guard(&self) {
+        self.reset();
+    }
+
+    /// Both directions have ended well: closing says no more than that.
+    pub(super) fn release(&self) {
+        if let Self::Tcp(socket) = self {
+            // Fails only on a socket that is closed already.
+            let _ = SockRef::from(&**socket).set_linger(None);
+        }
+    }
+
     /// Where the other end is, unless it is on a unix socket.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {

@@ -83,13 +83,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
 
     /// Drives the session to its end.
     pub async fn run(mut self) {
-        let (ending, cutting) = (self.tasks.ending(), self.tasks.cutting());
+        let (parting, cutting) = (self.tasks.parting(), self.tasks.cutting());
         let mut told = false;
         let closed = loop {
             tokio::select! {
                 biased;
                 closed = poll_fn(|cx| self.poll(cx)) => break closed,
-                () = ending.cancelled(), if !told => {
+                () = parting.cancelled(), if !told => {
                     told = true;
                     self.session.leave();
                 }

@@ -175,7 +175,7 @@ fn a_peer_that_opens_streams_without_end_is_bounded_and_nobody_else_notices() {
     }
     wait_for("the log tells of it", LIMIT, || {
         let log = east.log();
-        (log.contains("too many") || log.contains("breaks the rules")).then_some(())
+        (log.contains("turned away") || log.contains("breaks the rules")).then_some(())
     });
 }
 
