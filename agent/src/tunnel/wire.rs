@@ -217,8 +217,9 @@ impl Decoder {
 }
 
 fn split(head: [u8; HEAD]) -> (StreamId, u8, usize) {
-    let [a, b, c, d, kind, x, y, z] = head;
-    (u32::from_be_bytes([a, b, c, d]), kind, u32::from_be_bytes([0, x, y, z]) as usize)
+    let [first, second, third, fourth, kind, length @ ..] = head;
+    let length = length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    (u32::from_be_bytes([first, second, third, fourth]), kind, length)
 }
 
 /// The frame of which `bytes` is the body; [`fits`] has seen its length.
@@ -256,10 +257,10 @@ pub fn data_head(id: StreamId, length: usize) -> [u8; HEAD] {
 
 fn head(id: StreamId, kind: u8, length: usize) -> [u8; HEAD] {
     debug_assert!(fits(kind, length).is_ok(), "a frame of kind {kind} with {length} bytes");
-    let [a, b, c, d] = id.to_be_bytes();
+    let [first, second, third, fourth] = id.to_be_bytes();
     // Every length that fits is below 2^24.
-    let [.., x, y, z] = length.to_be_bytes();
-    [a, b, c, d, kind, x, y, z]
+    let [.., high, middle, low] = length.to_be_bytes();
+    [first, second, third, fourth, kind, high, middle, low]
 }
 
 impl Frame<'_> {
