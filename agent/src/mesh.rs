@@ -15,13 +15,13 @@
 //!
 //! - yamux over tokio-rustls, and 64 KiB of buffer for each direction: 52 us a request, 197 us a connection (five
 //!   writes each), 2.9 s a gigabyte; haproxy 47 to 65 us, 1,900 us or more (a TLS handshake each), 1.3 to 2.1 s.
-//! - Frames of our own, all that waits in one write: 15 to 18 us a request (one read and one write of a socket each, one
-//!   write to the link for 26 of them), 104 us a connection, of which the kernel has 75 us.
-//! - Bytes from the link written to the socket in the session's own turn, and no buffer while nothing passes: 0.96 s a
-//!   gigabyte with one stream and 1.75 with eight, beside haproxy's 1.33 and 3.1.
+//! - Frames of our own, all that waits in one write: 10 us a request (one read and one write of a socket each, one write
+//!   to the link for 26 of them), beside haproxy's 37 in the same minutes; 65 to 81 us a connection, most of it the kernel's.
+//! - Bytes from the link written to the socket in the session's own turn, and no buffer while nothing passes: 1.05 s a
+//!   gigabyte with one stream or eight, beside haproxy's 1.42 and 2.03; tunnel and relay hold 1.4 KiB for an idle connection.
 //! - Windows that grow by a measured round trip: eight streams had a tenth of what one had, for on a busy machine it is the
 //!   turns of the processor that take long. They grow when the sender says that it waits.
-//! - TLS_AES_128_GCM_SHA256 first, on processors with VAES: no difference that shows beside the kernel's copying.
+//! - TLS_AES_128_GCM_SHA256 first, on a processor with VAES: no difference beyond the noise of that machine; rustls' order stays.
 //! - Not built: a pool of warm TLS connections, one for each stream. Every message is then a record and a call to the
 //!   system by itself, which is what haproxy's figures above are made of.
 //! - Not built: a record layer of our own with rustls' keys, which would save rustls' copy of what is sent, and two of
