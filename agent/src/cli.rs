@@ -194,7 +194,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Operation(args) => operation::run(args, context).await,
         Command::Monitor(args) => monitor::run(args, context).await,
         Command::Audit(args) => audit::run(args, context).await,
-        Command::Ca(args) => ca::run(args, context),
+        Command::Ca(args) => ca::run(args, context).await,
         Command::Completion(args) => Ok(completion::run(&args, context)),
     }
 }

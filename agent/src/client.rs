@@ -37,6 +37,7 @@ mod credential;
 mod distrust;
 mod follow;
 mod identity;
+mod mesh_root;
 mod peering;
 mod rotation;
 pub mod server;

@@ -30,6 +30,7 @@
 mod admission;
 mod bind;
 mod carry;
+mod door;
 mod grant;
 mod inbound;
 mod instance;
@@ -57,6 +58,7 @@ use crate::trust::identity::Identities;
 use crate::trust::mesh::{MeshAuthority, PeerBundles};
 use crate::tunnel::{Incoming, Session, Sessions};
 use crate::wire::service::{MeshStatus, UpstreamRow};
+pub use door::{Call, Visitor};
 use grant::Grants;
 use instance::Pools;
 use outbound::Upstreams;
@@ -85,6 +87,7 @@ pub struct Mesh {
     grants: Grants,
     pools: Pools,
     inbound: inbound::Limits,
+    door: door::Door,
 }
 
 impl Mesh {
@@ -98,6 +101,7 @@ impl Mesh {
             traffic,
             upstreams: Upstreams::default(),
             inbound: inbound::Limits::default(),
+            door: door::Door::default(),
         })
     }
 

@@ -12,6 +12,7 @@ pub mod consul;
 pub mod control;
 pub mod link;
 pub mod lxd;
+pub mod mesh_root;
 pub mod rotation;
 pub mod service;
 pub mod status;

@@ -9,6 +9,7 @@ mod audit;
 mod config;
 mod explain;
 pub mod link;
+mod mesh_root;
 mod rotation;
 mod service;
 mod state;
@@ -28,6 +29,7 @@ pub fn router() -> Router<ApiState> {
         .merge(explain::router())
         .merge(service::router())
         .merge(link::router())
+        .merge(mesh_root::router())
         .merge(rotation::router())
         .merge(status::router())
         .merge(trust::router())

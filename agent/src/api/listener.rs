@@ -1,4 +1,5 @@
-//! Takes in connections: the network's, told apart by ALPN, the unix socket's, and streams of linked clusters.
+//! Takes in connections: the network's, told apart by ALPN and, those of
+//! services that speak for themselves, by the server's name; the unix socket's, and streams of linked clusters.
 //!
 //! Everything that somebody unknown can make us hold is bounded: connections, handshakes, the time of each, headers.
 //! A connection whose caller loses its identity is cut, not only refused its next request.
@@ -19,6 +20,7 @@ use super::ApiState;
 use super::callers::Callers;
 use super::credential::Credentials;
 use super::request::Connection;
+use crate::mesh::Visitor;
 use crate::strangers::{self, Stranger, Strangers};
 use crate::task::Tasks;
 use crate::trust::acme::challenge::ALPN_ACME;
@@ -58,6 +60,14 @@ pub struct Api {
     /// What is served in the clear.
     plain: Router,
     callers: Arc<Callers>,
+}
+
+/// Who is at the other end of a connection, as far as its handshake says.
+enum Known {
+    /// Somebody who calls the agent.
+    Caller(TlsStream<TcpStream>),
+    /// A service that calls another.
+    Service(Box<Visitor>),
 }
 
 struct Network {
@@ -195,18 +205,27 @@ impl Network {
         ending: &CancellationToken,
     ) -> io::Result<()> {
         connect::tune(&tcp)?;
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp));
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp, from));
         // Who was let in before the agent began to end is answered, if it does not take its time.
         let too_late = async {
             ending.cancelled().await;
             tokio::time::sleep(http::LAST_REQUEST).await;
         };
-        let stream = tokio::select! {
+        let known = tokio::select! {
             ended = handshake => ended
                 .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
                 .inspect_err(|_| self.api.state.doors.refuse())?,
             () = stranger.evicted() => return Err(io::Error::other("others came after it")),
             () = too_late => return Ok(()),
+        };
+        let stream = match known {
+            Known::Caller(stream) => stream,
+            Known::Service(visitor) => {
+                // A connection of a service's: its place among these is free again, and it is none of the strangers.
+                let mesh = self.api.state.mesh.clone();
+                self.api.tasks().spawn("connection", mesh.carry(*visitor));
+                return Ok(());
+            }
         };
         let session = stream.get_ref().1;
         if session.alpn_protocol() == Some(ALPN_ACME) {
@@ -232,10 +251,20 @@ impl Network {
         Ok(())
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    async fn handshake(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<Known> {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
-        let config = self.configs.for_hello(&start.client_hello());
-        start.into_stream(config).await
+        let hello = start.client_hello();
+        let mesh = &self.api.state.mesh;
+        // A protocol that is ours alone goes before a name, which anybody may send.
+        let config = match (self.configs.of_ours(&hello), mesh.called(&hello)) {
+            (Some(config), _) => config,
+            (None, Some(call)) => {
+                let visitor = mesh.receive(start, call, from).await?;
+                return Ok(Known::Service(Box::new(visitor)));
+            }
+            (None, None) => self.configs.clients(),
+        };
+        start.into_stream(config).await.map(Known::Caller)
     }
 
     /// Serves a linked cluster's connection for as long as it is linked. One that is not linked is handed over all the

@@ -1,6 +1,7 @@
 //! `comity ca`: the cluster's certificate authority, with flocker-ca's commands, file names and texts.
 //!
-//! All of it works on files of this machine and asks no agent: the CA's key is the administrator's alone.
+//! It works on files of this machine and asks no agent, since that CA's key is the administrator's alone. The roots of the
+//! mesh CA, which vouches for services, are the agent's, and the last two commands ask it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::trust::authority::subject::NameError;
 use crate::trust::authority::{Algorithm, Authority, AuthorityError};
 
 mod create;
+mod mesh_root;
 mod renew;
 mod revoke;
 mod show;
@@ -107,6 +109,10 @@ enum Command {
         #[command(flatten)]
         kind: KeyKind,
     },
+    /// Show the roots of the mesh CA, which vouch for the certificates of a cluster's services. The agent is asked.
+    MeshRoots,
+    /// Have another root of the mesh CA follow the one that signs. The agent is asked.
+    RotateMeshRoot(mesh_root::Rotate),
 }
 
 /// Where the CA is, and where what it issues goes.
@@ -154,7 +160,7 @@ impl Until {
     }
 }
 
-pub fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let now = Timestamp::now();
     let output = &context.output;
     match args.command {
@@ -182,6 +188,8 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let new_key = new_key.then(|| kind.algorithm());
             renew::run(&file, new_key, ca.inputpath.as_deref(), now, output)?;
         }
+        Command::MeshRoots => return mesh_root::list(context).await,
+        Command::RotateMeshRoot(args) => return mesh_root::rotate(args, context).await,
     }
     Ok(ExitCode::Done)
 }

@@ -154,7 +154,7 @@ async fn first_up(mesh: &Mesh, route: &Route, left: &[(usize, Outlook)]) -> usiz
 
 /// Whether a connection waits for a link that is expected back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
+pub(super) enum Patience {
     None,
     UntilItIsBack,
 }
@@ -200,7 +200,7 @@ async fn abroad(call: &mut Call<'_>, target: &Target, link: &LinkName, patience:
 }
 
 /// Why a stream was not opened.
-enum Miss {
+pub(super) enum Miss {
     Denied(String),
     /// It is not known how far the opening came.
     Lost(String),
@@ -208,7 +208,7 @@ enum Miss {
 }
 
 /// Opens a stream over the link's session; a session that turns out to be ending is replaced by the next.
-async fn open(
+pub(super) async fn open(
     mesh: &Mesh,
     link: &LinkName,
     header: &StreamHeader,

@@ -31,7 +31,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// A place for one connection of `link`, unless it has them all.
-    fn take(&self, link: &LinkName) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn take(&self, link: &LinkName) -> Option<OwnedSemaphorePermit> {
         let mut by_link = self.by_link.lock().unwrap_or_else(PoisonError::into_inner);
         let places = match by_link.get(link) {
             Some(places) => places.clone(),

@@ -67,7 +67,6 @@ impl Pair {
     }
 
     /// An app speaks for itself.
-    #[allow(dead_code, reason = "for the listener of leaves")]
     pub(super) fn of_leaf(source: Source, destination: ServiceName) -> Self {
         Self { source, destination, destination_peer: None, way: Way::Leaf, rule: None }
     }
@@ -316,6 +315,25 @@ impl Traffic {
             .denied(Denial::NoLink, reason);
     }
 
+    /// Counts a caller that did not prove who it is, or asked for nothing that there is, and tells the log. Nothing that
+    /// it says names a row.
+    pub(super) fn unproven(
+        &self,
+        claims: Option<ServiceName>,
+        destination: Option<ServiceName>,
+        denial: Denial,
+        reason: &dyn Display,
+    ) {
+        let (Some(source), Some(destination)) = (claims.or_else(unnamed), destination.or_else(unnamed))
+        else {
+            return;
+        };
+        let pair = Pair::of_leaf(Source { peer: None, service: source }, destination);
+        let key = Key::of(&pair).rest();
+        let row = self.rows.write().unwrap_or_else(PoisonError::into_inner).take(key, None);
+        Counters { pair, row, known: Known::No, notices: self.notices.clone() }.denied(denial, reason);
+    }
+
     /// Sums up in the log what was not told at once, until the end.
     pub(super) async fn tell(&self, ending: CancellationToken) {
         self.notices.run(ending).await;
@@ -345,6 +363,11 @@ impl Traffic {
         });
         shown
     }
+}
+
+/// What stands in the log where nobody gave a name.
+fn unnamed() -> Option<ServiceName> {
+    "unnamed".parse().ok()
 }
 
 fn show(key: &Key, row: &Row) -> TrafficRow {

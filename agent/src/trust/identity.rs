@@ -335,6 +335,11 @@ impl Identities {
         look(&self.view().sessions)
     }
 
+    /// Whether any cluster is known as the peer of this link.
+    pub fn is_linked(&self, link: &LinkName) -> bool {
+        self.view().links.contains_key(link)
+    }
+
     /// The groups that a link's declaration names, if it is declared.
     pub fn link_groups(&self, link: &LinkName) -> Option<Groups> {
         self.view().link_groups.get(link).cloned()

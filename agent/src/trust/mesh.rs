@@ -10,9 +10,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use schema::name::{ClusterName, ServiceName};
 use tokio::sync::watch;
 
@@ -20,29 +19,29 @@ use super::certificate::CertificateError;
 use super::{Permission, Who};
 use crate::store::value::ValueError;
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys, value};
-use crate::task::Tasks;
-use crate::wire::bundle::{MAX_ROOTS, TrustBundle};
+use crate::wire::bundle::TrustBundle;
 
 mod bundle;
+mod face;
 mod leaf;
 mod request;
 mod root;
+mod rotation;
+pub mod server_name;
+mod speaker;
 mod spiffe;
 
 pub use bundle::{BundleError, PeerBundles};
+pub use face::Face;
 pub use leaf::{LEAF_LIFE, Leaf};
 pub use request::RequestError;
 pub use root::Root;
+pub use rotation::Before;
+pub use speaker::{Judge, LeafError, Speaker, Unfit, Vouching};
 pub use spiffe::{ServiceId, SpiffeError, SpiffeId, TrustDomain};
 
 use root::{MeshRecord, RootRecord};
 
-/// How long a new root is in the bundle before it signs, so that peers know it by then.
-const ANNOUNCED: SignedDuration = SignedDuration::from_mins(5);
-/// A root with less than this left is followed by another.
-const RENEW_ROOT: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// How often it is looked whether a root is to begin, to end, or to be followed.
-const ROUND: Duration = Duration::from_secs(30);
 /// Most leaves that are kept for being asked for again.
 const MAX_LEAVES: usize = 4096;
 /// Tries of a commit that others get in the way of.
@@ -65,6 +64,8 @@ pub enum MeshError {
     Clock,
     #[error("the root {0} in the store could not be read")]
     Damaged(usize),
+    #[error("a new root was announced already: it signs from {0} on")]
+    Announced(Timestamp),
     #[error("others keep changing the mesh CA; try again")]
     Contended,
     #[error(transparent)]
@@ -118,6 +119,8 @@ pub struct MeshAuthority {
 #[derive(Default)]
 struct Kept {
     leaves: HashMap<(ServiceName, String), Arc<Leaf>>,
+    /// What the agent itself shows.
+    faces: HashMap<Face, face::Shown>,
     /// The last index that a leaf was given.
     index: u64,
 }
@@ -168,16 +171,8 @@ impl MeshAuthority {
         Self::open(store, folder.path(), cluster, Timestamp::now()).await.unwrap()
     }
 
-    /// Has roots begin, end and be followed in their time.
-    pub fn start(self: &Arc<Self>, tasks: &Tasks) {
-        let (authority, ending) = (Arc::clone(self), tasks.ending());
-        tasks.spawn("mesh CA", async move {
-            while ending.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_some() {
-                if let Err(error) = authority.settle(Timestamp::now()).await {
-                    tracing::error!(%error, "the mesh CA's roots could not be looked at");
-                }
-            }
-        });
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
     }
 
     pub fn roots(&self) -> Arc<Roots> {
@@ -218,7 +213,8 @@ impl MeshAuthority {
         {
             return Ok(Arc::clone(leaf));
         }
-        let mut leaf = active.issue(&self.id_of(service), service, leaf::Holder::NewKey, now)?;
+        let mut leaf =
+            active.issue(self.id_of(service).to_string(), service, None, leaf::Holder::NewKey, now)?;
         leaf.index = kept.next_index(now);
         let leaf = Arc::new(leaf);
         kept.leaves.retain(|_, leaf| now < leaf.renewed_at());
@@ -245,7 +241,8 @@ impl MeshAuthority {
         let key = request::key(request)?;
         let roots = self.roots();
         let active = roots.active(now).ok_or(MeshError::NoKey)?;
-        let mut leaf = active.issue(&self.id_of(service), service, leaf::Holder::Requester(&key), now)?;
+        let (uri, holder) = (self.id_of(service).to_string(), leaf::Holder::Requester(&key));
+        let mut leaf = active.issue(uri, service, None, holder, now)?;
         leaf.index = self.lock().next_index(now);
         self.issued.fetch_add(1, Relaxed);
         tracing::info!(%service, by = %permit.caller(), serial = %leaf.serial, "service certificate signed");
@@ -255,54 +252,6 @@ impl MeshAuthority {
     /// How many certificates were issued since the agent started.
     pub fn issued(&self) -> u64 {
         self.issued.load(Relaxed)
-    }
-
-    /// Has another root follow the one that signs.
-    pub async fn rotate(&self, permit: &dyn Permission, now: Timestamp) -> Result<(), MeshError> {
-        tracing::info!(by = %permit.caller(), "another root of the mesh CA follows");
-        self.follow_with(now, now + ANNOUNCED).await
-    }
-
-    async fn settle(&self, now: Timestamp) -> Result<(), MeshError> {
-        let roots = self.roots();
-        let ended = |root: &Arc<Root>| root.ends.is_some_and(|ends| ends <= now);
-        if roots.all.iter().any(ended) {
-            self.change(|record| record.roots.retain(|root| root.ends.is_none_or(|ends| ends > now))).await?;
-        }
-        let newest_from = roots.all.last().map(|root| root.active_from);
-        let waiting = newest_from.is_some_and(|from| from > now);
-        match roots.active(now) {
-            None => self.follow_with(now, now).await?,
-            Some(active) if !waiting && active.not_after < now + RENEW_ROOT => {
-                self.follow_with(now, now + ANNOUNCED).await?;
-            }
-            // One that was announced signs from now on: who waits for its leaf gets a new one.
-            Some(active) if active.active_from > now - SignedDuration::from_secs(60) => {
-                self.roots.send_modify(|_| {});
-            }
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    /// A new root that signs from `from` on. Those before it stay in the bundle until what they signed has ended.
-    async fn follow_with(&self, now: Timestamp, from: Timestamp) -> Result<(), MeshError> {
-        let domain = self.roots().domain.clone();
-        let next = root::create(&self.dir, &domain, now)?;
-        let changed = self
-            .change(|record| {
-                for root in &mut record.roots {
-                    root.ends.get_or_insert(from + LEAF_LIFE);
-                }
-                let spare = (record.roots.len() + 1).saturating_sub(MAX_ROOTS);
-                record.roots.drain(..spare);
-                record.roots.push(RootRecord::beginning(&next, from));
-            })
-            .await;
-        if changed.is_err() {
-            root::discard(&self.dir, &next);
-        }
-        changed
     }
 
     async fn change(&self, mut change: impl FnMut(&mut MeshRecord)) -> Result<(), MeshError> {

@@ -14,7 +14,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
     OtherError, PeerIncompatible, ServerConfig, SignatureScheme,
@@ -79,6 +79,23 @@ pub fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(AnyClient { client_certificate }))
         .with_cert_resolver(shown);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// What a listener shows to one caller whose certificate `judge` looks at, and takes or not. Without one to show, the
+/// handshake is refused. Of the protocols that the caller offers, `alpn` is the answer, if any is to be given.
+pub fn server_config_judging(
+    shown: Option<Arc<CertifiedKey>>,
+    alpn: Option<&[u8]>,
+    judge: Judge,
+) -> Result<Arc<ServerConfig>, certificate::CertificateError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(judged::JudgedClient(judge)))
+        .with_cert_resolver(Arc::new(judged::Only(shown)));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -187,6 +204,10 @@ macro_rules! tls13_signatures {
         }
     };
 }
+
+mod judged;
+
+pub use judged::Judge;
 
 #[derive(Debug)]
 enum Expected {

@@ -46,6 +46,7 @@ impl From<MeshError> for ConsulError {
                 ConsulError::new(StatusCode::FORBIDDEN, format!("Permission denied: {error}"))
             }
             MeshError::Request(why) => ConsulError::bad_request(why.to_string()),
+            MeshError::Announced(_) => ConsulError::new(StatusCode::CONFLICT, error.to_string()),
             MeshError::NoKey => ConsulError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             other => ConsulError::internal(&other),
         }

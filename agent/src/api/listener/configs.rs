@@ -31,12 +31,16 @@ impl Configs {
         })
     }
 
-    /// For a caller that says this. One that offers several protocols is taken by the first that is of ours alone.
-    pub(super) fn for_hello(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+    /// For a caller that offers a protocol of ours alone; where it offers several, by the first of these.
+    pub(super) fn of_ours(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
         let offers =
             |wanted: &[u8]| hello.alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == wanted));
         let own = [(ALPN_LINK, &self.links), (ALPN_CLUSTER, &self.cluster), (ALPN_ACME, &self.acme)];
-        let found = own.into_iter().find(|(alpn, _)| offers(alpn)).map(|(_, config)| config);
-        Arc::clone(found.unwrap_or(&self.clients))
+        own.into_iter().find(|(alpn, _)| offers(alpn)).map(|(_, config)| Arc::clone(config))
+    }
+
+    /// For everybody else.
+    pub(super) fn clients(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.clients)
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct View {
     /// Bearers by the digest of their token.
     pub bearers: HashMap<String, IdentityId>,
     pub link_groups: BTreeMap<LinkName, Groups>,
+    /// How many identities each link has: two while its peer's certificate is renewed.
+    pub links: HashMap<LinkName, usize>,
     /// Logins of those whom an identity provider vouches for.
     pub sessions: Sessions,
     pub policy: Arc<Policy>,
@@ -36,16 +38,26 @@ impl View {
             _ => {
                 self.identities.clear();
                 self.bearers.clear();
+                self.links.clear();
             }
         }
     }
 
     /// Before its identity is replaced or goes.
-    fn forget_bearer(&mut self, id: &IdentityId) {
-        if let Some(known) = self.identities.get(id)
-            && let IdentityKind::Bearer { token: Some(token) } = &known.kind
-        {
-            self.bearers.remove(token.digest.as_str());
+    fn forget(&mut self, id: &IdentityId) {
+        match self.identities.get(id).map(|known| &known.kind) {
+            Some(IdentityKind::Bearer { token: Some(token) }) => {
+                self.bearers.remove(token.digest.as_str());
+            }
+            Some(IdentityKind::ClusterLink { link, .. }) => {
+                if let Some(count) = self.links.get_mut(link) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.links.remove(link);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -89,9 +101,15 @@ impl View {
             }),
             None => decode(entry).map(|identity: IdentityRecord| {
                 if let Ok(id) = IdentityId::from_key_part(keys::last_part(&entry.key)) {
-                    self.forget_bearer(&id);
-                    if let IdentityKind::Bearer { token: Some(token) } = &identity.kind {
-                        self.bearers.insert(token.digest.as_str().to_owned(), id.clone());
+                    self.forget(&id);
+                    match &identity.kind {
+                        IdentityKind::Bearer { token: Some(token) } => {
+                            self.bearers.insert(token.digest.as_str().to_owned(), id.clone());
+                        }
+                        IdentityKind::ClusterLink { link, .. } => {
+                            *self.links.entry(link.clone()).or_default() += 1;
+                        }
+                        _ => {}
                     }
                     self.identities.insert(id, Arc::new(identity));
                 }
@@ -122,7 +140,7 @@ impl View {
             Some(_) => {}
             None => {
                 if let Ok(id) = IdentityId::from_key_part(keys::last_part(key)) {
-                    self.forget_bearer(&id);
+                    self.forget(&id);
                     self.identities.remove(&id);
                 }
             }

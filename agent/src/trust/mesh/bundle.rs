@@ -32,7 +32,8 @@ pub struct PeerBundles {
     bundles: watch::Sender<Arc<Bundles>>,
 }
 
-type Bundles = BTreeMap<LinkName, Arc<TrustBundle>>;
+/// By link.
+pub type Bundles = BTreeMap<LinkName, Arc<TrustBundle>>;
 
 impl PeerBundles {
     /// Takes what the peer of `link` tells; `own` is this cluster's domain. False if it is known already.
@@ -78,8 +79,14 @@ impl PeerBundles {
 
     /// The link whose peer gives names within `domain`.
     pub fn link_of(&self, domain: &TrustDomain) -> Option<LinkName> {
+        self.of_domain(domain).map(|(link, _)| link)
+    }
+
+    /// The same, with what vouches for those names.
+    pub fn of_domain(&self, domain: &TrustDomain) -> Option<(LinkName, Arc<TrustBundle>)> {
         let bundles = self.bundles.borrow();
-        bundles.iter().find(|(_, known)| known.trust_domain == domain.as_str()).map(|(link, _)| link.clone())
+        let (link, known) = bundles.iter().find(|(_, known)| known.trust_domain == domain.as_str())?;
+        Some((link.clone(), Arc::clone(known)))
     }
 
     /// All of them, told anew with each change.

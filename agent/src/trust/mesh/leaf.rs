@@ -10,7 +10,6 @@ use time::Duration;
 
 use super::MeshError;
 use super::root::{Root, colons, stamp};
-use super::spiffe::SpiffeId;
 use crate::trust::Fingerprint;
 use crate::trust::authority::serial::Serial;
 use crate::trust::certificate;
@@ -56,15 +55,15 @@ impl Leaf {
 }
 
 impl Root {
-    /// A leaf for `id`, from now on.
+    /// A leaf for `uri`, from now on. `host` is by what it is asked for, where it is to be shown by a server.
     pub(super) fn issue(
         &self,
-        id: &SpiffeId,
+        uri: String,
         service: &ServiceName,
+        host: Option<&str>,
         holder: Holder<'_>,
         now: Timestamp,
     ) -> Result<Leaf, MeshError> {
-        let uri = id.to_string();
         let serial = Serial::random();
         let shown = colons(serial.as_bytes());
         let begins = stamp(now)? - BACKDATED;
@@ -76,6 +75,9 @@ impl Root {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, service.as_str());
         params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into()?)];
+        if let Some(host) = host {
+            params.subject_alt_names.push(SanType::DnsName(host.try_into()?));
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages =

@@ -1,9 +1,11 @@
 //! The mesh CA: what it issues is of its roots, within its domain, and in its time.
 
+use jiff::SignedDuration;
 use rcgen::{CertificateParams, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use schema::name::LinkName;
 use x509_parser::extensions::GeneralName;
 
+use super::rotation::ANNOUNCED;
 use super::*;
 use crate::store::sqlite::SqliteStore;
 use crate::trust::authority::{is_issued_by, parsed};
@@ -98,7 +100,7 @@ async fn a_new_root_is_announced_before_it_signs_and_the_old_one_stays_until_its
     let (_folder, authority) = scratch().await;
     let now = Timestamp::now();
     let old = authority.leaf(&local(), &name("web"), now).unwrap();
-    authority.rotate(&local(), now).await.unwrap();
+    authority.rotate(&local(), Before::Stay, now).await.unwrap();
     assert_eq!(authority.bundle().roots.len(), 2);
     assert_eq!(authority.leaf(&local(), &name("web"), now).unwrap().serial, old.serial);
     let later = now + ANNOUNCED;
