@@ -22,6 +22,8 @@ mod hostile;
 mod hosts;
 mod identities;
 mod known_servers;
+mod leaf;
+mod leaf_scan;
 mod link_types;
 mod links;
 mod login;
