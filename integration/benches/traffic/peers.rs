@@ -14,7 +14,7 @@ use super::contender::{Contender, Process};
 use super::load;
 
 /// The cipher that our own links agree on, too.
-const CIPHER: &str = "TLS_AES_128_GCM_SHA256";
+const CIPHER: &str = "TLS_AES_256_GCM_SHA384";
 
 /// Whether one of this name was asked for.
 type Chosen<'a> = &'a dyn Fn(&str) -> bool;
