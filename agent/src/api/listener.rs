@@ -65,7 +65,7 @@ pub struct Api {
 /// Who is at the other end of a connection, as far as its handshake says.
 enum Known {
     /// Somebody who calls the agent.
-    Caller(TlsStream<TcpStream>),
+    Caller(Box<TlsStream<TcpStream>>),
     /// A service that calls another.
     Service(Box<Visitor>),
 }
@@ -219,7 +219,7 @@ impl Network {
             () = too_late => return Ok(()),
         };
         let stream = match known {
-            Known::Caller(stream) => stream,
+            Known::Caller(stream) => *stream,
             Known::Service(visitor) => {
                 // A connection of a service's: its place among these is free again, and it is none of the strangers.
                 let mesh = self.api.state.mesh.clone();
@@ -264,7 +264,7 @@ impl Network {
             }
             (None, None) => self.configs.clients(),
         };
-        start.into_stream(config).await.map(Known::Caller)
+        start.into_stream(config).await.map(|stream| Known::Caller(Box::new(stream)))
     }
 
     /// Serves a linked cluster's connection for as long as it is linked. One that is not linked is handed over all the

@@ -50,7 +50,7 @@ async fn show(
         seen.links.clear();
         seen.mesh = MeshStatus::default();
     }
-    let text = Exposition::of(seen).text().map_err(|error| Problem::internal(&error))?;
+    let text = Exposition::of(&seen).text().map_err(|error| Problem::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

@@ -183,14 +183,14 @@ fn turn(list: &mut [(Arc<Candidate>, i64)], may: impl Fn(&Arc<Candidate>) -> boo
 /// The instances of every service that is called, with whose turn it is.
 #[derive(Debug)]
 pub(super) struct Pools {
-    pools: Mutex<HashMap<ServiceName, Pool>>,
+    by_service: Mutex<HashMap<ServiceName, Pool>>,
     resolver: Resolver,
     began: Instant,
 }
 
 impl Default for Pools {
     fn default() -> Self {
-        Self { pools: Mutex::default(), resolver: Resolver::default(), began: Instant::now() }
+        Self { by_service: Mutex::default(), resolver: Resolver::default(), began: Instant::now() }
     }
 }
 
@@ -281,7 +281,7 @@ impl Pools {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ServiceName, Pool>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -88,11 +88,20 @@ impl Pair {
         self.source.peer.as_ref().or(self.destination_peer.as_ref())
     }
 
-    fn shown_destination(&self) -> impl Display {
-        fmt::from_fn(|f| match &self.destination_peer {
-            Some(peer) => write!(f, "{}@{peer}", self.destination),
-            None => self.destination.fmt(f),
-        })
+    fn shown_destination(&self) -> Shown<'_> {
+        Shown(self)
+    }
+}
+
+/// A pair's destination with the link that it is behind.
+struct Shown<'a>(&'a Pair);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.destination_peer {
+            Some(peer) => write!(f, "{}@{peer}", self.0.destination),
+            None => self.0.destination.fmt(f),
+        }
     }
 }
 
@@ -271,16 +280,16 @@ impl Rows {
         let taken = self.taken.entry((key.way, peer.cloned())).or_default();
         let room = if key.way == Way::Upstream { MAX_UPSTREAMS } else { MAX_ROWS };
         let mut row = |key: Key, room: usize| match self.by_key.entry(key) {
-            Entry::Occupied(known) => Ok(known.get().clone()),
+            Entry::Occupied(known) => Some(known.get().clone()),
             Entry::Vacant(place) if *taken < room => {
                 *taken += 1;
-                Ok(place.insert(Arc::default()).clone())
+                Some(place.insert(Arc::default()).clone())
             }
-            Entry::Vacant(place) => Err(place.into_key()),
+            Entry::Vacant(_) => None,
         };
-        row(key, room)
-            .or_else(|key| row(key.folded(), room + MAX_FOLDED))
-            .or_else(|key| row(key.rest(), usize::MAX))
+        row(key.clone(), room)
+            .or_else(|| row(key.clone().folded(), room + MAX_FOLDED))
+            .or_else(|| row(key.folded().rest(), usize::MAX))
             .unwrap_or_default()
     }
 }

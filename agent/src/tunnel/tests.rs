@@ -256,7 +256,7 @@ async fn a_stream_that_nobody_reads_holds_up_no_other() {
     let pair = pair().await;
     // What is echoed is never read here, so that the other end stops reading, too.
     let mut stuck = pair.dialled.open(&StreamHeader::Api).await.unwrap();
-    let full = async { while stuck.write_all(&[1; 64 * 1024]).await.is_ok() {} };
+    let full = async { while stuck.write_all(&vec![1; 64 * 1024]).await.is_ok() {} };
     assert!(tokio::time::timeout(std::time::Duration::from_millis(300), full).await.is_err());
     echo(pair.dialled.clone(), vec![7; 3_000_000]).await;
 }

@@ -45,6 +45,7 @@ mod server_certificate;
 mod stream_faults;
 mod traffic;
 mod traffic_faults;
+mod traffic_ways;
 mod transfers;
 mod trust;
 mod watch;

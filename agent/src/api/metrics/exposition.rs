@@ -41,7 +41,7 @@ pub(super) struct Exposition {
 }
 
 impl Exposition {
-    pub(super) fn of(seen: impl Families) -> Self {
+    pub(super) fn of(seen: &impl Families) -> Self {
         let mut exposition = Self::default();
         seen.families(&mut exposition);
         exposition

@@ -37,7 +37,7 @@ pub async fn rotate(args: Rotate, context: &Context) -> Result<ExitCode, CliErro
     show(context, &roots);
     let now = Timestamp::now();
     if let Some(next) = roots.roots.last().filter(|root| root.active_from > now) {
-        output.note(&format!(
+        output.note(format!(
             "The new root signs from {} on; what is signed already stays good until it ends.",
             next.active_from
         ));

@@ -97,7 +97,7 @@ impl Look {
     /// What changed since `before`. An agent that has started anew since has begun at nothing.
     fn since(&self, before: &Look) -> Report {
         let anew = self.age < before.age;
-        let time = if anew { self.age } else { self.age - before.age };
+        let time = if anew { self.age } else { self.age.saturating_sub(before.age) };
         // A clock that stands still makes no rate at all.
         let seconds = if time.is_zero() { self.at.duration_since(before.at) } else { time }.as_secs_f64();
         let known = |row: &TrafficRow| before.rows.iter().find(|known| !anew && same(known, row));
@@ -146,7 +146,7 @@ fn rate(now: &TrafficRow, before: Option<&TrafficRow>, seconds: f64) -> Row {
         let more = of(now).saturating_sub(before.map(of).unwrap_or_default());
         if seconds > 0.0 { more as f64 / seconds } else { 0.0 }
     };
-    let recent = now.set_up.since(before.map(|row| &row.set_up).unwrap_or(&Latency::default()));
+    let recent = now.set_up.since(before.map_or(&Latency::default(), |row| &row.set_up));
     let set_up = if recent.count > 0 { &recent } else { &now.set_up };
     Row {
         connections_per_second: per_second(|row| row.connections),
@@ -225,7 +225,7 @@ async fn show(args: &TrafficArgs, client: &Client, first: Look) -> Result<ExitCo
     let mut shown: Result<Report, String> = Ok(before.since(&before));
     let mut next = before.at + args.interval;
     loop {
-        screen.draw(|width, height| match &shown {
+        Screen::draw(|width, height| match &shown {
             Ok(report) => table::screen(report, args.interval, width, height),
             Err(trouble) => table::trouble(trouble, width),
         })?;

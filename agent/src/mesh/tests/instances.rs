@@ -104,5 +104,7 @@ async fn an_instance_that_wants_to_hear_who_calls_hears_it_first() {
         crate::mesh::proxy_protocol::header(&source, &"db".parse().unwrap(), Some(from), Some(to));
     expected.extend(b"hello");
     assert_eq!(heard, expected);
+    // A connection that is open is waited for.
+    drop((app, instance));
     side.drain().await;
 }

@@ -95,7 +95,9 @@ async fn only_the_users_that_are_named_get_through() {
     let me = rustix::process::geteuid().as_raw();
     let to = |uid: u32| {
         let mut both = vec![on_socket(&path, None), upstream("db", port)];
-        both.iter_mut().for_each(|upstream| upstream.allowed_uids = vec![uid]);
+        for upstream in &mut both {
+            upstream.allowed_uids = vec![uid];
+        }
         both
     };
     let both = |states: &[PortState]| states == [PortState::Listening, PortState::Listening];

@@ -54,7 +54,7 @@ fn a_peer_that_makes_names_up_is_counted_whole_in_a_bounded_number_of_rows_and_n
     assert_eq!(number(&rows, |row| row.denied), names as u64);
     let rest = rows.iter().find(|row| row.destination.is_none()).unwrap();
     assert_eq!(rest.source_peer.as_ref().unwrap().as_str(), "west");
-    assert_eq!(rest.denied as usize, names - (MAX_FOLDED - 1));
+    assert_eq!(rest.denied, (names - (MAX_FOLDED - 1)) as u64);
 
     // Another link has rows of its own.
     let mut other = pair("frontend", "backend");

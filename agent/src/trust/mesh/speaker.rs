@@ -37,7 +37,7 @@ pub struct Speaker {
 /// A certificate that is not taken, and whose it says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
-    pub claims: Option<ServiceId>,
+    pub claims: Option<Box<ServiceId>>,
     pub why: LeafError,
 }
 
@@ -100,7 +100,7 @@ impl Judge {
         let (_, read) =
             x509_parser::parse_x509_certificate(leaf).map_err(|_| nameless(LeafError::Unreadable))?;
         let id = named(&read).map_err(nameless)?;
-        let unfit = |why| Unfit { claims: Some(id.clone()), why };
+        let unfit = |why| Unfit { claims: Some(Box::new(id.clone())), why };
         let service = id.service.parse().map_err(|_| unfit(LeafError::Form))?;
         let (peer, roots) = self.roots_of(&id).map_err(unfit)?;
         let mut why = LeafError::NotSigned;

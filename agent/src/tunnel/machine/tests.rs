@@ -241,7 +241,7 @@ fn what_has_no_reader_is_bounded_for_the_session_and_others_go_on() {
     while open.len() * (credit::FIRST as usize) < HELD + 1_000_000 {
         open.push(pair.stream());
         let id = *open.last().unwrap();
-        pair.sides[0].write(id, &[7; credit::FIRST as usize]).unwrap();
+        pair.sides[0].write(id, &vec![7; credit::FIRST as usize]).unwrap();
         pair.settle();
         assert!(pair.sides[1].held <= HELD);
     }
@@ -321,7 +321,9 @@ fn a_peer_that_breaks_a_rule_is_told_which() {
         assert_eq!(machine.open(b"h", b""), Ok(2));
         frame(&mut machine, &Frame::Open { id: 1, window: 10, header: b"h" }).unwrap();
         let (last, before) = frames.split_last().unwrap();
-        before.iter().for_each(|before| frame(&mut machine, before).unwrap());
+        for before in before {
+            frame(&mut machine, before).unwrap();
+        }
         frame(&mut machine, last).unwrap_err()
     }
     let data = vec![0; credit::EARLY as usize];

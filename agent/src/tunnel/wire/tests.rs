@@ -102,7 +102,9 @@ proptest! {
         cuts in prop::collection::vec(1_usize..700, 1..200),
     ) {
         let mut bytes = Vec::new();
-        sent.iter().for_each(|frame| frame.encode(&mut bytes));
+        for frame in &sent {
+            frame.encode(&mut bytes);
+        }
         let mut rest = &*bytes;
         let mut cuts = cuts.iter().cycle();
         let pieces = std::iter::from_fn(|| {

@@ -34,7 +34,7 @@ impl Families for Rows {
 }
 
 fn text(rows: Vec<TrafficRow>) -> String {
-    Exposition::of(Rows(rows)).text().unwrap()
+    Exposition::of(&Rows(rows)).text().unwrap()
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_label_cannot_break_out_of_its_line() {
             );
         }
     }
-    let text = Exposition::of(Hostile).text().unwrap();
+    let text = Exposition::of(&Hostile).text().unwrap();
     let sample = r#"comity_hostile{value="a\"} 1\ncomity_forged 9\n\\"} 1"#;
     assert_eq!(text.lines().collect::<Vec<_>>()[2..], [sample, "# EOF"]);
 }

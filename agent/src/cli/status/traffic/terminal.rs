@@ -61,7 +61,7 @@ impl Screen {
     }
 
     /// Shows what `picture` makes of this many columns and lines.
-    pub(super) fn draw(&self, picture: impl FnOnce(usize, usize) -> String) -> Result<(), CliError> {
+    pub(super) fn draw(picture: impl FnOnce(usize, usize) -> String) -> Result<(), CliError> {
         let (width, height) = size();
         // Each line to its end, then everything below: drawing over what was there does not flicker.
         let lines = picture(width, height).replace('\n', "\x1b[K\n");

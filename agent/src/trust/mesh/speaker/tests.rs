@@ -145,13 +145,13 @@ async fn a_certificate_that_is_not_quite_a_leaf_is_refused() {
     assert!(matches!(name(format!("{own}/more")), Err(LeafError::Name(SpiffeError::Path))));
 
     // Who may speak for whom: another's roots count for nothing.
-    assert_eq!(scene.ask(&named(west, &[own.clone()])), Err(LeafError::NotSigned));
+    assert_eq!(scene.ask(&named(west, std::slice::from_ref(&own))), Err(LeafError::NotSigned));
     assert_eq!(scene.ask(&named(&scene.north, &[uri(west, "west", "web")])), Err(LeafError::NotSigned));
     assert_eq!(scene.ask(&named(east, &[uri(west, "west", "web")])), Err(LeafError::NotSigned));
     let unknown = TrustDomain::random();
     let strange = format!("spiffe://{unknown}/ns/default/dc/west/svc/web");
     assert_eq!(scene.ask(&named(west, &[strange])), Err(LeafError::UnknownDomain));
-    let alone = params(&[own.clone()]).self_signed(&KeyPair::generate().unwrap()).unwrap();
+    let alone = params(std::slice::from_ref(&own)).self_signed(&KeyPair::generate().unwrap()).unwrap();
     assert_eq!(scene.ask(alone.der()), Err(LeafError::NotSigned));
     // Another's key under our root's name.
     let mut forger = CertificateParams::default();
@@ -162,21 +162,22 @@ async fn a_certificate_that_is_not_quite_a_leaf_is_refused() {
     forger.distinguished_name.push(rcgen::DnType::CommonName, known_as);
     forger.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let forger = Issuer::new(forger, KeyPair::generate().unwrap());
-    let forged = params(&[own.clone()]).signed_by(&KeyPair::generate().unwrap(), &forger).unwrap();
+    let forged =
+        params(std::slice::from_ref(&own)).signed_by(&KeyPair::generate().unwrap(), &forger).unwrap();
     assert_eq!(scene.ask(forged.der()), Err(LeafError::NotSigned));
 
-    let mut late = params(&[own.clone()]);
+    let mut late = params(std::slice::from_ref(&own));
     late.not_after = OffsetDateTime::now_utc() - time::Duration::seconds(2);
     assert!(matches!(scene.ask(&sign(east, &late)), Err(LeafError::Expired { .. })));
-    let mut early = params(&[own.clone()]);
+    let mut early = params(std::slice::from_ref(&own));
     early.not_before = OffsetDateTime::now_utc() + time::Duration::minutes(1);
     assert!(matches!(scene.ask(&sign(east, &early)), Err(LeafError::NotYet { .. })));
-    let mut server = params(&[own.clone()]);
+    let mut server = params(std::slice::from_ref(&own));
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     assert_eq!(scene.ask(&sign(east, &server)), Err(LeafError::Usage));
     server.extended_key_usages = Vec::new();
     assert_eq!(scene.ask(&sign(east, &server)), Err(LeafError::Usage));
-    let mut authority = params(&[own.clone()]);
+    let mut authority = params(std::slice::from_ref(&own));
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     assert_eq!(scene.ask(&sign(east, &authority)), Err(LeafError::Authority));
     // The root itself, whose key an app never has, names no service.
@@ -191,7 +192,7 @@ async fn a_leaf_signs_nobody() {
     let key = KeyPair::generate().unwrap();
     let roots = scene.east().roots();
     let signer = roots.active(Timestamp::now()).unwrap().signer().unwrap();
-    let leaf = params(&[own.clone()]).signed_by(&key, signer).unwrap();
+    let leaf = params(std::slice::from_ref(&own)).signed_by(&key, signer).unwrap();
     let issuer = Issuer::from_ca_cert_der(leaf.der(), key).unwrap();
     let other = uri(scene.east(), "east", "db");
     let below = params(&[other]).signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
