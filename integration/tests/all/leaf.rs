@@ -154,10 +154,10 @@ fn haproxy_with_a_leaf_is_accepted_as_any_other() {
     {
         let leaf = Leaf::given(&clusters.west, service).write(folder.path(), service);
         let (leaf, roots) = (leaf.display(), folder.path().join("roots.pem"));
-        config += &format!(
+        config.extend([format!(
             "listen {service}{port}\n  bind 127.0.0.1:{port}\n  server east {address} ssl crt {leaf} ca-file {} verify required sni str({host}) {more}\n",
             roots.display()
-        );
+        )]);
     }
     let path = folder.path().join("haproxy.cfg");
     std::fs::write(&path, config).expect("a file");
