@@ -58,6 +58,9 @@ enum Held {
     },
 }
 
+/// Sessions of one link that may finish what is open over them, after their peer has left.
+const MAX_DEPARTING: usize = 3;
+
 /// Which side made a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Made {
@@ -102,6 +105,9 @@ impl Peering {
                     self.note_down(&kept.link, &session, "the peer is ending".to_owned());
                     departing.retain(|session| !session.is_closed());
                     departing.push(session);
+                    if departing.len() > MAX_DEPARTING {
+                        departing.remove(0).close("it has left, and so have others since");
+                    }
                     // A peer that restarts is back in a moment.
                     backoff = Backoff::returning();
                 }

@@ -23,11 +23,13 @@ pub struct Receiving {
     left: u32,
     /// What was read since credit was given last.
     read: u32,
+    /// What came out of the purse.
+    borrowed: u32,
 }
 
 impl Receiving {
     pub fn new(window: u32) -> Self {
-        Self { window, left: window, read: 0 }
+        Self { window, left: window, read: 0, borrowed: 0 }
     }
 
     /// Enlarges the window to `window`; gives what the peer is to be told.
@@ -61,14 +63,15 @@ impl Receiving {
     pub fn grow(&mut self, purse: &mut u32) -> Option<u32> {
         let grown = self.window.min(LARGEST.saturating_sub(self.window)).min(*purse);
         *purse -= grown;
+        self.borrowed += grown;
         self.window += grown;
         let more = std::mem::take(&mut self.read) + grown;
         self.left += more;
         (more > 0).then_some(more)
     }
 
-    /// Gives back to the purse what it was enlarged by.
+    /// Gives back to the purse what came out of it.
     pub fn close(&self, purse: &mut u32) {
-        *purse += self.window.saturating_sub(FIRST);
+        *purse += self.borrowed;
     }
 }

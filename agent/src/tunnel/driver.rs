@@ -18,7 +18,7 @@ use super::Router;
 use super::machine::{Event, Machine};
 use super::queue::Queue;
 use super::records::{Records, Took};
-use super::session::{Closed, Session};
+use super::session::{Closed, Room, Session};
 use super::stream::{Incoming, TunnelStream};
 use super::wire::{Decoder, Frame, StreamId, Violation};
 use crate::task::Tasks;
@@ -129,7 +129,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                 Poll::Ready(Ok(Took::End) | Err(Fault::Closed)) => return Poll::Ready(Closed::ByPeer),
                 Poll::Ready(Err(Fault::Io(error))) => return Poll::Ready(Closed::Lost(error.to_string())),
                 Poll::Ready(Err(Fault::Broken(rule))) => {
-                    tracing::warn!(peer = %self.session.peer(), %rule, "the peer breaks the rules; its connection is closed");
+                    let peer = self.session.peer();
+                    // Anybody can be a stranger, and as often as they like.
+                    match self.session.room() {
+                        Room::Full => {
+                            tracing::warn!(%peer, %rule, "the peer breaks the rules; its connection is closed")
+                        }
+                        Room::Little => {
+                            tracing::debug!(%peer, %rule, "a stranger breaks the rules; its connection is closed")
+                        }
+                    }
                     return Poll::Ready(Closed::Lost(format!("the peer broke the rules: {rule}")));
                 }
             }
@@ -199,7 +208,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         ready!(self.look.poll_tick(cx));
         // The tick that was taken does not call again for the next.
         cx.waker().wake_by_ref();
-        let turned_away = std::mem::take(&mut self.machine().turned_away);
+        let (turned_away, shed) = {
+            let mut machine = self.machine();
+            (std::mem::take(&mut machine.turned_away), std::mem::take(&mut machine.shed))
+        };
+        if shed > 0 {
+            tracing::warn!(peer = %self.session.peer(), shed, "too much was held of streams that nobody reads; those that held most were reset");
+        }
         if turned_away > 0 {
             tracing::warn!(peer = %self.session.peer(), turned_away, "the peer has as many streams open as it may; others were turned away");
         }
@@ -230,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                 return Poll::Pending;
             }
             machine.queue.move_to(&mut self.sending);
-            machine.scatter();
+            machine.call_next();
         }
     }
 

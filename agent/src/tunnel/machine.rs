@@ -3,7 +3,7 @@
 //! Whoever holds a stream has an entry here until it lets go, whatever the peer says: so entries, and with them the
 //! tasks behind them, are bounded by the limit on streams even if the peer resets each as soon as it is open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,10 +12,15 @@ use super::End;
 use super::credit;
 use super::queue::{Buffer, Queue};
 use super::state::{Answer, Phase, Sink, Stream, note};
-use super::wire::{Frame, MAX_DATA, Reset, StreamId, Violation};
+use super::wire::{Frame, MAX_DATA, Reset, StreamId};
 
-/// Most bytes that are held for streams that nobody reads; beyond it, streams that go on sending are reset.
+/// Most bytes that are held for streams that nobody reads; beyond it, the streams that hold most are reset.
 const HELD: usize = 128 * 1024 * 1024;
+/// Most bytes of answers that wait for a peer, before it counts as one that does not read.
+const UNREAD: usize = 1024 * 1024;
+const STRANGERS_UNREAD: usize = 16 * 1024;
+
+mod arrival;
 
 /// What the driver has to see to after a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,9 +64,16 @@ pub struct Machine {
     held: usize,
     /// Streams that the peer may not open beside those that it has, since this was last told.
     pub turned_away: u64,
+    /// Streams that were reset because nobody read them and too much was held, since this was last told.
+    pub shed: u64,
+    /// Most bytes of answers that the peer may leave unread.
+    patience: usize,
     pub queue: Queue,
-    /// Who waits for room in the queue.
-    crowd: Vec<Waker>,
+    /// The streams that wait for room in the queue, in their order; one that is gone may still be named.
+    crowd: VecDeque<StreamId>,
+    /// The same for streams that no socket is connected to: the link's own, whose heartbeat is not to wait behind
+    /// thousands.
+    own: VecDeque<StreamId>,
     driver: Option<Waker>,
     left: bool,
     peer_left: bool,
@@ -86,9 +98,13 @@ impl Machine {
             expected,
             purse,
             turned_away: 0,
+            shed: 0,
+            // Whoever may hold no windows is a stranger.
+            patience: if purse == 0 { STRANGERS_UNREAD } else { UNREAD },
             held: 0,
             queue: Queue::default(),
-            crowd: Vec::new(),
+            crowd: VecDeque::new(),
+            own: VecDeque::new(),
             driver: None,
             left: false,
             peer_left: false,
@@ -117,7 +133,7 @@ impl Machine {
         self.next = next;
         self.ours += 1;
         let mut stream = Stream::new(Phase::Opening, credit::EARLY, credit::FIRST);
-        self.queue.tell(&Frame::Open { id, window: credit::FIRST, header });
+        self.queue.begin(&Frame::Open { id, window: credit::FIRST, header });
         if !early.is_empty() {
             self.queue.data(id, early);
             stream.credit = stream.credit.saturating_sub(small(early.len()));
@@ -134,7 +150,8 @@ impl Machine {
             return Err(gone());
         }
         stream.phase = Phase::Open;
-        let window = stream.receiving.widen(credit::FIRST);
+        // Where much is held already, a stream has to show that it is read before it gets more.
+        let window = if self.held > HELD / 2 { 0 } else { stream.receiving.widen(credit::FIRST) };
         self.queue.tell(&Frame::Accept { id, window });
         self.nudge();
         Ok(())
@@ -158,7 +175,7 @@ impl Machine {
                 note(&mut stream.reader, cx);
                 Poll::Pending
             }
-            Phase::Open => Poll::Ready(Answer::Accepted),
+            Phase::Asked | Phase::Open => Poll::Ready(Answer::Accepted),
             Phase::Answered(answer) => Poll::Ready(std::mem::replace(answer, Answer::Dropped)),
         }
     }
@@ -176,10 +193,16 @@ impl Machine {
             }
             Poll::Pending
         } else if room == 0 {
-            self.crowd.push(cx.waker().clone());
+            note(&mut stream.writer, cx);
+            if !std::mem::replace(&mut stream.crowding, true) {
+                let waiting = if stream.sink.is_some() { &mut self.crowd } else { &mut self.own };
+                waiting.push_back(id);
+            }
             Poll::Pending
         } else {
-            Poll::Ready(Ok(room.min(stream.credit as usize).min(MAX_DATA)))
+            let room = room.min(stream.credit as usize).min(MAX_DATA);
+            self.call_next();
+            Poll::Ready(Ok(room))
         }
     }
 
@@ -269,6 +292,8 @@ impl Machine {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.held -= stream.unread.len();
         stream.receiving.close(&mut self.purse);
+        // It may have been called and not have looked.
+        self.call_next();
         *(if self.is_ours(id) { &mut self.ours } else { &mut self.theirs }) -= 1;
         if !stream.is_over() && !self.ended {
             self.queue.tell(&Frame::Reset { id, why: Reset::Dropped });
@@ -277,140 +302,6 @@ impl Machine {
         if (self.left || self.peer_left) && self.streams.is_empty() {
             self.nudge();
         }
-    }
-
-    /// Takes a frame that has arrived.
-    pub fn receive<'a>(&mut self, frame: &Frame<'a>) -> Result<Event<'a>, Violation> {
-        match *frame {
-            Frame::Data { id, bytes } => self.data(id, bytes)?,
-            Frame::Open { id, window, header } => return self.opened(id, window, header),
-            Frame::Accept { id, window } => {
-                self.check(id)?;
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    if stream.phase != Phase::Opening {
-                        return Err(Violation::Answer(id));
-                    }
-                    stream.grant(id, window)?;
-                    stream.phase = Phase::Open;
-                    stream.wake();
-                }
-            }
-            Frame::Refuse { id, answer } => {
-                self.check(id)?;
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    if stream.phase != Phase::Opening {
-                        return Err(Violation::Answer(id));
-                    }
-                    stream.phase = Phase::Answered(Answer::Refused(answer.to_vec()));
-                    self.held -= stream.cut(io::ErrorKind::ConnectionRefused);
-                }
-            }
-            Frame::End { id } => {
-                self.check(id)?;
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    stream.may_send(id)?;
-                    // A stream that was reset here is not to look as if it had ended well.
-                    stream.ended.get_or_insert(Ok(()));
-                    stream.wake();
-                }
-            }
-            Frame::Reset { id, why } => {
-                self.check(id)?;
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    if stream.phase == Phase::Opening {
-                        stream.phase = Phase::Answered(match why {
-                            Reset::Leaving => Answer::Leaving,
-                            Reset::Overloaded => Answer::TooMany,
-                            Reset::Dropped => Answer::Dropped,
-                        });
-                    }
-                    self.held -= stream.cut(io::ErrorKind::ConnectionReset);
-                }
-            }
-            Frame::Credit { id, more } => {
-                self.check(id)?;
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    stream.grant(id, more)?;
-                    if let Some(waker) = stream.writer.take() {
-                        waker.wake();
-                    }
-                }
-            }
-            Frame::Starved { id } => {
-                self.check(id)?;
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    stream.may_send(id)?;
-                    if stream.unread.is_empty()
-                        && stream.ended.is_none()
-                        && stream.phase == Phase::Open
-                        && let Some(more) = stream.receiving.grow(&mut self.purse)
-                    {
-                        self.queue.tell(&Frame::Credit { id, more });
-                    }
-                }
-            }
-            Frame::Ping(n) => self.queue.tell(&Frame::Pong(n)),
-            Frame::Pong(_) => return Ok(Event::Pong),
-            Frame::Leave => {
-                self.peer_left = true;
-                return Ok(Event::Leaving);
-            }
-            Frame::Close { reason } => return Ok(Event::Closed { reason }),
-        }
-        if self.queue.is_unread() { Err(Violation::Unread) } else { Ok(Event::Nothing) }
-    }
-
-    fn opened<'a>(&mut self, id: StreamId, window: u32, header: &'a [u8]) -> Result<Event<'a>, Violation> {
-        if id != self.expected {
-            return Err(Violation::Number(id));
-        }
-        self.expected = id.checked_add(2).unwrap_or(0);
-        if self.left {
-            self.queue.tell(&Frame::Reset { id, why: Reset::Leaving });
-        } else if self.theirs >= self.limit {
-            self.turned_away += 1;
-            self.queue.tell(&Frame::Reset { id, why: Reset::Overloaded });
-        } else {
-            self.theirs += 1;
-            self.streams.insert(id, Stream::new(Phase::Open, window, credit::EARLY));
-            return Ok(Event::Opened { id, header });
-        }
-        if self.queue.is_unread() { Err(Violation::Unread) } else { Ok(Event::Nothing) }
-    }
-
-    fn data(&mut self, id: StreamId, bytes: &[u8]) -> Result<(), Violation> {
-        let room = HELD - self.held.min(HELD);
-        self.check(id)?;
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        stream.may_send(id)?;
-        if !stream.receiving.receive(small(bytes.len())) {
-            return Err(Violation::Overdrawn(id));
-        }
-        if stream.ended.is_some() {
-            // Reset here, which the peer is yet to hear.
-            return Ok(());
-        }
-        let delivered = stream.deliver(bytes);
-        let rest = bytes.get(delivered..).unwrap_or_default();
-        if rest.len() > room {
-            self.held -= stream.cut(io::ErrorKind::OutOfMemory);
-            self.queue.tell(&Frame::Reset { id, why: Reset::Overloaded });
-            return Ok(());
-        }
-        stream.hold(rest);
-        self.held += rest.len();
-        if delivered > 0
-            && let Some(more) = stream.read(delivered)
-        {
-            self.queue.tell(&Frame::Credit { id, more });
-        }
-        Ok(())
-    }
-
-    /// Whether the stream was ever opened. If it was let go of since, what comes for it is passed over.
-    fn check(&self, id: StreamId) -> Result<(), Violation> {
-        let opened = if self.is_ours(id) { id < self.next } else { id < self.expected || self.expected == 0 };
-        if opened { Ok(()) } else { Err(Violation::Unknown(id)) }
     }
 
     fn is_ours(&self, id: StreamId) -> bool {
@@ -456,7 +347,6 @@ impl Machine {
             }
             self.held -= stream.cut(io::ErrorKind::ConnectionReset);
         }
-        self.scatter();
     }
 
     /// Asks for the session's end. The first reason is the one that ended it.
@@ -465,10 +355,19 @@ impl Machine {
         self.nudge();
     }
 
-    /// Whoever waited for room may look again.
-    pub fn scatter(&mut self) {
-        for waker in self.crowd.drain(..) {
-            waker.wake();
+    /// Lets the first that waits for room look again, if there is some. It calls the next in its turn, so that each
+    /// piece of room wakes about one of thousands, and none is forgotten.
+    pub fn call_next(&mut self) {
+        if self.queue.room() == 0 {
+            return;
+        }
+        while let Some(id) = self.own.pop_front().or_else(|| self.crowd.pop_front()) {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            stream.crowding = false;
+            if let Some(waker) = stream.writer.take() {
+                waker.wake();
+                return;
+            }
         }
     }
 

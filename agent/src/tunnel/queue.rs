@@ -16,8 +16,6 @@ const LARGE: usize = 4 * 1024;
 const GATHERED: usize = 32 * 1024;
 /// What may wait before streams have to.
 pub const FULL: usize = 256 * 1024;
-/// Most bytes of frames that no stream's credit bounds, before the peer counts as one that does not read.
-const UNREAD: usize = 1024 * 1024;
 /// What may wait of streams that begin, before others cannot begin.
 const STUCK: usize = 8 * 1024 * 1024;
 /// Buffers that a thread keeps.
@@ -98,9 +96,15 @@ impl Queue {
         self.bytes > STUCK
     }
 
-    /// Whether more waits than a peer that reads would let wait.
-    pub fn is_unread(&self) -> bool {
-        self.told > UNREAD
+    /// Bytes of what the peer is told that wait: no stream's credit bounds them.
+    pub fn told(&self) -> usize {
+        self.told
+    }
+
+    /// Adds the beginning of a stream of ours. It is bounded by [`Queue::is_stuck`]: that the peer does not take it is
+    /// not its breaking a rule.
+    pub fn begin(&mut self, frame: &Frame<'_>) {
+        self.gather(|out| frame.encode(out));
     }
 
     /// Adds a frame that is no data.

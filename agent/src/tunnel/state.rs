@@ -21,7 +21,9 @@ pub enum Phase {
     Opening,
     /// Opened here and not taken.
     Answered(Answer),
-    /// Accepted, or opened by the peer.
+    /// Opened by the peer, and not answered yet.
+    Asked,
+    /// Accepted by either side.
     Open,
 }
 
@@ -46,6 +48,8 @@ pub struct Stream {
     pub credit: u32,
     /// The peer has been told that this is not enough.
     pub starved: bool,
+    /// It waits for room in the queue.
+    pub crowding: bool,
     pub receiving: Receiving,
     pub unread: VecDeque<u8>,
     /// How the peer's direction has ended.
@@ -72,6 +76,7 @@ impl Stream {
             phase,
             credit,
             starved: false,
+            crowding: false,
             receiving: Receiving::new(window),
             unread: VecDeque::new(),
             ended: None,

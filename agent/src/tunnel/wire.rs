@@ -100,6 +100,8 @@ pub enum Violation {
     Credit(StreamId),
     #[error("data on the stream {0} after its end")]
     AfterEnd(StreamId),
+    #[error("stream {0} was opened after it was said that none would be")]
+    Left(StreamId),
     #[error("what it is told is not read")]
     Unread,
 }
