@@ -161,9 +161,10 @@ impl Peering {
             return incoming.refuse(Refusal::Malformed, &message).await;
         }
         let Ok(stream) = incoming.accept().await else { return };
-        let ending = self.parts.tasks.ending();
+        // Not before the peer is told that this side goes away: it would take this for the fault of the connection.
+        let parting = self.parts.tasks.parting();
         let ended = tokio::select! {
-            () = ending.cancelled() => SendError::Ending,
+            () = parting.cancelled() => SendError::Ending,
             _ = session.closed() => SendError::Ending,
             ended = self.send_exports(&link, stream, resume) => ended,
         };

@@ -22,6 +22,9 @@ use crate::trust::cluster_identity::Changed;
 use crate::tunnel::{Closed, Router, Session};
 use crate::wire::cluster_link::Dials;
 
+/// How long a peer whose stream has ended may take to say that it goes away.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// What a keeper is to keep.
 pub(super) struct Kept {
     pub link: LinkName,
@@ -203,6 +206,14 @@ impl Peering {
                     () = session.leaving() => return Held::Left,
                     () = renewed.changed() => break ("this cluster's certificate was renewed".to_owned(), true),
                     error = &mut receive => {
+                        // A peer that goes away ends its streams as it says so, and in whatever order.
+                        let leaves = tokio::select! {
+                            _ = session.closed() => false,
+                            left = tokio::time::timeout(LAST_WORD, session.leaving()) => left.is_ok(),
+                        };
+                        if leaves {
+                            return Held::Left;
+                        }
                         if error.is_unknown_link() {
                             // The peer knows us by an older certificate only, if it was away while that was renewed.
                             match self.introduce(session).await {

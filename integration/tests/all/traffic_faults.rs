@@ -19,11 +19,26 @@ const MANY: usize = 32 << 20;
 /// East has a service that shouts and one that sends without end, both for west and for north.
 struct World {
     clusters: Clusters,
+    runtime: tokio::runtime::Runtime,
+    /// North.
+    peer: Peer,
     local: [u16; 3],
     _servers: [Server; 3],
 }
 
-fn east(ports: [u16; 3]) -> String {
+fn link(clusters: Clusters, east: &str, west: &str) -> Clusters {
+    clusters.declare("east", east);
+    clusters.declare("west", west);
+    clusters.apply().success();
+    clusters.wait_active();
+    clusters
+}
+
+fn east(ports: [u16; 3], peers: &[&str]) -> String {
+    let each =
+        |text: &dyn Fn(&str) -> String| peers.iter().map(|peer| text(peer)).collect::<Vec<_>>().join(", ");
+    let sources = each(&|peer| format!("{{ name = \"frontend\", peer = \"{peer}\", action = \"allow\" }}"));
+    let consumers = each(&|peer| format!("{{ peer = \"{peer}\" }}"));
     let services = ["shouting", "endless", "silent"].into_iter().zip(ports).map(|(name, port)| {
         format!(
             r#"
@@ -31,17 +46,13 @@ service "{name}" {{
   port = {port}
 }}
 service_intentions "{name}" {{
-  sources = [
-    {{ name = "frontend", peer = "west", action = "allow" }},
-    {{ name = "frontend", peer = "north", action = "allow" }},
-  ]
+  sources = [{sources}]
 }}
 "#
         )
     });
-    let rows = ["shouting", "endless", "silent"].map(|name| {
-        format!("{{ name = \"{name}\", consumers = [{{ peer = \"west\" }}, {{ peer = \"north\" }}] }}")
-    });
+    let rows = ["shouting", "endless", "silent"]
+        .map(|name| format!("{{ name = \"{name}\", consumers = [{consumers}] }}"));
     let hidden = "service \"hidden\" {\n  port = 9\n}\n";
     let exports = format!("exported_services \"default\" {{\n  services = [{}]\n}}\n", rows.join(", "));
     services.collect::<String>() + hidden + &exports
@@ -60,8 +71,11 @@ impl World {
         let servers = [Server::shouting(), Server::endless(), Server::silent()];
         let ports = [&servers[0], &servers[1], &servers[2]].map(Server::port);
         let local = [free_port(), free_port(), free_port()];
-        let clusters = Clusters::linked(&east(ports), &west(local));
-        let world = Self { clusters, local, _servers: servers };
+        let (clusters, runtime) = (Clusters::start(), runtime());
+        // It must be there before an intention names it.
+        let peer = runtime.block_on(Peer::linked(&clusters.east, "north"));
+        let clusters = link(clusters, &east(ports, &["west", "north"]), &west(local));
+        let world = Self { clusters, runtime, peer, local, _servers: servers };
         wait_for("west's app is served", LIMIT, || world.is_served().ok());
         world
     }
@@ -145,8 +159,7 @@ fn open(stream: u32, header: &[u8]) -> Vec<u8> {
 fn a_peer_that_opens_streams_without_end_is_bounded_and_nobody_else_notices() {
     let world = World::start();
     let east = &world.clusters.east;
-    let runtime = runtime();
-    let peer = runtime.block_on(Peer::linked(east, "north"));
+    let (runtime, peer) = (&world.runtime, &world.peer);
     // One that is denied each time, and one that holds on to what it is given.
     for header in [to("hidden"), StreamHeader::Api] {
         let before = resident(east);
@@ -183,9 +196,8 @@ fn a_peer_that_opens_streams_without_end_is_bounded_and_nobody_else_notices() {
 fn headers_that_lie_are_refused_and_those_that_break_the_rules_end_their_session_alone() {
     let world = World::start();
     let east = &world.clusters.east;
-    let runtime = runtime();
+    let (runtime, peer) = (&world.runtime, &world.peer);
     runtime.block_on(async {
-        let peer = Peer::linked(east, "north").await;
         let (session, _told) = peer.dial(Script::new()).await;
         for destination in ["hidden", "nobody"] {
             match session.open(&to(destination)).await {
@@ -246,8 +258,7 @@ fn read_until(from: &mut impl io::Read, enough: impl Fn(&[u8]) -> bool) -> Vec<u
 fn a_header_that_never_ends_holds_up_its_own_session_and_is_parted_with() {
     let world = World::start();
     let east = &world.clusters.east;
-    let runtime = runtime();
-    let peer = runtime.block_on(Peer::linked(east, "north"));
+    let (runtime, peer) = (&world.runtime, &world.peer);
     let mut bare = peer.bare();
     bare.write_all(&open(1, &vec![b' '; 60_000])[..30_000]).unwrap();
     world.is_served().unwrap();
@@ -298,8 +309,7 @@ fn an_app_that_does_not_read_and_an_instance_that_says_nothing_hinder_nobody() {
 fn a_peer_that_never_reads_takes_no_more_than_its_share() {
     let world = World::start();
     let east = &world.clusters.east;
-    let runtime = runtime();
-    let peer = runtime.block_on(Peer::linked(east, "north"));
+    let (runtime, peer) = (&world.runtime, &world.peer);
     let before = resident(east);
     let header = serde_json::to_vec(&to("endless")).unwrap();
     let mut hostile = peer.bare();
@@ -322,7 +332,7 @@ fn an_agent_that_is_killed_in_the_middle_of_a_transfer_is_a_reset_for_both_apps(
         let instance = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = instance.local_addr().unwrap().port();
         let local = [free_port(), free_port(), free_port()];
-        let mut clusters = Clusters::linked(&east([port, port, port]), &west(local));
+        let mut clusters = Clusters::linked(&east([port; 3], &["west"]), &west(local));
         let mut app =
             wait_for("the upstream listens", LIMIT, || TcpStream::connect(("127.0.0.1", local[0])).ok());
         app.write_all(b"the first").unwrap();
