@@ -15,6 +15,7 @@ use crate::client::{Client, ClientError, NO_BODY};
 use crate::daemon::options::duration;
 use crate::wire::acme::{AcmeState, AcmeStatus, Origin, ServerCertificate, Standing};
 use crate::wire::control::{WatchState, WatchStatus};
+use crate::wire::service::PortState;
 use crate::wire::status::{AuthorityStatus, LoginStatus, Status};
 
 /// The first pause between two attempts; each later one is half as long again, up to `LONGEST_PAUSE`.
@@ -115,6 +116,14 @@ fn text(status: &Status) -> String {
             _ => String::new(),
         };
         line(key, &format!("{} {}{reason}", link.name, link.state.as_str()));
+        key = "";
+    }
+    let mut key = "Upstreams:";
+    for upstream in &status.mesh.upstreams {
+        let (PortState::Waiting { reason } | PortState::Refused { reason }) = &upstream.port else {
+            continue;
+        };
+        line(key, &format!("{} of {} does not listen: {reason}", upstream.local, upstream.service));
         key = "";
     }
     if let Some(acme) = &status.acme {

@@ -187,6 +187,10 @@ impl Peering {
             older.close("a newer connection has replaced this one");
         }
         let link = kept.link.clone();
+        if parts.imports.view().get(&link).is_some() {
+            // The line that says that it ended has its counterpart.
+            tracing::info!(%link, "the connection to the peer is up again");
+        }
         let mut heard = false;
         let (ended, taken) = {
             let receive = self.receive(&link, session, received, &mut heard);

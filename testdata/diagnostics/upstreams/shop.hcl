@@ -8,7 +8,7 @@ service "frontend" {
     { destination_name = "e", local_bind_port = 5, failover = [{ peer = "west" }, { peer = "west" }, {}] },
     { destination_name = "f", local_bind_port = 6, allowed_uids = [-1, "root", 33] },
     { destination_name = "g", local_bind_socket_path = "/run/g.sock", failover = [{ pear = "west" }] },
-    { destination_name = "h", local_bind_socket_path = "/run/g.sock" },
+    { destination_name = "h", destination_peer = "west", local_bind_port = 8, failover = [{ name = "h", peer = "west" }] },
     { destination_name = "i" },
   ]
 }

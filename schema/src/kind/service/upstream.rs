@@ -233,6 +233,19 @@ pub(super) fn decode(mut fields: Fields<'_, '_>) -> Option<(Upstream, Mentions)>
         fields.fault("bad-value", summary, path.span);
     }
     let allowed_uids = uids(&mut fields);
+    if let (Some(failover), Some(own)) = (&failover, &destination_name) {
+        let peer = destination_peer.as_ref().and_then(Option::as_ref);
+        let itself = |target: &&Target| {
+            target.name.as_ref().is_none_or(|name| name == own) && target.peer.as_ref() == peer
+        };
+        if let Some(span) = failover.iter().find(itself).and(failover_at) {
+            let summary = format!(
+                "{} names the upstream's own destination, which is tried first anyhow",
+                fields.place.field("failover")
+            );
+            fields.fault("duplicate-name", summary, span);
+        }
+    }
     fields.finish();
     let upstream = Upstream {
         destination_name: destination_name?,

@@ -114,7 +114,8 @@ fn decided(row: &Row) -> String {
         (Some(rule), Some(precedence), _) => format!("{rule} ({precedence})"),
         (Some(rule), None, _) => rule.to_string(),
         (None, _, Some(peer)) => match because() {
-            Some(Denial::User) => said(Denial::User).to_owned(),
+            // Where some were carried, the peer has decided on those.
+            Some(Denial::User) if total.connections == 0 => said(Denial::User).to_owned(),
             _ => format!("the peer {peer}"),
         },
         (None, _, None) => because().map(said).unwrap_or_default().to_owned(),
