@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, SockRef, Type};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::socket::Socket;
+use super::socket::{Socket, probes};
 use crate::sockets::{Lease, Sockets};
 
 /// Time that whoever has the socket has to answer.
@@ -48,10 +48,15 @@ pub(super) enum BindError {
     #[error("{} is no folder", .0.display())]
     NoFolder(PathBuf),
     #[error(
-        "the folder {} may be written by everybody, who could put a socket in place of this one; make it sticky (chmod +t) or take another",
-        .0.display()
+        "the folder {} may be written by {by}, who could put a socket in place of this one; make it sticky (chmod +t) or take another",
+        folder.display()
     )]
-    OpenFolder(PathBuf),
+    OpenFolder { folder: PathBuf, by: &'static str },
+    #[error(
+        "the folder {} belongs to user {owner}, who could put a socket in place of this one; give it to root or to the agent's user (chown), or take another",
+        folder.display()
+    )]
+    OthersFolder { folder: PathBuf, owner: u32 },
     #[error("something else is there, which is no socket")]
     NotASocket,
     #[error("somebody listens on it already")]
@@ -81,6 +86,22 @@ impl Bound {
             }
             Listener::Socket { listener, .. } => {
                 listener.accept().await.map(|(socket, _)| (Socket::from(socket), None))
+            }
+        }
+    }
+
+    /// One that is in the queue by now, asked of the kernel itself.
+    pub(super) fn accept_now(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match &self.listener {
+            Listener::Port(listener) => {
+                let (socket, from) = SockRef::from(listener).accept()?;
+                socket.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(socket.into())?.into(), from.as_socket()))
+            }
+            Listener::Socket { listener, .. } => {
+                let (socket, _) = SockRef::from(listener).accept()?;
+                socket.set_nonblocking(true)?;
+                Ok((UnixStream::from_std(socket.into())?.into(), None))
             }
         }
     }
@@ -125,6 +146,8 @@ pub(super) async fn bind(sockets: &Arc<Sockets>, local: &Local, mode: u32) -> Re
             socket.set_tcp_nodelay(true)?;
             // So that an app sees a reset also where this process is killed.
             socket.set_linger(Some(Duration::ZERO))?;
+            // So that an app that vanished (a frozen machine's in its own network namespace) is found.
+            socket.set_tcp_keepalive(&probes())?;
             Ok(Bound { _lease: lease, listener: Listener::Port(TcpListener::from_std(listener)?) })
         }
         Local::Socket(path) => socket(sockets, path, mode).await,
@@ -167,8 +190,19 @@ fn check_folder(path: &Path) -> Result<(), BindError> {
     if !found.is_dir() {
         return Err(BindError::NoFolder(folder.to_owned()));
     }
-    if found.mode() & 0o1002 == 0o0002 {
-        return Err(BindError::OpenFolder(folder.to_owned()));
+    may_hold(found.mode(), found.uid(), rustix::process::geteuid().as_raw(), folder)
+}
+
+/// Whether nobody but root and this agent can put something else in place of a socket in a folder of this mode.
+fn may_hold(mode: u32, owner: u32, me: u32, folder: &Path) -> Result<(), BindError> {
+    let folder = || folder.to_owned();
+    // Not even in a sticky one is a file safe from the folder's owner.
+    if owner != 0 && owner != me {
+        return Err(BindError::OthersFolder { folder: folder(), owner });
+    }
+    if mode & 0o1000 == 0 && mode & 0o022 != 0 {
+        let by = if mode & 0o002 == 0 { "its group" } else { "everybody" };
+        return Err(BindError::OpenFolder { folder: folder(), by });
     }
     Ok(())
 }
@@ -188,5 +222,29 @@ async fn clear(path: &Path) -> Result<(), BindError> {
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // It answers, or it is too busy to.
         _ => Err(BindError::InUse),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_fit_if_only_root_and_the_agent_can_replace_what_is_in_it() {
+        let says = |mode: u32, owner: u32| {
+            may_hold(0o040_000 | mode, owner, 7, Path::new("/f")).map_err(|error| error.to_string()).err()
+        };
+        for (mode, owner) in [(0o755, 0), (0o755, 7), (0o700, 7), (0o1777, 0), (0o1775, 7)] {
+            assert_eq!(says(mode, owner), None, "{mode:o} of {owner}");
+        }
+        for (mode, owner, word) in [
+            (0o777, 0, "written by everybody"),
+            (0o775, 7, "written by its group"),
+            (0o755, 8, "belongs to user 8"),
+            (0o1777, 8, "belongs to user 8"),
+        ] {
+            let said = says(mode, owner).unwrap_or_default();
+            assert!(said.contains(word), "{mode:o} of {owner}: {said}");
+        }
     }
 }

@@ -40,10 +40,11 @@ use crate::tunnel::tls;
 use crate::wire::link::StreamHeader;
 use crate::wire::traffic::{Cause, Denial, Way};
 
-/// Connections that may be open here at a time, of all who speak for themselves.
+/// Connections that may be open here at a time, of this cluster's services that speak for themselves. Those of a link
+/// count as the link's.
 const MAX_OPEN: usize = 16_384;
 /// What the log says then.
-const TOO_MANY: &str = "as many connections of those who speak for themselves are open as may be";
+const TOO_MANY: &str = "as many connections of its cluster are open as may be";
 
 /// What is shared by those connections.
 #[derive(Debug)]
@@ -195,11 +196,11 @@ impl Mesh {
             }
         };
         let counters = grant.counters();
-        let of_link = match &wish.request.source.peer {
-            Some(link) => self.inbound.take(link).map(Some),
-            None => Some(None),
+        let place = match &wish.request.source.peer {
+            Some(link) => self.inbound.take(link),
+            None => self.door.place(),
         };
-        let (Some(_place), Some(_of_link)) = (self.door.place(), of_link) else {
+        let Some(_place) = place else {
             counters.failed(Cause::TooMany, &TOO_MANY);
             return Ended::Cut;
         };
@@ -250,10 +251,6 @@ impl Mesh {
         let pair =
             Pair { destination_peer: Some(link.clone()), ..Pair::of_leaf(visitor.source(), service.clone()) };
         let counters = self.traffic.of(pair);
-        let Some(_place) = self.door.place() else {
-            counters.failed(Cause::TooMany, &TOO_MANY);
-            return Ended::Cut;
-        };
         let request = Request { source: visitor.source(), destination: service.clone() };
         if request.source.peer.is_some() {
             // Nobody is carried on from one link to another.
@@ -261,6 +258,10 @@ impl Mesh {
                 .denied(Denial::NotExported, &"it is of a linked cluster, and asks for another's service");
             return Ended::Cut;
         }
+        let Some(_place) = self.door.place() else {
+            counters.failed(Cause::TooMany, &TOO_MANY);
+            return Ended::Cut;
+        };
         let cutting = self.parts.tasks.cutting();
         let header = StreamHeader::Service {
             destination: service,

@@ -8,11 +8,10 @@ use schema::access::Source;
 use schema::name::LinkName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Mesh;
 use super::admission::{Request, link_of};
 use super::grant::Wish;
 use super::instance::reach;
-use super::relay;
+use super::{Mesh, proxy_protocol, relay};
 use crate::tunnel::{Incoming, Session};
 use crate::wire::link::{Refusal, StreamHeader};
 use crate::wire::traffic::{Cause, Way};
@@ -76,6 +75,8 @@ pub(super) async fn serve(mesh: &Mesh, session: &Session, incoming: Incoming) {
         incoming.refuse(Refusal::Unavailable, "too many connections").await;
         return;
     };
+    // The peer's word: what would mean something else here is not passed on.
+    let from = from.filter(proxy_protocol::is_global);
     let reached = tokio::select! {
         biased;
         () = grant.cut().cancelled() => {

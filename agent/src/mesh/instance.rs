@@ -305,8 +305,13 @@ pub(super) async fn reach(
 
 async fn tcp(address: SocketAddr) -> Result<Socket, Unreachable> {
     let connected = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
-    connected
+    let socket = connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map(Socket::from)
-        .map_err(|source| Unreachable::Connect { address, source })
+        .map_err(|source| Unreachable::Connect { address, source })?;
+    // On this machine the kernel tells when a process goes; elsewhere a whole machine may.
+    if !address.ip().to_canonical().is_loopback() {
+        socket.probe();
+    }
+    Ok(socket)
 }

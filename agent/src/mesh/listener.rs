@@ -30,13 +30,46 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Wait after an accept that failed for want of something (file descriptors), which only time brings back.
 const STARVED: Duration = Duration::from_millis(100);
 
+/// Connections that are taken out of the queue of a listener that ends: as many as there may be places for in it.
+const LAST: usize = 4096;
+
 /// Listens until `route`'s sender is gone or the agent drains.
 pub(super) async fn listen(mesh: Arc<Mesh>, local: Local, mode: u32, route: watch::Receiver<Arc<Route>>) {
     let ending = mesh.parts.tasks.ending();
+    let bound = tokio::select! {
+        () = ending.cancelled() => return,
+        () = gone(route.clone()) => return,
+        bound = take(&mesh, &local, mode, &route) => bound,
+    };
+    let places = Arc::new(Semaphore::new(MAX_OPEN));
     tokio::select! {
         () = ending.cancelled() => {}
         () = gone(route.clone()) => {}
-        () = serve(&mesh, &local, mode, &route) => {}
+        () = serve(&mesh, &local, &bound, &places, &route) => {}
+    }
+    // Whoever connected before the agent began to end is carried; where the next run has the queue, by that.
+    if ending.is_cancelled() && !mesh.parts.sockets.outlive() {
+        take_last(&mesh, &bound, &places, &route).await;
+    }
+}
+
+/// Takes what waits in the queue, which closing the listener would reset.
+async fn take_last(
+    mesh: &Arc<Mesh>,
+    bound: &Bound,
+    places: &Arc<Semaphore>,
+    route: &watch::Receiver<Arc<Route>>,
+) {
+    for taken in 1..=LAST {
+        let Ok(place) = places.clone().try_acquire_owned() else { return };
+        match bound.accept_now() {
+            Ok((app, from)) => spawn(mesh, app, from, route.borrow().clone(), place),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
+        }
+        if taken % BATCH == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -45,12 +78,16 @@ async fn gone(mut route: watch::Receiver<Arc<Route>>) {
     while route.changed().await.is_ok() {}
 }
 
-async fn serve(mesh: &Arc<Mesh>, local: &Local, mode: u32, route: &watch::Receiver<Arc<Route>>) {
-    let bound = take(mesh, local, mode, route).await;
-    let places = Arc::new(Semaphore::new(MAX_OPEN));
+async fn serve(
+    mesh: &Arc<Mesh>,
+    local: &Local,
+    bound: &Bound,
+    places: &Arc<Semaphore>,
+    route: &watch::Receiver<Arc<Route>>,
+) {
     let told = Pace::default();
     loop {
-        let Some(place) = free(&places, local, &told).await else { return };
+        let Some(place) = free(places, local, &told).await else { return };
         let mut accepted = Some((bound.accept().await, place));
         let mut taken = 0;
         while let Some((result, place)) = accepted.take() {

@@ -10,7 +10,6 @@ use schema::name::ServiceName;
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, and the command PROXY: somebody else's connection.
 const VERSION_PROXY: u8 = 0x21;
-const UNSPECIFIED: u8 = 0x00;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 /// The name that the caller asked for: the destination service.
@@ -27,10 +26,9 @@ pub(super) fn header(
     to: Option<SocketAddr>,
 ) -> Vec<u8> {
     let mut body = Vec::with_capacity(128);
-    let family = match from.map(canonical) {
-        None => UNSPECIFIED,
-        Some(from) => addresses(&mut body, from, to.map(canonical)),
-    };
+    // Not the family UNSPEC, which says the same: HAProxy 2.6 breaks off if values follow it.
+    let from = from.unwrap_or(SocketAddr::from(([0; 4], 0)));
+    let family = addresses(&mut body, canonical(from), to.map(canonical));
     value(&mut body, AUTHORITY, destination.as_str());
     value(&mut body, SOURCE, &source.to_string());
     let mut header = Vec::with_capacity(SIGNATURE.len() + 4 + body.len());
@@ -40,6 +38,31 @@ pub(super) fn header(
     header.extend(u16::try_from(body.len()).unwrap_or_default().to_be_bytes());
     header.extend(body);
     header
+}
+
+/// Whether a peer's word for where its app is can be handed on: an address of the whole internet. Any other means
+/// something else here than it does there, and an instance may trust it more than a stranger's (`127.0.0.1`).
+pub(super) fn is_global(from: &SocketAddr) -> bool {
+    match from.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                // This network; carriers' own; the protocols'; for benchmarks; multicast, reserved and broadcast.
+                || a == 0
+                || (a == 100 && (64..128).contains(&b))
+                || (a, b, c) == (192, 0, 0)
+                || (a == 198 && (18..20).contains(&b))
+                || a >= 224)
+        }
+        // Global unicast is `2000::/3`, of which `2001:db8::/32` is for examples and `2002::/16` may wrap any of the above.
+        IpAddr::V6(ip) => {
+            let [first, second, ..] = ip.segments();
+            first & 0xe000 == 0x2000 && (first, second) != (0x2001, 0x0db8) && first != 0x2002
+        }
+    }
 }
 
 /// Both are of one family in the header: where they are not, IPv4 is written as IPv6 maps it. A unix socket is no
@@ -99,6 +122,39 @@ mod tests {
     }
 
     #[test]
+    fn of_a_peer_s_addresses_only_those_of_the_internet_mean_anything_here() {
+        let global = |ip: &str| is_global(&SocketAddr::new(ip.parse().unwrap(), 1));
+        for ip in ["8.8.8.8", "100.128.0.1", "198.20.0.1", "::ffff:8.8.8.8", "2a00:1450::1"] {
+            assert!(global(ip), "{ip}");
+        }
+        for ip in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "0.0.0.0",
+            "100.64.0.1",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "64:ff9b::7f00:1",
+        ] {
+            assert!(!global(ip), "{ip}");
+        }
+    }
+
+    #[test]
     fn addresses_of_two_families_are_written_as_one_and_a_socket_has_none() {
         let db = "db".parse().unwrap();
         let mixed = header(&source(None), &db, "10.0.0.1:1".parse().ok(), "[::1]:2".parse().ok());
@@ -109,6 +165,6 @@ mod tests {
         let unix = header(&source(None), &db, "[::2]:1".parse().ok(), None);
         assert_eq!((unix[13], &unix[32..48]), (0x21, &[0; 16][..]));
         let nowhere = header(&source(None), &db, None, "127.0.0.1:2".parse().ok());
-        assert_eq!((nowhere[13], nowhere[16]), (0x00, AUTHORITY));
+        assert_eq!((nowhere[13], &nowhere[16..20], &nowhere[24..26]), (0x11, &[0; 4][..], &[0; 2][..]));
     }
 }

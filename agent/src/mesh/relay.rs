@@ -26,6 +26,25 @@ pub(super) trait Meter: Send + Sync + 'static {
     fn given(&self, bytes: u64);
 }
 
+/// Waits for a reset by whoever is at the local end, while nothing is read of it. Costs nothing until it is needed.
+#[derive(Default)]
+struct Watch(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Watch {
+    /// Fails once the socket is reset. That there is something to read, or no more to come, is none of its business.
+    fn poll(&mut self, socket: &Socket, cx: &mut Context<'_>) -> io::Result<()> {
+        let broken = self.0.get_or_insert_with(|| {
+            let socket = socket.clone();
+            Box::pin(async move { socket.broken().await })
+        });
+        if broken.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        self.0 = None;
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
 /// A local socket and the count of what passes it. Dropped before both directions have ended, it resets the socket.
 struct Counted<M> {
     socket: Socket,
@@ -52,7 +71,7 @@ impl<M: Meter> Sink for Counted<M> {
 /// the other goes on. An error, or dropping this before, resets both.
 pub(super) async fn carry<M: Meter>(local: &Socket, far: TunnelStream, meter: M) -> io::Result<()> {
     let local = Arc::new(Counted { socket: local.clone(), meter });
-    let mut carried = Carried { local: local.clone(), far, up: true, down: true };
+    let mut carried = Carried { local: local.clone(), far, up: true, down: true, watch: Watch::default() };
     carried.far.set_sink(Some(local));
     poll_fn(|cx| carried.poll(cx)).await
 }
@@ -63,6 +82,7 @@ struct Carried<M: Meter> {
     /// Whether there is more to come from the socket, and from the stream.
     up: bool,
     down: bool,
+    watch: Watch,
 }
 
 impl<M: Meter> Carried<M> {
@@ -99,9 +119,15 @@ impl<M: Meter> Carried<M> {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
             if !self.up {
+                if self.down {
+                    self.watch.poll(&self.local.socket, cx)?;
+                }
                 return Poll::Ready(Ok(()));
             }
-            let room = ready!(self.far.poll_room(cx))?;
+            let Poll::Ready(room) = self.far.poll_room(cx)? else {
+                self.watch.poll(&self.local.socket, cx)?;
+                return Poll::Pending;
+            };
             ready!(self.local.socket.poll_read_ready(cx))?;
             let mut buffer = Buffer::take();
             match self.local.take(buffer.room(room)) {
@@ -138,8 +164,12 @@ where
     F: AsyncRead + AsyncWrite + Unpin,
     M: Meter,
 {
-    let mut joined =
-        Joined { local: Counted { socket: local.clone(), meter }, up: Way::default(), down: Way::default() };
+    let mut joined = Joined {
+        local: Counted { socket: local.clone(), meter },
+        up: Way::default(),
+        down: Way::default(),
+        watch: Watch::default(),
+    };
     poll_fn(|cx| joined.poll(cx, Pin::new(&mut *far))).await
 }
 
@@ -147,6 +177,7 @@ struct Joined<M: Meter> {
     local: Counted<M>,
     up: Way,
     down: Way,
+    watch: Watch,
 }
 
 /// One direction: what was read and is not written yet.
@@ -177,7 +208,11 @@ impl<M: Meter> Joined<M> {
             }
             if let Some((buffer, from, to)) = &mut way.held {
                 let rest = buffer.read(*to).get(*from..).unwrap_or_default();
-                *from += ready!(far.as_mut().poll_write(cx, rest))?;
+                let Poll::Ready(written) = far.as_mut().poll_write(cx, rest)? else {
+                    self.watch.poll(&self.local.socket, cx)?;
+                    return Poll::Pending;
+                };
+                *from += written;
                 way.dirty = true;
                 if from == to {
                     way.release();

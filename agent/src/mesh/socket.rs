@@ -5,10 +5,19 @@ use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+/// The probes that find another end which vanished without a word, at the pace of our links'.
+pub(super) fn probes() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3)
+}
 
 /// One end of a carried connection. Clones are the same socket: a session writes to it in its own turn.
 #[derive(Debug, Clone)]
@@ -35,6 +44,14 @@ impl Socket {
         if let Self::Tcp(socket) = self {
             // Fails only on a socket that is closed already, which its first use tells.
             let _ = socket.set_nodelay(true);
+        }
+    }
+
+    /// Has an end that vanishes found. What is accepted has this from its listener.
+    pub(super) fn probe(&self) {
+        if let Self::Tcp(socket) = self {
+            // Fails only on a socket that is closed already, which its first use tells.
+            let _ = SockRef::from(&**socket).set_tcp_keepalive(&probes());
         }
     }
 

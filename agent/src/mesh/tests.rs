@@ -21,6 +21,7 @@ use crate::trust::identity::{Backing, IdentityKind, IdentityRecord};
 use crate::tunnel::{ALPN_LINK, tls};
 use crate::wire::service::PortState;
 
+mod breaks;
 mod grants;
 mod instances;
 mod locals;

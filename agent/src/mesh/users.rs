@@ -19,11 +19,18 @@ use super::socket::Socket;
 /// Room for the one answer there is.
 const ANSWER: usize = 4096;
 
+/// What the kernel says of every user of another user namespace that has no number in ours.
+const UNMAPPED: u32 = 65_534;
+
 /// Why it is not known who connects.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unknown {
     #[error("the app has closed its end already")]
     Closed,
+    #[error(
+        "it is user {UNMAPPED} here, as all are that another user namespace has and this one does not know"
+    )]
+    Unmapped,
     #[error("the kernel does not tell who owns the other end: {0}")]
     Untold(io::Error),
 }
@@ -36,6 +43,15 @@ impl From<io::Error> for Unknown {
 
 /// The user at the other end of `app`.
 pub(super) async fn user_of(app: &Socket) -> Result<u32, Unknown> {
+    known(owner_of(app).await?)
+}
+
+/// One number that stands for many users names none of them.
+fn known(uid: u32) -> Result<u32, Unknown> {
+    if uid == UNMAPPED { Err(Unknown::Unmapped) } else { Ok(uid) }
+}
+
+async fn owner_of(app: &Socket) -> Result<u32, Unknown> {
     let (theirs, ours) = match app {
         Socket::Unix(socket) => return Ok(socket.peer_cred()?.uid()),
         Socket::Tcp(socket) => (socket.peer_addr()?, socket.local_addr()?),
@@ -171,6 +187,13 @@ mod tests {
 
     fn me() -> u32 {
         rustix::process::geteuid().as_raw()
+    }
+
+    #[test]
+    fn the_number_of_all_unknown_users_is_nobody_s() {
+        assert!(matches!(known(1000), Ok(1000)));
+        let refused = known(65_534).unwrap_err().to_string();
+        assert!(refused.contains("user namespace"), "{refused}");
     }
 
     #[test]

@@ -298,7 +298,7 @@ fn a_unix_socket_carries_and_only_the_users_that_are_named_get_through() {
         eprintln!("skipped: only root can be another user");
         return;
     }
-    let nobody = 65_534;
+    let nobody = 65_533;
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("backend.sock");
@@ -371,7 +371,7 @@ impl Drop for HaProxy {
 }
 
 #[test]
-fn a_real_proxy_behind_the_destination_hears_where_the_app_is() {
+fn a_real_proxy_behind_the_destination_hears_what_is_asked_for_and_no_peer_s_loopback() {
     if own_only() {
         return;
     }
@@ -390,11 +390,12 @@ fn a_real_proxy_behind_the_destination_hears_where_the_app_is() {
         socket.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).ok()?;
-        let from = format!("127.0.0.1 {} backend", socket.local_addr().ok()?.port());
+        // `127.0.0.1` of another cluster is nobody here, and no address that this one might trust.
+        let from = "0.0.0.0 0 backend";
         if answer.is_empty() {
             return None;
         }
-        assert!(answer.ends_with(&from), "{answer}, and not {from}");
+        assert!(answer.ends_with(from), "{answer}, and not {from}");
         Some(())
     });
 }

@@ -69,12 +69,16 @@ async fn what_is_in_the_way_stays_and_the_reason_is_shown() {
     let listener = UnixListener::bind(&busy).unwrap();
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let group = folder.path().join("group");
+    std::fs::create_dir(&group).unwrap();
+    std::fs::set_permissions(&group, std::fs::Permissions::from_mode(0o770)).unwrap();
     let absent = folder.path().join("absent/db.sock");
     for (path, says) in [
         (&file, "no socket"),
         (&busy, "listens on it already"),
         (&absent, "cannot be used"),
         (&open.join("db.sock"), "written by everybody"),
+        (&group.join("db.sock"), "written by its group"),
     ] {
         calls(&side, vec![on_socket(path, None)]).await;
         side.ports(|states| matches!(states, [PortState::Waiting { reason }] if reason.contains(says))).await;
