@@ -133,10 +133,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                     // Anybody can be a stranger, and as often as they like.
                     match self.session.room() {
                         Room::Full => {
-                            tracing::warn!(%peer, %rule, "the peer breaks the rules; its connection is closed")
+                            tracing::warn!(%peer, %rule, "the peer breaks the rules; its connection is closed");
                         }
                         Room::Little => {
-                            tracing::debug!(%peer, %rule, "a stranger breaks the rules; its connection is closed")
+                            tracing::debug!(%peer, %rule, "a stranger breaks the rules; its connection is closed");
                         }
                     }
                     return Poll::Ready(Closed::Lost(format!("the peer broke the rules: {rule}")));

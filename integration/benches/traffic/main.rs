@@ -75,7 +75,7 @@ impl Wanted {
     /// Whether `name`, which is one of `all`, was named, or none of them was.
     fn has(&self, name: &str, all: &[&str]) -> bool {
         let named = |one: &&str| self.words.iter().any(|word| word == one);
-        named(&name) || !all.iter().any(|one| named(&one))
+        named(&name) || !all.iter().any(named)
     }
 
     fn row(&self, name: &str) -> bool {

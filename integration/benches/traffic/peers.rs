@@ -128,7 +128,7 @@ pub fn nginx(within: &Path, origin: u16, receiver: u16, chosen: Chosen) -> Optio
     proxy_ssl_verify on; proxy_ssl_trusted_certificate {dir}/b.crt; proxy_ssl_name b; }}\n"
             )
             .expect("a text takes it");
-            write!(b, "server {{ {} proxy_pass 127.0.0.1:{server}; }}\n", tls_listener(&folder, *tls))
+            writeln!(b, "server {{ {} proxy_pass 127.0.0.1:{server}; }}", tls_listener(&folder, *tls))
                 .expect("a text takes it");
         }
         let module = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;";

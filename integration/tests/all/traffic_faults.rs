@@ -257,8 +257,7 @@ fn read_until(from: &mut impl io::Read, enough: impl Fn(&[u8]) -> bool) -> Vec<u
 #[test]
 fn a_header_that_never_ends_holds_up_its_own_session_and_is_parted_with() {
     let world = World::start();
-    let east = &world.clusters.east;
-    let (runtime, peer) = (&world.runtime, &world.peer);
+    let peer = &world.peer;
     let mut bare = peer.bare();
     bare.write_all(&open(1, &vec![b' '; 60_000])[..30_000]).unwrap();
     world.is_served().unwrap();
@@ -309,7 +308,7 @@ fn an_app_that_does_not_read_and_an_instance_that_says_nothing_hinder_nobody() {
 fn a_peer_that_never_reads_takes_no_more_than_its_share() {
     let world = World::start();
     let east = &world.clusters.east;
-    let (runtime, peer) = (&world.runtime, &world.peer);
+    let peer = &world.peer;
     let before = resident(east);
     let header = serde_json::to_vec(&to("endless")).unwrap();
     let mut hostile = peer.bare();
