@@ -4,7 +4,7 @@
 //! link it names, in a stream that says which service calls which. Inbound, the link is known from the pinned
 //! certificate of the session and never from a claim; the service must be exported to that link and an intention
 //! must allow the pair, else the peer hears one word, `denied`, and our log the reason. A permit is not asked for
-//! once: connections of one pair share a standing [`grant`], which one task judges again with each change of the catalog
+//! once: connections of one pair share a standing grant, which one task judges again with each change of the catalog
 //! and the identities, and are cut when it falls.
 //!
 //! A connection is one task on either side. Its bytes pass through this process once each way (socket to stream,
@@ -22,8 +22,8 @@
 //! - Windows that grow by a measured round trip: eight streams had a tenth of what one had, for on a busy machine it is the
 //!   turns of the processor that take long. They grow when the sender says that it waits.
 //! - Freed memory kept instead of given back at every 128 KiB: 2.1 instead of 3.3 s a gigabyte with the buffers of then.
-//!   Another allocator (jemalloc): no difference.
-//! - One thread that does everything instead of one worker beside the main thread: 128 instead of 244 us a connection.
+//!   Another allocator (jemalloc): no difference. Both of one run.
+//! - One thread that does everything instead of one worker beside the main thread: 128 instead of 244 us a connection (one run).
 //! - The app's first bytes read as it is accepted, and sent with the opening; no option set on each accepted socket:
 //!   62 us a connection, with haproxy's at 1,700.
 //! - TLS_AES_128_GCM_SHA256 first, on a processor with VAES: no difference beyond the noise of that machine; rustls' order stays.
