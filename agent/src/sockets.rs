@@ -134,9 +134,9 @@ impl Sockets {
             listener.set_nonblocking(true)?;
             return Ok((listener, lease));
         }
-        let opened = match open(address) {
+        let opened = match open(address, BACKLOG) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.make_room(address) => {
-                open(address)
+                open(address, BACKLOG)
             }
             opened => opened,
         }?;
@@ -255,7 +255,8 @@ fn listener(sockets: &mut ListenFd, index: usize) -> io::Result<Listener> {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on `address`, where at most `backlog` connections wait to be accepted.
+pub fn open(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `[::]` takes IPv4 too, whatever this machine's default is.
@@ -264,7 +265,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok(socket.into())
 }
 
@@ -328,7 +329,7 @@ mod tests {
         let address = other.local_addr().unwrap();
         let sockets = holding(vec![("old", Listener::Tcp(address, other))]);
         sockets.close_unclaimed();
-        open(address).unwrap();
+        open(address, BACKLOG).unwrap();
     }
 
     #[test]
