@@ -23,6 +23,7 @@ use super::outbox::{BadAck, Outbox, Step, Window};
 use super::rows::{self, Gathered, LeftOut};
 use super::{Peering, ledger, status};
 use crate::catalog::CatalogView;
+use crate::trust::mesh::Roots;
 use crate::tunnel::frame::{self, FRAME_TIMEOUT, ReadError};
 use crate::tunnel::{Incoming, Session, TunnelStream};
 use crate::wire::link::{Refusal, StreamHeader};
@@ -195,6 +196,7 @@ impl Peering {
             acknowledgements,
             window: Window::default(),
             statuses: self.statuses.subscribe(),
+            roots: self.parts.mesh_ca.subscribe(),
             told_at: Instant::now(),
         };
         let ended = tokio::select! {
@@ -247,6 +249,8 @@ struct Sending<'a> {
     acknowledgements: watch::Receiver<u64>,
     window: Window,
     statuses: watch::Receiver<u64>,
+    /// What vouches for this cluster's services: a root that is withdrawn is to be news at once.
+    roots: watch::Receiver<Arc<Roots>>,
     /// When this half's state was last told.
     told_at: Instant,
 }
@@ -294,11 +298,17 @@ impl Sending<'_> {
                     stirred = true;
                     continue;
                 }
+                changed = self.roots.changed(), if !stirred => {
+                    changed.map_err(|_| SendError::Ending)?;
+                    stirred = true;
+                    continue;
+                }
                 () = tokio::time::sleep_until(self.told_at + VIEW_PAUSE), if stirred => false,
                 _ = heartbeat.tick() => true,
             };
             stirred = false;
             self.statuses.borrow_and_update();
+            self.roots.mark_unchanged();
             let now = self.peering.news();
             if now != news {
                 news = now;
