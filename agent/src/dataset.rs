@@ -14,6 +14,7 @@ pub mod chunk;
 pub mod encoding;
 pub mod finish;
 pub mod manifest;
+pub mod owner;
 pub mod pool;
 pub mod scan;
 pub mod verify;
@@ -21,4 +22,5 @@ pub mod verify;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use owner::{Dataset, Owner};
 pub use pool::{PoolError, Pools};

@@ -21,6 +21,7 @@ pub mod project;
 pub mod reconcile;
 pub mod settings;
 pub mod sockets;
+pub mod storage;
 pub mod store;
 pub mod strangers;
 pub mod task;
@@ -40,7 +41,7 @@ mod floors {
         &["store", "files", "task", "sockets", "strangers", "clock"],
         &["wire", "dataset", "audit", "web"],
         &["tunnel", "trust", "authorize", "settings"],
-        &["catalog", "health", "operation", "client", "project"],
+        &["catalog", "health", "operation", "client", "project", "storage"],
         &["peering", "mesh", "transfer"],
         &["apply", "observe"],
         &["reconcile"],

@@ -15,6 +15,7 @@ pub mod pack;
 pub mod receive;
 pub mod run;
 pub mod send;
+pub mod shipment;
 
 #[cfg(test)]
 mod tests;

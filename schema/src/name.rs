@@ -25,6 +25,10 @@ pub enum NameError {
     BadCharacter(char),
     #[error("a name begins and ends with a letter or a digit")]
     BadEdge,
+    #[error("an instance is named like a host, with ASCII letters, digits and '-', not {0:?}")]
+    BadHostCharacter(char),
+    #[error("the name of an instance does not begin with a digit")]
+    LeadingDigit,
     #[error("this is {0} characters long; an instance's id has at most {MAX_INSTANCE_ID}")]
     IdTooLong(usize),
     #[error("an instance's id holds visible ASCII characters other than '/', not {0:?}")]
@@ -112,6 +116,51 @@ names! {
     VolumeName;
     /// A declared transfer.
     TransferName;
+    /// A snapshot of a volume or of an instance, within it (LXD).
+    SnapshotName;
+}
+
+/// An instance that is kept in a pool (LXD: container). It is a host name: 1 to 63 ASCII letters, digits and `-`, beginning
+/// with a letter and ending with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerName(String);
+
+impl ContainerName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ContainerName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text)?;
+        match text.chars().find(|c| matches!(c, '_' | '.')) {
+            Some(bad) => Err(NameError::BadHostCharacter(bad)),
+            None if text.starts_with(|c: char| c.is_ascii_digit()) => Err(NameError::LeadingDigit),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for ContainerName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ContainerName> for String {
+    fn from(name: ContainerName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 /// Names one instance of a service among all of its cluster. Consul takes nearly anything here, so this takes more than
@@ -189,6 +238,16 @@ mod tests {
         for bad in ["", "a/b", "a b", "a\n", "é", &"x".repeat(256)] {
             let message = bad.parse::<InstanceId>().unwrap_err().to_string();
             assert!(!message.contains("xxx"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_named_like_a_host() {
+        for good in ["c1", "web-1", "A"] {
+            assert_eq!(good.parse::<ContainerName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "1c", "-c", "c-", "a_b", "a.b", "a/b", "é", &"x".repeat(64)] {
+            assert!(bad.parse::<ContainerName>().is_err(), "{bad}");
         }
     }
 

@@ -55,7 +55,7 @@ pub async fn create(
     volume: &VolumeName,
     description: String,
 ) -> Result<(), ApplyError> {
-    let record = Record::Volume(Volume { description });
+    let record = Record::Volume(Volume { description, ..Volume::default() });
     let edit = Edit::put(key(pool, volume), record).only_at(0);
     apply.edit(permit, vec![edit]).await.map(|_| ())
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ApplyError;
 use crate::audit::{Action, Actor, Audit, Record};
-use crate::dataset::Pools;
+use crate::dataset::{Dataset, Pools};
 use crate::store::{CommitError, Entry, Guard, Op, Store, Txn, keys, value};
 use crate::task::{Tasks, crash};
 
@@ -165,8 +165,8 @@ impl Runner {
     async fn take(&self, entry: &Entry, step: &Step) -> Result<(), String> {
         crash::point("apply-before-step");
         let done = match step {
-            Step::EnsureVolume { pool, volume } => self.pools.ensure(pool, volume).await,
-            Step::DestroyVolume { pool, volume } => self.pools.destroy(pool, volume).await,
+            Step::EnsureVolume { pool, volume } => self.pools.ensure(&Dataset::volume(pool, volume)).await,
+            Step::DestroyVolume { pool, volume } => self.pools.destroy(&Dataset::volume(pool, volume)).await,
         };
         done.map_err(|error| error.to_string())?;
         crash::point("apply-after-step");

@@ -326,10 +326,10 @@ async fn every_change_to_a_part_bumps_its_entrys_head() {
 #[tokio::test]
 async fn a_step_that_fails_is_recorded_and_done_by_the_next_life() {
     let bench = bench();
-    let (pool, name) = ("default".parse().unwrap(), "orders".parse().unwrap());
+    let dataset = crate::dataset::Dataset::volume(&"default".parse().unwrap(), &"orders".parse().unwrap());
     let key = || "volume/default/orders".parse().unwrap();
     bench.edit(vec![Edit::put(key(), volume())]).await.unwrap();
-    let held = bench.pools.hold(&pool, &name, Use::Reading).unwrap();
+    let held = bench.pools.hold(&dataset, Use::Reading).unwrap();
     let edited = bench.edit(vec![Edit::delete(key(), Data::Destroy)]).await.unwrap();
     assert_eq!(edited.unfinished.len(), 1, "{:?}", edited.unfinished);
     // Until its data is gone it cannot be made anew: the destruction would meet the new data.
@@ -340,9 +340,9 @@ async fn a_step_that_fails_is_recorded_and_done_by_the_next_life() {
     let links: Arc<dyn LinkTrust> = Arc::new(Trust(Arc::clone(&bench.store)));
     let resumed = start(&bench.store, &links, &bench.pools, bench.folder.path());
     assert_eq!(resumed.steps.settle(STEPS_WITHIN).await, [""; 0]);
-    assert!(!bench.pools.has(&pool, &name));
+    assert!(!bench.pools.has(&dataset));
     bench.edit(vec![Edit::put(key(), volume())]).await.unwrap();
-    assert!(bench.pools.has(&pool, &name));
+    assert!(bench.pools.has(&dataset));
 }
 
 #[tokio::test]

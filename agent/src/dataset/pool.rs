@@ -1,8 +1,9 @@
-//! Pools, the volumes in them, and the staging areas beside them.
+//! Pools, the trees in them, and the staging areas beside them.
 //!
 //! ```text
-//! DATA/pools/POOL/custom/VOLUME/       the tree
-//! DATA/pools/POOL/.staging/VOLUME/N/   attempts to build another in its place (see `build`)
+//! DATA/pools/POOL/custom/VOLUME/       a custom volume's tree
+//! DATA/pools/POOL/containers/NAME/     an instance's
+//! DATA/pools/POOL/.staging/custom/VOLUME/N/   attempts to build another in its place (see `build`)
 //! DATA/pools/POOL/.removed/UUID/       trees on their way out
 //! ```
 //!
@@ -21,10 +22,13 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use schema::name::{PoolName, VolumeName};
 
+use super::Dataset;
 use crate::task::crash;
 
 /// The pool that every agent has.
 pub const DEFAULT_POOL: &str = "default";
+/// What holds trees (see [`Owner::area`](super::Owner::area)).
+const AREAS: [&str; 2] = ["custom", "containers"];
 /// Staging of an interrupted transfer is kept this long for resuming.
 const STAGING_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -33,10 +37,10 @@ const STAGING_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub enum PoolError {
     #[error("storage pool {0} does not exist")]
     NoSuchPool(PoolName),
-    #[error("volume {0}/{1} does not exist")]
-    NoSuchVolume(PoolName, VolumeName),
-    #[error("volume {0}/{1} is in use by another transfer")]
-    Busy(PoolName, VolumeName),
+    #[error("{0} does not exist")]
+    NoSuchDataset(Dataset),
+    #[error("{0} is in use by another transfer")]
+    Busy(Dataset),
     #[error("{path} could not be {doing}")]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
 }
@@ -51,7 +55,7 @@ impl PoolError {
 #[derive(Debug, Clone)]
 pub struct Pools {
     root: Arc<PathBuf>,
-    holds: Arc<Mutex<HashMap<(PoolName, VolumeName), Hold>>>,
+    holds: Arc<Mutex<HashMap<Dataset, Hold>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +68,7 @@ enum Hold {
 #[derive(Debug)]
 pub struct Held {
     pools: Pools,
-    pool: PoolName,
-    volume: VolumeName,
+    dataset: Dataset,
 }
 
 /// How a volume is held.
@@ -79,7 +82,7 @@ impl Pools {
     /// Opens `data/pools`, makes the default pool if need be, and clears away what a crash left.
     pub fn open(data: &Path) -> Result<Self, PoolError> {
         let pools = Self { root: Arc::new(data.join("pools")), holds: Arc::default() };
-        for area in ["custom", ".staging", ".removed"] {
+        for area in AREAS.into_iter().chain([".staging", ".removed"]) {
             make_dir(&pools.root.join(DEFAULT_POOL).join(area))?;
         }
         for pool in pools.list()? {
@@ -103,8 +106,8 @@ impl Pools {
     }
 
     /// Makes the volume's tree if it is not there; data that is there is kept and so adopted.
-    pub async fn ensure(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), PoolError> {
-        let path = self.pool(pool)?.join("custom").join(volume.as_str());
+    pub async fn ensure(&self, dataset: &Dataset) -> Result<(), PoolError> {
+        let path = self.place(dataset)?;
         blocking(move || {
             if path.is_dir() {
                 return Ok(());
@@ -120,11 +123,10 @@ impl Pools {
 
     /// Destroys the volume's data and any staging of it. Done when it has gone from the volumes; that it was
     /// not there is no error, so that a step can be run twice.
-    pub async fn destroy(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), PoolError> {
-        let base = self.pool(pool)?;
-        let held = self.hold(pool, volume, Use::Replacing)?;
-        let (tree, staging) =
-            (base.join("custom").join(volume.as_str()), base.join(".staging").join(volume.as_str()));
+    pub async fn destroy(&self, dataset: &Dataset) -> Result<(), PoolError> {
+        let base = self.pool(&dataset.pool)?;
+        let held = self.hold(dataset, Use::Replacing)?;
+        let (tree, staging) = (self.place(dataset)?, self.staging_of(dataset)?);
         blocking(move || {
             let _held = held;
             for path in [tree, staging] {
@@ -143,18 +145,18 @@ impl Pools {
     }
 
     /// Where the volume's tree is; an error if it has none.
-    pub fn tree(&self, pool: &PoolName, volume: &VolumeName) -> Result<PathBuf, PoolError> {
-        let path = self.pool(pool)?.join("custom").join(volume.as_str());
-        if path.is_dir() { Ok(path) } else { Err(PoolError::NoSuchVolume(pool.clone(), volume.clone())) }
+    pub fn tree(&self, dataset: &Dataset) -> Result<PathBuf, PoolError> {
+        let path = self.place(dataset)?;
+        if path.is_dir() { Ok(path) } else { Err(PoolError::NoSuchDataset(dataset.clone())) }
     }
 
-    pub fn has(&self, pool: &PoolName, volume: &VolumeName) -> bool {
-        self.tree(pool, volume).is_ok()
+    pub fn has(&self, dataset: &Dataset) -> bool {
+        self.tree(dataset).is_ok()
     }
 
     /// Bytes of disk that the volume takes up, as `du` counts them.
-    pub async fn usage(&self, pool: &PoolName, volume: &VolumeName) -> Result<u64, PoolError> {
-        let tree = self.tree(pool, volume)?;
+    pub async fn usage(&self, dataset: &Dataset) -> Result<u64, PoolError> {
+        let tree = self.tree(dataset)?;
         blocking(move || {
             let mut total = 0;
             let mut seen = std::collections::HashSet::new();
@@ -179,17 +181,28 @@ impl Pools {
     }
 
     /// Holds the volume: any number may read it, one alone may replace it.
-    pub fn hold(&self, pool: &PoolName, volume: &VolumeName, how: Use) -> Result<Held, PoolError> {
+    pub fn hold(&self, dataset: &Dataset, how: Use) -> Result<Held, PoolError> {
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (pool.clone(), volume.clone());
+        let key = dataset.clone();
         let next = match (holds.get(&key), how) {
             (None, Use::Reading) => Hold::Readers(1),
             (None, Use::Replacing) => Hold::Writer,
             (Some(Hold::Readers(n)), Use::Reading) => Hold::Readers(n + 1),
-            _ => return Err(PoolError::Busy(key.0, key.1)),
+            _ => return Err(PoolError::Busy(key)),
         };
         holds.insert(key, next);
-        Ok(Held { pools: self.clone(), pool: pool.clone(), volume: volume.clone() })
+        Ok(Held { pools: self.clone(), dataset: dataset.clone() })
+    }
+
+    /// Where the dataset's tree is or would be.
+    fn place(&self, dataset: &Dataset) -> Result<PathBuf, PoolError> {
+        let owner = &dataset.owner;
+        Ok(self.pool(&dataset.pool)?.join(owner.area()).join(owner.folder()))
+    }
+
+    fn staging_of(&self, dataset: &Dataset) -> Result<PathBuf, PoolError> {
+        let owner = &dataset.owner;
+        Ok(self.pool(&dataset.pool)?.join(".staging").join(owner.area()).join(owner.folder()))
     }
 
     fn pool(&self, pool: &PoolName) -> Result<PathBuf, PoolError> {
@@ -203,19 +216,23 @@ impl Pools {
     /// What a crash can leave: trees on their way out, and staging too old to be resumed or already switched in.
     fn recover(&self, pool: &PoolName) -> Result<(), PoolError> {
         let base = self.pool(pool)?;
-        for area in [".staging", ".removed"] {
+        for area in AREAS.into_iter().chain([".staging", ".removed"]) {
             make_dir(&base.join(area))?;
         }
         for bin in entries_of(&base.join(".removed"))? {
             remove_tree(&bin)?;
         }
-        for staging in entries_of(&base.join(".staging"))? {
-            let old = fs::metadata(&staging)
-                .and_then(|meta| meta.modified())
-                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STAGING_KEPT));
-            if old || staging.join("switching").exists() {
-                undo_halfway_switch(&base, &staging)?;
-                remove_tree(&staging)?;
+        for area in AREAS {
+            let stagings = base.join(".staging").join(area);
+            make_dir(&stagings)?;
+            for staging in entries_of(&stagings)? {
+                let old = fs::metadata(&staging)
+                    .and_then(|meta| meta.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STAGING_KEPT));
+                if old || staging.join("switching").exists() {
+                    undo_halfway_switch(&base.join(area), &staging)?;
+                    remove_tree(&staging)?;
+                }
             }
         }
         Ok(())
@@ -225,22 +242,21 @@ impl Pools {
 impl Held {
     /// The staging directory of the volume, made if need be.
     pub fn staging(&self) -> Result<PathBuf, PoolError> {
-        let path = self.pools.pool(&self.pool)?.join(".staging").join(self.volume.as_str());
+        let path = self.pools.staging_of(&self.dataset)?;
         make_dir(&path)?;
         Ok(path)
     }
 
     /// The volume's present tree, if it has one.
     pub fn tree(&self) -> Option<PathBuf> {
-        self.pools.tree(&self.pool, &self.volume).ok()
+        self.pools.tree(&self.dataset).ok()
     }
 
     /// Makes everything in staging durable, then puts `new`, a tree there, in the volume's place in one step and
     /// removes what was there. A crash before the step leaves the old tree, after it the new one.
     pub fn switch_in(&self, new: &Path) -> Result<(), PoolError> {
         let staging = self.staging()?;
-        let custom = self.pools.pool(&self.pool)?.join("custom");
-        let tree = custom.join(self.volume.as_str());
+        let tree = self.pools.place(&self.dataset)?;
         let marker = staging.join("switching");
         fs::write(&marker, b"").map_err(|e| PoolError::io(&marker, "written", e))?;
         let handle = fs::File::open(&staging).map_err(|e| PoolError::io(&staging, "opened", e))?;
@@ -266,7 +282,7 @@ impl Held {
         if let Some(mode) = mode {
             set_mode(&tree, mode)?;
         }
-        sync_dir(&custom)?;
+        tree.parent().map_or(Ok(()), sync_dir)?;
         sync_dir(&staging)?;
         remove_tree(&staging)
     }
@@ -275,7 +291,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut holds = self.pools.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (self.pool.clone(), self.volume.clone());
+        let key = self.dataset.clone();
         match holds.get(&key) {
             Some(Hold::Readers(n)) if *n > 1 => {
                 let left = Hold::Readers(n - 1);
@@ -290,12 +306,12 @@ impl Drop for Held {
 
 /// On a file system without exchanging renames the old tree is set aside first; put it back if the new one
 /// did not make it.
-fn undo_halfway_switch(base: &Path, staging: &Path) -> Result<(), PoolError> {
+fn undo_halfway_switch(area: &Path, staging: &Path) -> Result<(), PoolError> {
     let (Some(name), aside) = (staging.file_name(), staging.join("aside")) else { return Ok(()) };
-    let tree = base.join("custom").join(name);
+    let tree = area.join(name);
     if aside.is_dir() && !tree.exists() {
         fs::rename(&aside, &tree).map_err(|e| PoolError::io(&tree, "restored", e))?;
-        sync_dir(&base.join("custom"))?;
+        sync_dir(area)?;
     }
     Ok(())
 }

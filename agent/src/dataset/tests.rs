@@ -16,7 +16,7 @@ use super::encoding::encode;
 use super::manifest::Node;
 use super::pool::Use;
 use super::scan::{Scan, ScanError};
-use super::{PoolError, Pools};
+use super::{Dataset, PoolError, Pools};
 
 /// Says to go on, whatever the progress.
 fn go(_: u64) -> bool {
@@ -246,20 +246,23 @@ async fn volumes_are_adopted_switched_and_destroyed() {
     let dir = tempfile::tempdir().unwrap();
     let pools = Pools::open(dir.path()).unwrap();
     let (pool, volume) = names();
-    pools.ensure(&pool, &volume).await.unwrap();
-    let tree = pools.tree(&pool, &volume).unwrap();
+    pools.ensure(&Dataset::volume(&pool, &volume)).await.unwrap();
+    let tree = pools.tree(&Dataset::volume(&pool, &volume)).unwrap();
     fs::write(tree.join("kept"), b"old").unwrap();
-    pools.ensure(&pool, &volume).await.unwrap();
+    pools.ensure(&Dataset::volume(&pool, &volume)).await.unwrap();
     assert!(tree.join("kept").exists());
-    assert!(matches!(pools.ensure(&"other".parse().unwrap(), &volume).await, Err(PoolError::NoSuchPool(_))));
+    assert!(matches!(
+        pools.ensure(&Dataset::volume(&"other".parse().unwrap(), &volume)).await,
+        Err(PoolError::NoSuchPool(_))
+    ));
 
-    let reading = pools.hold(&pool, &volume, Use::Reading).unwrap();
-    let too = pools.hold(&pool, &volume, Use::Reading).unwrap();
+    let reading = pools.hold(&Dataset::volume(&pool, &volume), Use::Reading).unwrap();
+    let too = pools.hold(&Dataset::volume(&pool, &volume), Use::Reading).unwrap();
     drop(reading);
-    assert!(matches!(pools.hold(&pool, &volume, Use::Replacing), Err(PoolError::Busy(..))));
+    assert!(matches!(pools.hold(&Dataset::volume(&pool, &volume), Use::Replacing), Err(PoolError::Busy(..))));
     drop(too);
-    let held = pools.hold(&pool, &volume, Use::Replacing).unwrap();
-    assert!(matches!(pools.hold(&pool, &volume, Use::Reading), Err(PoolError::Busy(..))));
+    let held = pools.hold(&Dataset::volume(&pool, &volume), Use::Replacing).unwrap();
+    assert!(matches!(pools.hold(&Dataset::volume(&pool, &volume), Use::Reading), Err(PoolError::Busy(..))));
     let new = held.staging().unwrap().join("1/tree");
     fs::create_dir_all(&new).unwrap();
     fs::write(new.join("kept"), b"new").unwrap();
@@ -267,10 +270,10 @@ async fn volumes_are_adopted_switched_and_destroyed() {
     held.switch_in(&new).unwrap();
     assert_eq!(fs::read(tree.join("kept")).unwrap(), b"new");
     drop(held);
-    assert!(pools.usage(&pool, &volume).await.unwrap() > 0);
-    pools.destroy(&pool, &volume).await.unwrap();
-    pools.destroy(&pool, &volume).await.unwrap();
-    assert!(!pools.has(&pool, &volume));
+    assert!(pools.usage(&Dataset::volume(&pool, &volume)).await.unwrap() > 0);
+    pools.destroy(&Dataset::volume(&pool, &volume)).await.unwrap();
+    pools.destroy(&Dataset::volume(&pool, &volume)).await.unwrap();
+    assert!(!pools.has(&Dataset::volume(&pool, &volume)));
 }
 
 #[tokio::test]
@@ -279,7 +282,7 @@ async fn a_start_clears_what_a_crash_left() {
     let (pool, volume) = names();
     drop(Pools::open(dir.path()).unwrap());
     let base = dir.path().join("pools/default");
-    let staging = base.join(".staging/orders");
+    let staging = base.join(".staging/custom/orders");
     // Killed between setting the old tree aside and switching the new one in.
     fs::create_dir_all(staging.join("aside")).unwrap();
     fs::write(staging.join("aside/data"), b"old").unwrap();
@@ -287,10 +290,12 @@ async fn a_start_clears_what_a_crash_left() {
     fs::write(staging.join("switching"), b"").unwrap();
     fs::create_dir_all(base.join(".removed/x/y")).unwrap();
     // Still good for resuming.
-    fs::create_dir_all(base.join(".staging/other/1/tree")).unwrap();
+    fs::create_dir_all(base.join(".staging/custom/other/1/tree")).unwrap();
     let pools = Pools::open(dir.path()).unwrap();
-    assert_eq!(fs::read(pools.tree(&pool, &volume).unwrap().join("data")).unwrap(), b"old");
+    assert_eq!(fs::read(pools.tree(&Dataset::volume(&pool, &volume)).unwrap().join("data")).unwrap(), b"old");
     assert!(
-        !staging.exists() && !base.join(".removed/x").exists() && base.join(".staging/other/1/tree").exists()
+        !staging.exists()
+            && !base.join(".removed/x").exists()
+            && base.join(".staging/custom/other/1/tree").exists()
     );
 }

@@ -3,7 +3,7 @@
 //! Names hold no `/` (see `schema::name`), so no key can be made to look like another's.
 
 use schema::kind::Kind;
-use schema::name::{InstanceId, LinkName, ManifestName, PoolName, ProjectName, VolumeName};
+use schema::name::{ContainerName, InstanceId, LinkName, ManifestName, PoolName, ProjectName, VolumeName};
 use schema::record::RecordKey;
 
 /// Declared records: `/declared/<record key>` holds a [`super::value::Declared`].
@@ -32,6 +32,14 @@ pub const TOKEN: &str = "/token/";
 pub const TOKEN_DIGEST: &str = "/token-digest/";
 /// Volumes that exist here.
 pub const VOLUME: &str = "/volume/";
+/// Storage pools that were made: their configuration. `default` is always there.
+pub const STORAGE_POOL: &str = "/storage-pool/";
+/// Instances that are kept in a pool, by project and name, with their snapshots.
+pub const CONTAINER: &str = "/container/";
+/// The snapshots of custom volumes, by pool and volume.
+pub const VOLUME_SNAPSHOT: &str = "/volume-snapshot/";
+/// Transfers that ran, by the time they began.
+pub const TRANSFER_RUN: &str = "/transfer-run/";
 /// The cluster itself: its name.
 pub const CLUSTER: &str = "/cluster";
 /// The succession of the cluster's own certificates, and the rotation that is under way.
@@ -129,6 +137,23 @@ pub fn oidc_session(id: &uuid::Uuid) -> String {
 
 pub fn volume(pool: &PoolName, name: &VolumeName) -> String {
     format!("{VOLUME}{pool}/{name}")
+}
+
+pub fn storage_pool(pool: &PoolName) -> String {
+    format!("{STORAGE_POOL}{pool}")
+}
+
+/// The prefix of the instances of a project.
+pub fn containers(project: &ProjectName) -> String {
+    format!("{CONTAINER}{project}/")
+}
+
+pub fn container(project: &ProjectName, name: &ContainerName) -> String {
+    format!("{CONTAINER}{project}/{name}")
+}
+
+pub fn volume_snapshots(pool: &PoolName, volume: &VolumeName) -> String {
+    format!("{VOLUME_SNAPSHOT}{pool}/{volume}")
 }
 
 pub fn step(id: &uuid::Uuid) -> String {

@@ -20,7 +20,7 @@ use super::{Progress, TransferError};
 use crate::authorize::Permit;
 use crate::client::Client;
 use crate::dataset::pool::{Held, Use};
-use crate::dataset::{PoolError, Pools};
+use crate::dataset::{Dataset, PoolError, Pools};
 use crate::operation::{Class, Handle, Operation, Operations, Start};
 use crate::task::Tasks;
 use crate::trust::Fingerprint;
@@ -67,8 +67,8 @@ impl Transfers {
         volume: &VolumeName,
         bound_to: Option<Fingerprint>,
     ) -> Result<(Operation, Secret), TransferError> {
-        let held = self.pools.hold(pool, volume, Use::Reading)?;
-        let tree = self.pools.tree(pool, volume)?;
+        let held = self.pools.hold(&Dataset::volume(pool, volume), Use::Reading)?;
+        let tree = self.pools.tree(&Dataset::volume(pool, volume))?;
         let secret = Secret::random();
         let start = Start {
             class: Class::Websocket,
@@ -141,8 +141,8 @@ impl Transfers {
         if source == (&target.pool, &target.volume) {
             return Err(TransferError::Itself);
         }
-        let reading = self.pools.hold(source.0, source.1, Use::Reading)?;
-        let tree = self.pools.tree(source.0, source.1)?;
+        let reading = self.pools.hold(&Dataset::volume(source.0, source.1), Use::Reading)?;
+        let tree = self.pools.tree(&Dataset::volume(source.0, source.1))?;
         let held = self.claim_target(target)?;
         let (here, there) = tokio::io::duplex(PIPE);
         let (sent, received) = tokio::join!(
@@ -175,8 +175,8 @@ impl Transfers {
         volume: &VolumeName,
         stream: Box<dyn Stream>,
     ) -> Result<Sent, TransferError> {
-        let held = self.pools.hold(pool, volume, Use::Reading)?;
-        let tree = self.pools.tree(pool, volume)?;
+        let held = self.pools.hold(&Dataset::volume(pool, volume), Use::Reading)?;
+        let tree = self.pools.tree(&Dataset::volume(pool, volume))?;
         sending(stream, tree, Some(held), None).await
     }
 
@@ -186,7 +186,7 @@ impl Transfers {
     }
 
     fn claim_target(&self, target: &Target) -> Result<Held, TransferError> {
-        let held = self.pools.hold(&target.pool, &target.volume, Use::Replacing)?;
+        let held = self.pools.hold(&Dataset::volume(&target.pool, &target.volume), Use::Replacing)?;
         if !self.pools.exists(&target.pool) {
             return Err(PoolError::NoSuchPool(target.pool.clone()).into());
         }

@@ -13,7 +13,7 @@ use super::run::{Target, Transfers, receiving_with, sending_with};
 use super::{Progress, TransferError};
 use crate::dataset::chunk::tests::noise;
 use crate::dataset::tests::{listing, odd_tree};
-use crate::dataset::{PoolError, Pools};
+use crate::dataset::{Dataset, PoolError, Pools};
 
 /// A directory as a place for a tree.
 struct Place(PathBuf);
@@ -182,8 +182,8 @@ async fn within_one_agent_and_with_a_secret() {
             .unwrap();
     let (pool, orders, copy) =
         ("default".parse().unwrap(), "orders".parse().unwrap(), "copy".parse().unwrap());
-    pools.ensure(&pool, &orders).await.unwrap();
-    fs::write(pools.tree(&pool, &orders).unwrap().join("file"), b"content").unwrap();
+    pools.ensure(&Dataset::volume(&pool, &orders)).await.unwrap();
+    fs::write(pools.tree(&Dataset::volume(&pool, &orders)).unwrap().join("file"), b"content").unwrap();
 
     let target = Target { pool: pool.clone(), volume: copy, mode: Mode::Copy };
     let start = Start {

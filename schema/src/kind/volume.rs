@@ -1,5 +1,7 @@
 //! `volume "POOL/NAME" {}`: a custom storage volume (LXD: storage volume of type custom).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Place, bad_name};
@@ -12,6 +14,9 @@ use crate::record::{Record, RecordKey};
 pub struct Volume {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// LXD's keys of a custom volume: `size`, `snapshots.*`, `user.*`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
 }
 
 /// Decodes one block.
@@ -20,7 +25,7 @@ pub fn decode(declaration: &Declaration<'_>, faults: &mut Faults) -> Decoded {
     let mut decoded = Decoded::default();
     let key = parse_label(declaration, faults);
     let mut fields = declaration.fields(&root, faults);
-    let volume = Volume { description: fields.string("description") };
+    let volume = Volume { description: fields.string("description"), config: BTreeMap::new() };
     fields.finish();
     if let Some(key) = key {
         decoded.record(key, Record::Volume(volume), declaration.header);

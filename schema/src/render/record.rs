@@ -88,7 +88,10 @@ pub fn attributes(parts: &BTreeMap<&RecordKey, &Record>) -> Map<String, Value> {
                     set(&mut attributes, "jwt", &entry.jwt);
                 }
             }
-            Record::Volume(volume) => set(&mut attributes, "description", &volume.description),
+            Record::Volume(volume) => {
+                set(&mut attributes, "description", &volume.description);
+                set(&mut attributes, "config", &volume.config);
+            }
             Record::Transfer(transfer) => {
                 set(&mut attributes, "source", transfer.source.to_string());
                 set(&mut attributes, "target", transfer.target.to_string());

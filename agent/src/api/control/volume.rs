@@ -20,7 +20,7 @@ use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
 use crate::audit::{Action, Record};
 use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
-use crate::dataset::PoolError;
+use crate::dataset::{Dataset, PoolError};
 use crate::operation::{Class, Start};
 use crate::transfer::TransferError;
 use crate::transfer::run::Target;
@@ -165,8 +165,10 @@ async fn export(
     mut request: Request,
 ) -> Result<Response, Problem> {
     let permit = state.permit(&caller, Entitlement::CanManageBackups, entity(&pool, &volume))?;
-    if !state.pools.exists(&pool) || !state.pools.has(&pool, &volume) {
-        return Err(Problem::from(TransferError::Pool(PoolError::NoSuchVolume(pool, volume))));
+    if !state.pools.exists(&pool) || !state.pools.has(&Dataset::volume(&pool, &volume)) {
+        return Err(Problem::from(TransferError::Pool(PoolError::NoSuchDataset(Dataset::volume(
+            &pool, &volume,
+        )))));
     }
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let (tasks, ending) = (state.tasks.clone(), state.tasks.ending());
@@ -232,7 +234,7 @@ impl From<TransferError> for Problem {
             TransferError::Exists(..) => problem(StatusCode::CONFLICT, "already_exists")
                 .hint("Use --refresh to bring it to the source's state."),
             TransferError::Itself => problem(StatusCode::BAD_REQUEST, "bad_request"),
-            TransferError::Pool(PoolError::NoSuchPool(_) | PoolError::NoSuchVolume(..)) => {
+            TransferError::Pool(PoolError::NoSuchPool(_) | PoolError::NoSuchDataset(_)) => {
                 problem(StatusCode::NOT_FOUND, "not_found")
             }
             TransferError::Pool(PoolError::Busy(..)) => {

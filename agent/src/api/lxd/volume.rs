@@ -20,7 +20,7 @@ use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity, require_trust};
-use crate::dataset::PoolError;
+use crate::dataset::{Dataset, PoolError};
 use crate::store::value::Declared;
 use crate::trust::Caller;
 use crate::trust::entity::DEFAULT_PROJECT;
@@ -219,7 +219,7 @@ async fn usage(
 ) -> Result<Response, LxdError> {
     state.permit(&caller, Entitlement::CanView, entity(&pool, &name))?;
     declared(&state, &pool, &name).await?;
-    let used = state.pools.usage(&pool, &name).await?;
+    let used = state.pools.usage(&Dataset::volume(&pool, &name)).await?;
     Ok(answer::sync(StorageVolumeState { usage: Usage { used, total: 0 } }))
 }
 
@@ -299,7 +299,7 @@ impl From<FindError> for LxdError {
 impl From<PoolError> for LxdError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::NoSuchPool(_) | PoolError::NoSuchVolume(..) => {
+            PoolError::NoSuchPool(_) | PoolError::NoSuchDataset(_) => {
                 Self::new(StatusCode::NOT_FOUND, error.to_string())
             }
             PoolError::Busy(..) => Self::new(StatusCode::CONFLICT, error.to_string()),

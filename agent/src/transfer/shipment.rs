@@ -1,0 +1,75 @@
+//! What goes over, whatever carries it: one dataset with its snapshots, and a header that says what they are.
+//!
+//! Both wire protocols (our chunk stream and LXD's migration) move a [`Outgoing`] into an [`Incoming`]. Neither knows of
+//! records: whoever starts a transfer makes the header of its records, and writes records of it on the other side.
+
+use futures::future::BoxFuture;
+use schema::name::SnapshotName;
+use serde_json::Value;
+
+use crate::dataset::Dataset;
+
+/// One side's dataset, as it is offered.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub dataset: Dataset,
+    /// The snapshots that go along, oldest first.
+    pub snapshots: Vec<SnapshotName>,
+    pub main: Main,
+    pub consistency: Consistency,
+    /// What the other side makes its records of: LXD's index header (`{"config": {"instance"|"volume", …}}`), which is
+    /// also what its migration protocol sends.
+    pub header: Value,
+}
+
+/// What arrives as the target's own tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Main {
+    /// The tree as it is.
+    Live,
+    /// One of its snapshots.
+    Snapshot(SnapshotName),
+}
+
+/// What becomes of a tree that changes while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// The transfer is refused: a copy is of one moment.
+    #[default]
+    Strict,
+    /// It is copied as it is found (LXD: `--allow-inconsistent`).
+    AllowInconsistent,
+}
+
+/// Where it goes.
+pub struct Incoming {
+    pub dataset: Dataset,
+    pub mode: schema::kind::transfer::Mode,
+    /// What of the offer is taken. Called once, with the source's header and the names that it offers, oldest first;
+    /// what it answers with is kept to. An error is told to both sides, and nothing is written.
+    pub choose: Choose,
+    /// Called when every tree is in its place and before the source is told: writes the records.
+    pub record: Record,
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming")
+            .field("dataset", &self.dataset)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+pub type Choose =
+    Box<dyn FnOnce(Value, Vec<SnapshotName>) -> BoxFuture<'static, Result<Chosen, String>> + Send>;
+pub type Record = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
+
+/// What a target takes of an offer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// The snapshots that are sent, oldest first.
+    pub take: Vec<SnapshotName>,
+    /// The target's own that go in the same switch: those it takes anew, and with `--prune` those the source lacks.
+    pub drop: Vec<SnapshotName>,
+}
