@@ -13,3 +13,4 @@ pub mod origin;
 pub mod plan;
 pub mod record;
 pub mod render;
+pub mod snapshot;
