@@ -23,4 +23,4 @@ pub mod verify;
 pub(crate) mod tests;
 
 pub use owner::{Dataset, Owner};
-pub use pool::{PoolError, Pools};
+pub use pool::{Frozen, PoolError, Pools};

@@ -1,48 +1,99 @@
-//! Pools, the trees in them, and the staging areas beside them.
+//! Pools, the trees in them with their snapshots, and the staging areas beside them.
 //!
 //! ```text
 //! DATA/pools/POOL/custom/VOLUME/       a custom volume's tree
 //! DATA/pools/POOL/containers/NAME/     an instance's
-//! DATA/pools/POOL/.staging/custom/VOLUME/N/   attempts to build another in its place (see `build`)
+//! DATA/pools/POOL/.snapshots/AREA/NAME    which snapshots it has, and which frozen tree each is (see `snapshot`)
+//! DATA/pools/POOL/.frozen/HASH/        a frozen tree and its manifest
+//! DATA/pools/POOL/.staging/AREA/NAME/  attempts to build another in its place (see `build`)
 //! DATA/pools/POOL/.removed/UUID/       trees on their way out
 //! ```
 //!
-//! No name can begin with a dot, so neither area is ever listed as a volume. Staging is beside the volumes, not
-//! in a temporary directory, because a rename is atomic only within one file system.
+//! No name can begin with a dot, so nothing of ours is ever listed as a volume. Staging is beside the volumes, not
+//! in a temporary directory, because a rename is atomic only within one file system. A pool that the administrator
+//! placed elsewhere is a symlink to its folder.
+
+mod clone;
+mod folder;
+mod hold;
+mod snapshot;
+mod switch;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
-use schema::name::{PoolName, VolumeName};
+use schema::name::{PoolName, SnapshotName, VolumeName};
 
 use super::Dataset;
-use crate::task::crash;
+use super::build::BuildError;
+use super::chunk::Hash;
+use super::scan::ScanError;
+
+pub use folder::remove_tree;
+use folder::{blocking, entries_of, make_dir, names_in, remove_later, sync_dir};
+use hold::Hold;
+pub use hold::{Held, Use};
+pub use snapshot::Frozen;
+pub use switch::{Arrived, Switch};
 
 /// The pool that every agent has.
 pub const DEFAULT_POOL: &str = "default";
 /// What holds trees (see [`Owner::area`](super::Owner::area)).
 const AREAS: [&str; 2] = ["custom", "containers"];
+/// What every pool has besides.
+const OURS: [&str; 4] = [".staging", ".removed", ".snapshots", ".frozen"];
 /// Staging of an interrupted transfer is kept this long for resuming.
 const STAGING_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Why a pool or volume could not be read or changed.
+/// Why a pool or a dataset could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     #[error("storage pool {0} does not exist")]
     NoSuchPool(PoolName),
+    #[error("storage pool {pool} is not available: there is no pool in {}; is its file system mounted?", path.display())]
+    Unavailable { pool: PoolName, path: PathBuf },
+    #[error("storage pool {0} exists already")]
+    PoolExists(PoolName),
+    #[error("storage pool {pool} still holds {what}")]
+    NotEmpty { pool: PoolName, what: String },
+    #[error("{} cannot hold a storage pool: {why}", path.display())]
+    BadSource { path: PathBuf, why: &'static str },
+    #[error("the pool {0} is every agent's, and stays")]
+    Default(PoolName),
     #[error("{0} does not exist")]
     NoSuchDataset(Dataset),
+    #[error("{0} exists already")]
+    Exists(Dataset),
+    #[error("{dataset} has no snapshot {snapshot}")]
+    NoSuchSnapshot { dataset: Dataset, snapshot: SnapshotName },
+    #[error("{dataset} has a snapshot {snapshot} already")]
+    SnapshotExists { dataset: Dataset, snapshot: SnapshotName },
     #[error("{0} is in use by another transfer")]
     Busy(Dataset),
+    #[error("{} is not what this agent wrote; it is left as it is", .0.display())]
+    Damaged(PathBuf),
+    #[error("{} is not in the staging area", .0.display())]
+    Foreign(PathBuf),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error(transparent)]
+    Build(Box<BuildError>),
     #[error("{path} could not be {doing}")]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
+}
+
+impl From<BuildError> for PoolError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Pool(error) => error,
+            error => Self::Build(Box::new(error)),
+        }
+    }
 }
 
 impl PoolError {
@@ -56,48 +107,131 @@ impl PoolError {
 pub struct Pools {
     root: Arc<PathBuf>,
     holds: Arc<Mutex<HashMap<Dataset, Hold>>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Hold {
-    Readers(usize),
-    Writer,
-}
-
-/// Keeps others from changing (or, if exclusive, from using) a volume until dropped.
-#[derive(Debug)]
-pub struct Held {
-    pools: Pools,
-    dataset: Dataset,
-}
-
-/// How a volume is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    Reading,
-    Replacing,
+    /// Frozen trees that somebody reads.
+    frozen: Arc<Mutex<HashMap<(PoolName, Hash), usize>>>,
+    /// Who changes references and collects what none refers to.
+    turns: Arc<Mutex<()>>,
 }
 
 impl Pools {
     /// Opens `data/pools`, makes the default pool if need be, and clears away what a crash left.
     pub fn open(data: &Path) -> Result<Self, PoolError> {
-        let pools = Self { root: Arc::new(data.join("pools")), holds: Arc::default() };
-        for area in AREAS.into_iter().chain([".staging", ".removed"]) {
-            make_dir(&pools.root.join(DEFAULT_POOL).join(area))?;
-        }
+        let pools = Self {
+            root: Arc::new(data.join("pools")),
+            holds: Arc::default(),
+            frozen: Arc::default(),
+            turns: Arc::default(),
+        };
+        make_pool(&pools.root.join(DEFAULT_POOL))?;
         for pool in pools.list()? {
-            pools.recover(&pool)?;
+            match pools.recover(&pool) {
+                Ok(()) => {}
+                Err(e) if pool.as_str() == DEFAULT_POOL => return Err(e),
+                // One disk that is away keeps nobody from the others.
+                Err(e) => tracing::warn!(%pool, reason = %e, "a storage pool could not be looked through"),
+            }
         }
         Ok(pools)
     }
 
-    /// The pools there are, sorted.
+    /// The pools there are, sorted, also those that are not available.
     pub fn list(&self) -> Result<Vec<PoolName>, PoolError> {
-        names_in(&self.root)
+        let mut names: Vec<PoolName> = entries_of(&self.root)?
+            .iter()
+            .filter(|path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() || meta.is_symlink()))
+            .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
+            .collect();
+        names.sort();
+        Ok(names)
     }
 
     pub fn exists(&self, pool: &PoolName) -> bool {
         self.root.join(pool.as_str()).join("custom").is_dir()
+    }
+
+    /// Makes a pool: in a folder of the administrator's, which must be empty or not be there, or with the others.
+    pub async fn create_pool(&self, pool: &PoolName, source: Option<&Path>) -> Result<(), PoolError> {
+        let (pools, pool, source) = (self.clone(), pool.clone(), source.map(Path::to_owned));
+        blocking(move || {
+            let _turn = pools.turn();
+            let place = pools.root.join(pool.as_str());
+            if fs::symlink_metadata(&place).is_ok() {
+                return Err(PoolError::PoolExists(pool));
+            }
+            match source {
+                Some(source) => {
+                    let source = pools.fit_for_pool(&source)?;
+                    make_pool(&source)?;
+                    std::os::unix::fs::symlink(&source, &place)
+                        .map_err(|e| PoolError::io(&place, "created", e))?;
+                }
+                None => make_pool(&place)?,
+            }
+            sync_dir(&pools.root)
+        })
+        .await
+    }
+
+    /// Removes a pool that holds no data, staging apart. The administrator's folder stays, empty.
+    pub async fn delete_pool(&self, pool: &PoolName) -> Result<(), PoolError> {
+        let (pools, pool) = (self.clone(), pool.clone());
+        blocking(move || {
+            if pool.as_str() == DEFAULT_POOL {
+                return Err(PoolError::Default(pool));
+            }
+            let _turn = pools.turn();
+            let base = pools.pool(&pool)?;
+            for area in AREAS {
+                if let Some(path) = entries_of(&base.join(area))?.first() {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    return Err(PoolError::NotEmpty { pool, what: format!("{area}/{name}") });
+                }
+            }
+            let place = pools.root.join(pool.as_str());
+            if place.is_symlink() {
+                fs::remove_file(&place).map_err(|e| PoolError::io(&place, "removed", e))?;
+                sync_dir(&pools.root)?;
+                for part in AREAS.into_iter().chain(OURS) {
+                    remove_tree(&base.join(part))?;
+                }
+                Ok(())
+            } else {
+                remove_tree(&base)?;
+                sync_dir(&pools.root)
+            }
+        })
+        .await
+    }
+
+    /// The folder of the administrator's, made if need be, if a pool can be in it.
+    fn fit_for_pool(&self, source: &Path) -> Result<PathBuf, PoolError> {
+        let bad = |why| Err(PoolError::BadSource { path: source.to_owned(), why });
+        if !source.is_absolute() {
+            return bad("its path must be absolute");
+        }
+        if !source.exists() {
+            let above = source.parent().filter(|above| above.is_dir());
+            if above.is_none() {
+                return bad("the folder above it does not exist");
+            }
+            make_dir(source)?;
+        }
+        let source = fs::canonicalize(source).map_err(|e| PoolError::io(source, "read", e))?;
+        if !source.is_dir() {
+            return bad("it is no folder");
+        }
+        let mut others =
+            vec![fs::canonicalize(&*self.root).map_err(|e| PoolError::io(&self.root, "read", e))?];
+        for pool in self.list()? {
+            others.extend(fs::canonicalize(self.root.join(pool.as_str())));
+        }
+        if others.iter().any(|other| source.starts_with(other) || other.starts_with(&source)) {
+            return bad("it is within another pool, or the other way round");
+        }
+        if !entries_of(&source)?.is_empty() {
+            return bad("it is not empty");
+        }
+        Ok(source)
     }
 
     /// The volumes that have data in `pool`, declared or not, sorted.
@@ -105,7 +239,7 @@ impl Pools {
         names_in(&self.pool(pool)?.join("custom"))
     }
 
-    /// Makes the volume's tree if it is not there; data that is there is kept and so adopted.
+    /// Makes the dataset's tree if it is not there; data that is there is kept and so adopted.
     pub async fn ensure(&self, dataset: &Dataset) -> Result<(), PoolError> {
         let path = self.place(dataset)?;
         blocking(move || {
@@ -121,30 +255,58 @@ impl Pools {
         .await
     }
 
-    /// Destroys the volume's data and any staging of it. Done when it has gone from the volumes; that it was
-    /// not there is no error, so that a step can be run twice.
+    /// Destroys the dataset's data, its snapshots and any staging of it. Done when it has gone from the volumes; that it
+    /// was not there is no error, so that a step can be run twice.
     pub async fn destroy(&self, dataset: &Dataset) -> Result<(), PoolError> {
-        let base = self.pool(&dataset.pool)?;
-        let held = self.hold(dataset, Use::Replacing)?;
-        let (tree, staging) = (self.place(dataset)?, self.staging_of(dataset)?);
+        let (pools, dataset) = (self.clone(), dataset.clone());
         blocking(move || {
-            let _held = held;
-            for path in [tree, staging] {
-                let bin = base.join(".removed").join(uuid::Uuid::new_v4().to_string());
+            let _held = pools.hold(&dataset, Use::Replacing)?;
+            for path in [pools.place(&dataset)?, pools.staging_of(&dataset)?] {
+                let bin = pools.bin(&dataset.pool)?;
                 match fs::rename(&path, &bin) {
                     Ok(()) => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                     Err(e) => return Err(PoolError::io(&path, "removed", e)),
                 }
                 path.parent().map_or(Ok(()), sync_dir)?;
-                remove_tree(&bin)?;
+                remove_later(bin);
             }
-            Ok(())
+            {
+                let _turn = pools.turn();
+                pools.drop_references(&dataset)?;
+            }
+            pools.collect(&dataset.pool)
         })
         .await
     }
 
-    /// Where the volume's tree is; an error if it has none.
+    /// Gives the dataset another name in the same pool, with its snapshots.
+    pub async fn rename(&self, dataset: &Dataset, to: &Dataset) -> Result<(), PoolError> {
+        let (pools, from, to) = (self.clone(), dataset.clone(), to.clone());
+        blocking(move || {
+            if from.pool != to.pool {
+                return Err(PoolError::Foreign(pools.place(&to)?));
+            }
+            let (_old, _new) = (pools.hold(&from, Use::Replacing)?, pools.hold(&to, Use::Replacing)?);
+            let (old, new) = (pools.tree(&from)?, pools.place(&to)?);
+            if fs::symlink_metadata(&new).is_ok() {
+                return Err(PoolError::Exists(to));
+            }
+            let _turn = pools.turn();
+            // References without a tree go at a start, so either name has all or nothing after a crash.
+            pools.move_references(&from, &to)?;
+            let mode = folder::loosen(&old)?;
+            fs::rename(&old, &new).map_err(|e| PoolError::io(&old, "renamed", e))?;
+            if let Some(mode) = mode {
+                folder::set_mode(&new, mode)?;
+            }
+            new.parent().map_or(Ok(()), sync_dir)?;
+            pools.drop_references(&from)
+        })
+        .await
+    }
+
+    /// Where the dataset's tree is; an error if it has none.
     pub fn tree(&self, dataset: &Dataset) -> Result<PathBuf, PoolError> {
         let path = self.place(dataset)?;
         if path.is_dir() { Ok(path) } else { Err(PoolError::NoSuchDataset(dataset.clone())) }
@@ -154,7 +316,7 @@ impl Pools {
         self.tree(dataset).is_ok()
     }
 
-    /// Bytes of disk that the volume takes up, as `du` counts them.
+    /// Bytes of disk that the dataset's tree takes up, as `du` counts them.
     pub async fn usage(&self, dataset: &Dataset) -> Result<u64, PoolError> {
         let tree = self.tree(dataset)?;
         blocking(move || {
@@ -180,20 +342,6 @@ impl Pools {
         Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
     }
 
-    /// Holds the volume: any number may read it, one alone may replace it.
-    pub fn hold(&self, dataset: &Dataset, how: Use) -> Result<Held, PoolError> {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = dataset.clone();
-        let next = match (holds.get(&key), how) {
-            (None, Use::Reading) => Hold::Readers(1),
-            (None, Use::Replacing) => Hold::Writer,
-            (Some(Hold::Readers(n)), Use::Reading) => Hold::Readers(n + 1),
-            _ => return Err(PoolError::Busy(key)),
-        };
-        holds.insert(key, next);
-        Ok(Held { pools: self.clone(), dataset: dataset.clone() })
-    }
-
     /// Where the dataset's tree is or would be.
     fn place(&self, dataset: &Dataset) -> Result<PathBuf, PoolError> {
         let owner = &dataset.owner;
@@ -205,184 +353,51 @@ impl Pools {
         Ok(self.pool(&dataset.pool)?.join(".staging").join(owner.area()).join(owner.folder()))
     }
 
+    /// A new place for what is on its way out.
+    fn bin(&self, pool: &PoolName) -> Result<PathBuf, PoolError> {
+        Ok(self.pool(pool)?.join(".removed").join(uuid::Uuid::new_v4().to_string()))
+    }
+
     fn pool(&self, pool: &PoolName) -> Result<PathBuf, PoolError> {
+        let path = self.root.join(pool.as_str());
         if self.exists(pool) {
-            Ok(self.root.join(pool.as_str()))
-        } else {
-            Err(PoolError::NoSuchPool(pool.clone()))
+            // Not the symlink: what is opened later must not be led elsewhere meanwhile.
+            return fs::canonicalize(&path).map_err(|e| PoolError::io(&path, "read", e));
+        }
+        match fs::read_link(&path) {
+            Ok(source) => Err(PoolError::Unavailable { pool: pool.clone(), path: source }),
+            Err(_) => Err(PoolError::NoSuchPool(pool.clone())),
         }
     }
 
-    /// What a crash can leave: trees on their way out, and staging too old to be resumed or already switched in.
+    /// What a crash can leave: a switch that was decided and not done, trees on their way out, frozen trees that nothing
+    /// refers to, and staging too old to be resumed.
     fn recover(&self, pool: &PoolName) -> Result<(), PoolError> {
         let base = self.pool(pool)?;
-        for area in AREAS.into_iter().chain([".staging", ".removed"]) {
-            make_dir(&base.join(area))?;
-        }
+        make_pool(&base)?;
         for bin in entries_of(&base.join(".removed"))? {
-            remove_tree(&bin)?;
+            remove_later(bin);
         }
         for area in AREAS {
             let stagings = base.join(".staging").join(area);
             make_dir(&stagings)?;
             for staging in entries_of(&stagings)? {
+                let Some(name) = staging.file_name() else { continue };
+                let (place, references) =
+                    (base.join(area).join(name), base.join(".snapshots").join(area).join(name));
                 let old = fs::metadata(&staging)
                     .and_then(|meta| meta.modified())
                     .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STAGING_KEPT));
-                if old || staging.join("switching").exists() {
-                    undo_halfway_switch(&base.join(area), &staging)?;
+                if !switch::finish(&staging, &place, &references)? && old {
                     remove_tree(&staging)?;
                 }
             }
         }
-        Ok(())
+        snapshot::forget_strays(&base)?;
+        self.collect(pool)
     }
 }
 
-impl Held {
-    /// The staging directory of the volume, made if need be.
-    pub fn staging(&self) -> Result<PathBuf, PoolError> {
-        let path = self.pools.staging_of(&self.dataset)?;
-        make_dir(&path)?;
-        Ok(path)
-    }
-
-    /// The volume's present tree, if it has one.
-    pub fn tree(&self) -> Option<PathBuf> {
-        self.pools.tree(&self.dataset).ok()
-    }
-
-    /// Makes everything in staging durable, then puts `new`, a tree there, in the volume's place in one step and
-    /// removes what was there. A crash before the step leaves the old tree, after it the new one.
-    pub fn switch_in(&self, new: &Path) -> Result<(), PoolError> {
-        let staging = self.staging()?;
-        let tree = self.pools.place(&self.dataset)?;
-        let marker = staging.join("switching");
-        fs::write(&marker, b"").map_err(|e| PoolError::io(&marker, "written", e))?;
-        let handle = fs::File::open(&staging).map_err(|e| PoolError::io(&staging, "opened", e))?;
-        rustix::fs::syncfs(&handle).map_err(|e| PoolError::io(&staging, "made durable", e))?;
-
-        crash::point("transfer-before-switch");
-        let mode = loosen(new)?;
-        if tree.exists() {
-            loosen(&tree)?;
-            match renameat_with(CWD, new, CWD, &tree, RenameFlags::EXCHANGE) {
-                Ok(()) => {}
-                Err(Errno::INVAL | Errno::NOSYS) => {
-                    let aside = staging.join("aside");
-                    fs::rename(&tree, &aside).map_err(|e| PoolError::io(&tree, "set aside", e))?;
-                    fs::rename(new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
-                }
-                Err(e) => return Err(PoolError::io(&tree, "switched in", e)),
-            }
-        } else {
-            fs::rename(new, &tree).map_err(|e| PoolError::io(&tree, "switched in", e))?;
-        }
-        crash::point("transfer-after-switch");
-        if let Some(mode) = mode {
-            set_mode(&tree, mode)?;
-        }
-        tree.parent().map_or(Ok(()), sync_dir)?;
-        sync_dir(&staging)?;
-        remove_tree(&staging)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut holds = self.pools.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = self.dataset.clone();
-        match holds.get(&key) {
-            Some(Hold::Readers(n)) if *n > 1 => {
-                let left = Hold::Readers(n - 1);
-                holds.insert(key, left);
-            }
-            _ => {
-                holds.remove(&key);
-            }
-        }
-    }
-}
-
-/// On a file system without exchanging renames the old tree is set aside first; put it back if the new one
-/// did not make it.
-fn undo_halfway_switch(area: &Path, staging: &Path) -> Result<(), PoolError> {
-    let (Some(name), aside) = (staging.file_name(), staging.join("aside")) else { return Ok(()) };
-    let tree = area.join(name);
-    if aside.is_dir() && !tree.exists() {
-        fs::rename(&aside, &tree).map_err(|e| PoolError::io(&tree, "restored", e))?;
-        sync_dir(area)?;
-    }
-    Ok(())
-}
-
-/// Moving a directory writes its `..`, which its owner, unless root, may do only with write permission on it. Gives
-/// back the mode to restore, if it was changed.
-fn loosen(tree: &Path) -> Result<Option<u32>, PoolError> {
-    let mode = fs::metadata(tree).map_err(|e| PoolError::io(tree, "read", e))?.mode() & 0o7777;
-    if mode & 0o200 != 0 || rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    set_mode(tree, mode | 0o200)?;
-    Ok(Some(mode))
-}
-
-fn set_mode(path: &Path, mode: u32) -> Result<(), PoolError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| PoolError::io(path, "changed", e))
-}
-
-/// Removes a tree, also one with directories that its owner may not write to.
-pub fn remove_tree(path: &Path) -> Result<(), PoolError> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            // Parents come before what is in them, so each is readable by the time it is entered.
-            for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
-                if entry.file_type().is_dir() {
-                    set_mode(entry.path(), 0o700)?;
-                }
-            }
-            fs::remove_dir_all(path).map_err(|e| PoolError::io(path, "removed", e))
-        }
-        Err(e) => Err(PoolError::io(path, "removed", e)),
-    }
-}
-
-fn make_dir(path: &Path) -> Result<(), PoolError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| PoolError::io(path, "created", e))
-}
-
-fn sync_dir(path: &Path) -> Result<(), PoolError> {
-    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| PoolError::io(path, "made durable", e))
-}
-
-fn entries_of(path: &Path) -> Result<Vec<PathBuf>, PoolError> {
-    fs::read_dir(path)
-        .and_then(|dir| dir.map(|entry| entry.map(|e| e.path())).collect())
-        .map_err(|e| PoolError::io(path, "read", e))
-}
-
-/// The directories in `path` whose names are names, sorted.
-fn names_in<T: std::str::FromStr + Ord>(path: &Path) -> Result<Vec<T>, PoolError> {
-    let mut names: Vec<T> = entries_of(path)?
-        .iter()
-        .filter(|path| path.is_dir())
-        .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PoolError> + Send + 'static,
-) -> Result<T, PoolError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(PoolError::io(Path::new("pool"), "reached", io::Error::other(e))),
-    }
+fn make_pool(base: &Path) -> Result<(), PoolError> {
+    AREAS.into_iter().chain(OURS).try_for_each(|part| make_dir(&base.join(part)))
 }

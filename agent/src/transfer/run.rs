@@ -19,7 +19,7 @@ use super::send::{Sent, send};
 use super::{Progress, TransferError};
 use crate::authorize::Permit;
 use crate::client::Client;
-use crate::dataset::pool::{Held, Use};
+use crate::dataset::pool::{Held, Switch, Use};
 use crate::dataset::{Dataset, PoolError, Pools};
 use crate::operation::{Class, Handle, Operation, Operations, Start};
 use crate::task::Tasks;
@@ -300,7 +300,7 @@ impl Destination for Arrival {
     }
 
     fn switch_in(&self, tree: &Path) -> Result<(), TransferError> {
-        self.held.switch_in(tree)?;
+        self.held.switch_in(Switch::main(tree.to_owned()))?;
         let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
         match then {
             Some(then) => {

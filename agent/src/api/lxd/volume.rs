@@ -299,11 +299,17 @@ impl From<FindError> for LxdError {
 impl From<PoolError> for LxdError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::NoSuchPool(_) | PoolError::NoSuchDataset(_) => {
+            PoolError::NoSuchPool(_) | PoolError::NoSuchDataset(_) | PoolError::NoSuchSnapshot { .. } => {
                 Self::new(StatusCode::NOT_FOUND, error.to_string())
             }
-            PoolError::Busy(..) => Self::new(StatusCode::CONFLICT, error.to_string()),
-            PoolError::Io { .. } => Self::internal(&error),
+            PoolError::Busy(_)
+            | PoolError::Exists(_)
+            | PoolError::PoolExists(_)
+            | PoolError::SnapshotExists { .. } => Self::new(StatusCode::CONFLICT, error.to_string()),
+            PoolError::BadSource { .. } | PoolError::NotEmpty { .. } | PoolError::Default(_) => {
+                Self::new(StatusCode::BAD_REQUEST, error.to_string())
+            }
+            _ => Self::internal(&error),
         }
     }
 }
