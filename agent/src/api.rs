@@ -25,6 +25,7 @@ use crate::peering::Peering;
 use crate::project::Projects;
 use crate::reconcile::Reconcile;
 use crate::settings::{Addresses, Settings};
+use crate::storage::Instances;
 use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -96,6 +97,8 @@ pub struct ApiParts {
     pub apply: Arc<Apply>,
     pub peering: Arc<Peering>,
     pub pools: Pools,
+    /// What is kept in the pools beside volumes.
+    pub instances: Arc<Instances>,
     pub operations: Operations,
     pub transfers: Transfers,
     /// The folder that `--watch` keeps applied.

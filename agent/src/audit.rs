@@ -70,9 +70,9 @@ pub struct Writes(Vec<(String, Option<u64>, bool)>);
 
 impl Writes {
     /// Without the store's own bookkeeping: heads of entries, ids of instances, and steps, which are told when they are
-    /// done.
+    /// done (those of instances' trees never).
     pub fn of(txn: &Txn) -> Self {
-        let own = [keys::HEAD, keys::STEP, keys::INSTANCE];
+        let own = [keys::HEAD, keys::STEP, keys::INSTANCE, keys::CONTAINER_STEP, keys::PROJECT_USE];
         let told = |op: &&Op| !own.iter().any(|prefix| op.key().starts_with(prefix));
         let before: HashMap<&str, u64> =
             txn.guards.iter().map(|guard| (guard.key.as_str(), guard.modify_revision.0)).collect();

@@ -55,6 +55,9 @@ pub enum ProjectError {
     Exists(ProjectName),
     #[error("The \"default\" project cannot be {0}")]
     Default(&'static str),
+    /// LXD's words, with `renamed` or `removed`.
+    #[error("Only empty projects can be {0}")]
+    NotEmpty(&'static str),
     #[error("There are {MOST} projects already")]
     TooMany,
     #[error("others keep changing the same; try again")]
@@ -163,6 +166,7 @@ impl Projects {
                 return Err(ProjectError::Exists(to.clone()));
             }
             let mut txn = removal(from, &held);
+            self.must_be_empty(&mut txn, from, "renamed").await?;
             txn.guards.push(Guard { key: keys::project(to), modify_revision: Revision(0) });
             txn.ops.push(Op::Put { key: keys::project(to), value: encode(&held.project) });
             reference::rewrite(&*self.store, &mut txn, from, Some(to)).await?;
@@ -187,6 +191,7 @@ impl Projects {
         for _ in 0..TRIES {
             let held = self.get(name).ok_or(ProjectError::NotFound)?;
             let mut txn = removal(name, &held);
+            self.must_be_empty(&mut txn, name, "removed").await?;
             reference::rewrite(&*self.store, &mut txn, name, None).await?;
             match self.commit(permit, Action::ProjectDeleted, name, txn, now).await {
                 Err(ProjectError::Commit(CommitError::Conflict(_))) => self.read_again().await?,
@@ -194,6 +199,24 @@ impl Projects {
             }
         }
         Err(ProjectError::Contended)
+    }
+
+    /// Refuses where there is an instance in the project, and makes `txn` fail if one comes meanwhile.
+    async fn must_be_empty(
+        &self,
+        txn: &mut Txn,
+        name: &ProjectName,
+        what: &'static str,
+    ) -> Result<(), ProjectError> {
+        let key = keys::project_use(name);
+        let used = self.store.get(&key).await?;
+        if !self.store.range(&keys::containers(name)).await?.entries.is_empty() {
+            return Err(ProjectError::NotEmpty(what));
+        }
+        let modify_revision = used.map_or(Revision(0), |entry| entry.modify_revision);
+        txn.guards.push(Guard { key: key.clone(), modify_revision });
+        txn.ops.push(Op::Delete { key });
+        Ok(())
     }
 
     async fn commit(

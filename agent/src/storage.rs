@@ -11,6 +11,10 @@ use jiff::Timestamp;
 use schema::name::{PoolName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
+pub mod instances;
+
+pub use instances::{Held, InstanceError, Instances};
+
 /// Devices by name, each a map of keys and values (LXD: devices).
 pub type Devices = BTreeMap<String, BTreeMap<String, String>>;
 

@@ -27,6 +27,7 @@ use crate::project::Projects;
 use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::settings::{Addresses, Settings};
 use crate::sockets::Sockets;
+use crate::storage::Instances;
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -144,6 +145,7 @@ pub(super) async fn build(
         addresses,
         settings,
         projects: Projects::start(store.clone(), audit.clone(), &tasks).await?,
+        instances: Instances::new(store.clone(), audit.clone()),
         audit,
         doors,
         store,

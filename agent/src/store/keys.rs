@@ -36,6 +36,10 @@ pub const VOLUME: &str = "/volume/";
 pub const STORAGE_POOL: &str = "/storage-pool/";
 /// Instances that are kept in a pool, by project and name, with their snapshots.
 pub const CONTAINER: &str = "/container/";
+/// What is being done on disk to an instance's tree, by pool, project and name: a crash is mended by it.
+pub const CONTAINER_STEP: &str = "/container-step/";
+/// Moves with every instance that comes into a project, by project.
+pub const PROJECT_USE: &str = "/project-use/";
 /// The snapshots of custom volumes, by pool and volume.
 pub const VOLUME_SNAPSHOT: &str = "/volume-snapshot/";
 /// Transfers that ran, by the time they began.
@@ -150,6 +154,14 @@ pub fn containers(project: &ProjectName) -> String {
 
 pub fn container(project: &ProjectName, name: &ContainerName) -> String {
     format!("{CONTAINER}{project}/{name}")
+}
+
+pub fn container_step(pool: &PoolName, project: &ProjectName, name: &ContainerName) -> String {
+    format!("{CONTAINER_STEP}{pool}/{project}/{name}")
+}
+
+pub fn project_use(project: &ProjectName) -> String {
+    format!("{PROJECT_USE}{project}")
 }
 
 pub fn volume_snapshots(pool: &PoolName, volume: &VolumeName) -> String {

@@ -47,7 +47,7 @@ impl From<ProjectError> for LxdError {
             ProjectError::NotFound => StatusCode::NOT_FOUND,
             ProjectError::Exists(_) => StatusCode::CONFLICT,
             ProjectError::Default(_) => StatusCode::FORBIDDEN,
-            ProjectError::TooMany => StatusCode::BAD_REQUEST,
+            ProjectError::NotEmpty(_) | ProjectError::TooMany => StatusCode::BAD_REQUEST,
             ProjectError::Contended => StatusCode::PRECONDITION_FAILED,
             ProjectError::Store(_) | ProjectError::Value(_) | ProjectError::Commit(_) => {
                 return LxdError::internal(&error);

@@ -41,8 +41,10 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
         Entity::Volume { pool, volume } => {
             declared(RecordKey::Volume { pool: pool.clone(), volume: volume.clone() }).await?
         }
-        // Instances are still to come.
-        Entity::Instance { .. } => false,
+        Entity::Instance { project, name } => match name.parse() {
+            Ok(name) => stored(keys::container(project, &name)).await?,
+            Err(_) => false,
+        },
         Entity::Transfer(name) => declared(RecordKey::Transfer(name.clone())).await?,
     })
 }
@@ -71,6 +73,15 @@ pub async fn every(state: &ApiState) -> Result<Vec<Named>, LxdError> {
         found.push(Named::simple("manifest", keys::last_part(&entry.key)));
     }
     found.extend(state.pools.list()?.into_iter().map(|pool| Named::simple("storage_pool", pool.as_str())));
+    for entry in state.store.range(keys::CONTAINER).await?.entries {
+        let place = entry.key.strip_prefix(keys::CONTAINER).and_then(|place| place.split_once('/'));
+        found.extend(place.map(|(project, name)| Named {
+            entity_type: "instance",
+            entity: Some(name.to_owned()),
+            project: Some(project.to_owned()),
+            pool: None,
+        }));
+    }
     // A service has several instances, and is one thing.
     let mut services = std::collections::BTreeSet::new();
     let mut destinations = std::collections::BTreeSet::from(["*".to_owned()]);

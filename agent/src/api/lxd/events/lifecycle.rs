@@ -33,16 +33,22 @@ pub fn of(record: &Record) -> Vec<Lifecycle> {
         let source = source.or(first.map(|thing| thing.source.clone()));
         events.push(Lifecycle {
             action: action.clone(),
-            name: source.as_deref().and_then(|source| source.rsplit('/').next()).map(str::to_owned),
+            name: source.as_deref().map(last_name).map(str::to_owned),
             source: source.unwrap_or_else(|| "/1.0".to_owned()),
             context: record.context.clone(),
             requestor: Some(requestor(record)),
             project: first.and_then(|thing| thing.project.clone()),
         });
     }
-    // What the action has told already is not told again, a certificate being an identity.
+    // What the action has told already is not told again, a certificate being an identity, and a snapshot its instance's.
     let again = |thing: &Thing| {
-        told.is_some_and(|told| told == thing.noun || (told == "certificate" && thing.noun == "identity"))
+        told.is_some_and(|told| {
+            told == thing.noun
+                || matches!(
+                    (told, thing.noun),
+                    ("certificate", "identity") | ("instance-snapshot", "instance")
+                )
+        })
     };
     events.extend(things.into_iter().filter(|thing| !again(thing)).map(|thing| Lifecycle {
         action: format!("{}-{}", thing.noun, thing.word),
@@ -58,6 +64,12 @@ pub fn of(record: &Record) -> Vec<Lifecycle> {
 /// The action's own word, where it says what was done to what.
 fn named(action: Action) -> Option<String> {
     (!matches!(action, Action::Applied | Action::Edited | Action::StepDone)).then(|| action.to_string())
+}
+
+/// The last segment of a path of the API, without its query.
+fn last_name(path: &str) -> &str {
+    let path = path.split('?').next().unwrap_or(path);
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// `auth-group` of `auth-group-created`.
@@ -150,6 +162,12 @@ impl Thing {
         } else if changed.key.starts_with(keys::PROJECT) {
             project = Some(last());
             ("project", format!("/1.0/projects/{}", last()), last())
+        } else if let Some((of, name)) =
+            changed.key.strip_prefix(keys::CONTAINER).and_then(|at| at.split_once('/'))
+        {
+            project = Some(of.to_owned());
+            let query = if of == DEFAULT_PROJECT { String::new() } else { format!("?project={of}") };
+            ("instance", format!("/1.0/instances/{name}{query}"), name.to_owned())
         } else if changed.key.starts_with(keys::MANIFEST) {
             ("manifest", format!("/control/v1/manifests/{}", last()), last())
         } else {
@@ -221,6 +239,11 @@ mod tests {
         let changes = [("/declared/auth_group/a", Some(2), 0), ("/declared/auth_group/b", Some(0), 5)];
         let renamed = record(Action::AuthGroupRenamed, &changes).on("/1.0/auth/groups/b");
         assert_eq!(told(&renamed), [pair("auth-group-renamed", "/1.0/auth/groups/b")]);
+        let taken = record(Action::InstanceSnapshotCreated, &[("/container/blah/c1", Some(2), 5)])
+            .on("/1.0/instances/c1/snapshots/snap0?project=blah");
+        let events = of(&taken);
+        assert_eq!((events.len(), events[0].action.as_str()), (1, "instance-snapshot-created"));
+        assert_eq!((events[0].name.as_deref(), events[0].project.as_deref()), (Some("snap0"), Some("blah")));
         assert!(of(&record(Action::TokenRefused, &[])).is_empty());
         assert_eq!(
             told(&record(Action::SettingsUpdated, &[("/settings", Some(0), 1)]))[0],
