@@ -25,6 +25,7 @@ mod port;
 pub mod process;
 mod proxy;
 mod server;
+pub mod tree;
 mod wait;
 
 pub use agent::Agent;

@@ -105,6 +105,11 @@ impl Running {
         said.contains(mark)
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn end(mut self) -> Done {
