@@ -163,7 +163,10 @@ fn killed_at_any_step_the_target_is_old_or_new_and_the_copy_goes_on() {
         let limit = if step == "transfer-half" { 12 << 20 } else { 16 << 20 };
         assert!(received <= limit, "{step}: {received} bytes were sent again");
         assert_same(&source, &tree);
-        assert_eq!(fs::read_dir(clusters.west.data_dir().join("pools/default/.staging")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(clusters.west.data_dir().join("pools/default/.staging/custom")).unwrap().count(),
+            0
+        );
     }
 }
 

@@ -96,13 +96,23 @@ async fn paired(
     let (minting, redeeming) = (&gathered.targets[mint.site], &gathered.targets[redeem.site]);
     // An agent may have ended by itself what an earlier run began.
     if !is_made(minting, &mint.link, redeeming).await? || !is_made(redeeming, &redeem.link, minting).await? {
-        let bound = MintRequest { bound_to: Some(redeeming.live.fingerprint.clone()) };
-        let minted = minting.client.mint_link_token(&mint.link, &bound).await?;
-        let token = RedeemRequest { token: minted.token };
-        redeeming.client.redeem_link_token(&redeem.link, &token).await?;
+        // It may do so this very moment: then there is nothing left to mint or to redeem, only to wait for.
+        if let Err(error) = exchange(minting, mint, redeeming, redeem).await
+            && !is_made(minting, &mint.link, redeeming).await?
+        {
+            return Err(error);
+        }
     }
     let (one, other) = tokio::join!(settled(minting, &mint.link), settled(redeeming, &redeem.link));
     linked(vec![one?, other?], output)
+}
+
+async fn exchange(minting: &Target, mint: &End, redeeming: &Target, redeem: &End) -> Result<(), CliError> {
+    let bound = MintRequest { bound_to: Some(redeeming.live.fingerprint.clone()) };
+    let minted = minting.client.mint_link_token(&mint.link, &bound).await?;
+    let token = RedeemRequest { token: minted.token };
+    redeeming.client.redeem_link_token(&redeem.link, &token).await?;
+    Ok(())
 }
 
 /// Whether the trust of `link` is made, with `peer` on the other side.
