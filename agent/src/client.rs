@@ -48,6 +48,7 @@ mod transport;
 mod trust;
 pub mod upgrade;
 mod volume;
+mod websocket;
 
 pub use follow::Moved;
 pub use succession::succession;

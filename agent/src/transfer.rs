@@ -9,10 +9,12 @@
 use std::io;
 
 pub mod bridge;
+pub mod direct;
 pub mod frame;
 pub mod offer;
 pub mod pack;
 pub mod receive;
+pub mod remote;
 pub mod run;
 pub mod send;
 pub mod shipment;
@@ -20,15 +22,14 @@ pub mod shipment;
 #[cfg(test)]
 mod tests;
 
+pub use remote::{Remote, Secrets};
 pub use run::Transfers;
 
-use frame::{FrameError, Frames};
-use schema::name::{PoolName, VolumeName};
-
-use crate::dataset::PoolError;
 use crate::dataset::build::BuildError;
 use crate::dataset::manifest::Hostile;
 use crate::dataset::scan::ScanError;
+use crate::dataset::{Dataset, PoolError};
+use frame::{FrameError, Frames};
 
 /// Where a transfer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +85,18 @@ pub enum TransferError {
     Packing(io::Error),
     #[error("the source could not be reached: {0}")]
     Unreachable(String),
-    #[error("volume {0}/{1} already exists")]
-    Exists(PoolName, VolumeName),
-    #[error("a volume cannot be copied onto itself")]
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+    #[error("nobody connected within {} s", .0.as_secs())]
+    Nobody(std::time::Duration),
+    #[error("LXD's migration protocol is not spoken yet")]
+    NotSpoken,
+    /// The target's reasons, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0} already exists")]
+    Exists(Dataset),
+    #[error("nothing can be copied onto itself")]
     Itself,
     #[error("stopped")]
     Stopped,

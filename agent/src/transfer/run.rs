@@ -1,4 +1,8 @@
-//! Transfers as this agent runs them: offering, pulling, copying within, and taking what is uploaded.
+//! Transfers as this agent runs them: who waits for whom, which protocol is spoken, and the operation that tells.
+//!
+//! Either side may be the one that is dialled: a pull's source and a push's target wait, and a relaying client brings
+//! both together. Whoever comes first with the control secret decides by how it comes: over an upgraded connection the
+//! chunk stream is spoken, over a websocket LXD's migration.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,27 +10,26 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use schema::kind::transfer::Mode;
-use schema::name::{PoolName, VolumeName};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::bridge::{Bridge, Stream};
 use super::frame::Frames;
-use super::offer::{Claim, ClaimError, Offers, UNCONNECTED_LIFE};
+use super::offer::{Arrived, Carrier, Claim, ClaimError, Doors, Offers, UNCONNECTED_LIFE};
 use super::receive::{Destination, Received, receive};
+use super::remote::{CONTROL, Peer, Remote, Secrets};
 use super::send::{Sent, send};
+use super::shipment::{Incoming, Outgoing};
 use super::{Progress, TransferError};
 use crate::authorize::Permit;
-use crate::client::Client;
 use crate::dataset::pool::{Held, Switch, Use};
-use crate::dataset::{Dataset, PoolError, Pools};
+use crate::dataset::{Dataset, Owner, PoolError, Pools};
 use crate::operation::{Class, Handle, Operation, Operations, Start};
 use crate::task::Tasks;
 use crate::trust::Fingerprint;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::wire::token::Secret;
-use crate::wire::volume::{RemoteSource, TRANSFER_PROTOCOL};
 
 /// Progress is published this often: people read it.
 const PUBLISHED_EVERY: Duration = Duration::from_millis(100);
@@ -36,22 +39,28 @@ const PIPE: usize = 512 * 1024;
 /// What is done once a tree is in its place, before its source is told: the record is written.
 pub type Then = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
 
-/// Moves volumes for this agent. Cheap to clone.
+/// Moves volumes and instances for this agent. Cheap to clone.
 #[derive(Clone)]
 pub struct Transfers {
-    pools: Pools,
-    operations: Operations,
-    identity: Arc<ClusterIdentity>,
-    offers: Arc<Offers>,
-    tasks: Tasks,
+    pub(super) pools: Pools,
+    pub(super) operations: Operations,
+    pub(super) identity: Arc<ClusterIdentity>,
+    pub(super) offers: Arc<Offers>,
+    pub(super) tasks: Tasks,
 }
 
-/// A volume, and what to do if it has data already.
-#[derive(Debug, Clone)]
-pub struct Target {
-    pub pool: PoolName,
-    pub volume: VolumeName,
-    pub mode: Mode,
+/// How the other side is reached.
+enum Reach {
+    /// It comes to us.
+    Awaited(Doors),
+    /// We dial it.
+    Dialled(Peer),
+}
+
+/// A connection to the other side, and what is spoken over it.
+enum Link {
+    ChunkStream(Box<dyn Stream>),
+    Lxd,
 }
 
 impl Transfers {
@@ -59,44 +68,108 @@ impl Transfers {
         Self { pools, operations, identity, offers: Arc::default(), tasks }
     }
 
-    /// Offers a volume's tree to whoever comes with the secret, which is in this answer and nowhere else.
-    pub fn offer(
+    /// The source of a pull, or of a copy that a client relays: waits for whoever comes with the secrets. These are in
+    /// this answer and nowhere else. `bound_to` is the certificate that the target must show, where it is known.
+    pub fn serve(
         &self,
         permit: &Permit,
-        pool: &PoolName,
-        volume: &VolumeName,
+        outgoing: Outgoing,
         bound_to: Option<Fingerprint>,
-    ) -> Result<(Operation, Secret), TransferError> {
-        let held = self.pools.hold(&Dataset::volume(pool, volume), Use::Reading)?;
-        let tree = self.pools.tree(&Dataset::volume(pool, volume))?;
-        let secret = Secret::random();
-        let start = Start {
-            class: Class::Websocket,
-            description: "Sending storage volume",
-            by: permit.caller().clone(),
-            resources: vec![format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}")],
-        };
-        let (offers, digest) = (self.offers.clone(), secret.clone());
+    ) -> Result<(Operation, Secrets), TransferError> {
+        let held = self.pools.hold(&outgoing.dataset, Use::Reading)?;
+        let secrets = Secrets::random();
+        let start = sending_starts(permit, &outgoing.dataset, Class::Websocket);
+        let (this, own) = (self.clone(), secrets.pairs());
         let operation = self.operations.start(&self.tasks, start, move |handle| {
-            let id = handle.id();
-            let taken = offers.put(id, &digest, bound_to);
-            async move {
-                let withdraw = Withdraw { offers, id };
-                let Ok(Ok(stream)) = tokio::time::timeout(UNCONNECTED_LIFE, taken).await else {
-                    return Err(format!("nobody connected within {} s", UNCONNECTED_LIFE.as_secs()));
-                };
-                drop(withdraw);
-                sending(stream, tree, Some(held), Some(handle))
-                    .await
-                    .map(|sent| json!({"total": sent.total, "sent": sent.moved}))
-                    .map_err(|e| e.to_string())
-            }
+            let reach = Reach::Awaited(this.offers.put(handle.id(), &own, bound_to));
+            async move { this.send_over(reach, outgoing, held, handle).await }
         });
-        Ok((operation, secret))
+        Ok((operation, secrets))
+    }
+
+    /// The source of a push: dials the target.
+    pub fn send_to(
+        &self,
+        permit: &Permit,
+        outgoing: Outgoing,
+        remote: &Remote,
+    ) -> Result<Operation, TransferError> {
+        let reach = Reach::Dialled(remote.peer(self.identity.current())?);
+        let held = self.pools.hold(&outgoing.dataset, Use::Reading)?;
+        let start = sending_starts(permit, &outgoing.dataset, Class::Task);
+        let this = self.clone();
+        Ok(self.operations.start(&self.tasks, start, move |handle| async move {
+            this.send_over(reach, outgoing, held, handle).await
+        }))
+    }
+
+    /// The target of a push, or of a copy that a client relays: waits for whoever comes with the secrets.
+    pub fn await_from(
+        &self,
+        permit: &Permit,
+        incoming: Incoming,
+        bound_to: Option<Fingerprint>,
+    ) -> Result<(Operation, Secrets), TransferError> {
+        let held = self.claim(&incoming)?;
+        let secrets = Secrets::random();
+        let start = receiving_starts(permit, &incoming, Class::Websocket);
+        let (this, own) = (self.clone(), secrets.pairs());
+        let operation = self.operations.start(&self.tasks, start, move |handle| {
+            let reach = Reach::Awaited(this.offers.put(handle.id(), &own, bound_to));
+            async move { this.receive_over(reach, incoming, held, handle).await }
+        });
+        Ok((operation, secrets))
+    }
+
+    /// The target of a pull: dials the source.
+    pub fn fetch(
+        &self,
+        permit: &Permit,
+        incoming: Incoming,
+        remote: &Remote,
+    ) -> Result<Operation, TransferError> {
+        let reach = Reach::Dialled(remote.peer(self.identity.current())?);
+        let held = self.claim(&incoming)?;
+        let start = receiving_starts(permit, &incoming, Class::Task);
+        let this = self.clone();
+        Ok(self.operations.start(&self.tasks, start, move |handle| async move {
+            this.receive_over(reach, incoming, held, handle).await
+        }))
+    }
+
+    /// Copies within this agent.
+    pub fn copy(
+        &self,
+        permits: [&Permit; 2],
+        outgoing: Outgoing,
+        incoming: Incoming,
+    ) -> Result<Operation, TransferError> {
+        if outgoing.dataset == incoming.dataset {
+            return Err(TransferError::Itself);
+        }
+        let reading = self.pools.hold(&outgoing.dataset, Use::Reading)?;
+        let held = self.claim(&incoming)?;
+        let [_, permit] = permits;
+        let start = receiving_starts(permit, &incoming, Class::Task);
+        let pools = self.pools.clone();
+        Ok(self.operations.start(&self.tasks, start, move |handle| async move {
+            let (here, there) = tokio::io::duplex(PIPE);
+            let (sent, received) = tokio::join!(
+                send_chunks(&pools, Box::new(here), outgoing, reading, None),
+                receive_chunks(Box::new(there), incoming, held, Some(handle)),
+            );
+            match (sent, received) {
+                // Whoever failed first told the other; its own words are the better ones.
+                (Err(e), Err(TransferError::Connection(_))) => Err(e.to_string()),
+                (_, received) => {
+                    received.map(|done| result(done.total, done.moved)).map_err(|e| e.to_string())
+                }
+            }
+        }))
     }
 
     /// Takes up an offer: the connection's end of it.
-    pub fn claim(
+    pub fn take_up(
         &self,
         id: Uuid,
         secret: &Secret,
@@ -105,106 +178,120 @@ impl Transfers {
         self.offers.claim(id, secret, certificate)
     }
 
-    /// Pulls a tree from another agent, which is dialled with its certificate pinned.
-    pub async fn pull(
-        &self,
-        _permit: &Permit,
-        source: &RemoteSource,
-        target: &Target,
-        handle: &Handle,
-        then: Then,
-    ) -> Result<Received, TransferError> {
-        let held = self.claim_target(target)?;
-        let pin = source
-            .fingerprint
-            .parse()
-            .map_err(|_| TransferError::Unreachable("its certificate fingerprint is malformed".to_owned()))?;
-        let client =
-            Client::pinned("the source", source.addresses.clone(), pin, Some(self.identity.current()));
-        let path = format!("/control/v1/transfers/{}/stream", source.operation);
-        let stream = client
-            .upgrade(&path, TRANSFER_PROTOCOL, Some(&source.secret))
-            .await
-            .map_err(|e| TransferError::Unreachable(e.to_string()))?;
-        receiving(Box::new(stream), Arrival::new(held, then), Some(handle.clone())).await
-    }
-
-    /// Copies one volume of this agent to another of its own.
-    pub async fn copy(
-        &self,
-        _permits: [&Permit; 2],
-        source: (&PoolName, &VolumeName),
-        target: &Target,
-        handle: &Handle,
-        then: Then,
-    ) -> Result<Received, TransferError> {
-        if source == (&target.pool, &target.volume) {
-            return Err(TransferError::Itself);
+    /// Holds the target, and checks before anything is moved that it may be written.
+    fn claim(&self, incoming: &Incoming) -> Result<Held, TransferError> {
+        let dataset = &incoming.dataset;
+        let held = self.pools.hold(dataset, Use::Replacing)?;
+        if !self.pools.exists(&dataset.pool) {
+            return Err(PoolError::NoSuchPool(dataset.pool.clone()).into());
         }
-        let reading = self.pools.hold(&Dataset::volume(source.0, source.1), Use::Reading)?;
-        let tree = self.pools.tree(&Dataset::volume(source.0, source.1))?;
-        let held = self.claim_target(target)?;
-        let (here, there) = tokio::io::duplex(PIPE);
-        let (sent, received) = tokio::join!(
-            sending(Box::new(here), tree, Some(reading), None),
-            receiving(Box::new(there), Arrival::new(held, then), Some(handle.clone())),
-        );
-        match (sent, received) {
-            // Whoever failed first told the other; its own words are the better ones.
-            (Err(e), Err(TransferError::Connection(_))) => Err(e),
-            (_, received) => received,
-        }
-    }
-
-    /// Takes a tree that the caller sends over its own connection.
-    pub async fn import(
-        &self,
-        _permit: &Permit,
-        target: &Target,
-        stream: Box<dyn Stream>,
-        then: Then,
-    ) -> Result<Received, TransferError> {
-        receiving(stream, Arrival::new(self.claim_target(target)?, then), None).await
-    }
-
-    /// Sends a volume's tree over the caller's own connection.
-    pub async fn export(
-        &self,
-        _permit: &Permit,
-        pool: &PoolName,
-        volume: &VolumeName,
-        stream: Box<dyn Stream>,
-    ) -> Result<Sent, TransferError> {
-        let held = self.pools.hold(&Dataset::volume(pool, volume), Use::Reading)?;
-        let tree = self.pools.tree(&Dataset::volume(pool, volume))?;
-        sending(stream, tree, Some(held), None).await
-    }
-
-    /// Checks, before anything is moved, that the target may be written.
-    pub fn check_target(&self, target: &Target) -> Result<(), TransferError> {
-        self.claim_target(target).map(drop)
-    }
-
-    fn claim_target(&self, target: &Target) -> Result<Held, TransferError> {
-        let held = self.pools.hold(&Dataset::volume(&target.pool, &target.volume), Use::Replacing)?;
-        if !self.pools.exists(&target.pool) {
-            return Err(PoolError::NoSuchPool(target.pool.clone()).into());
-        }
-        if target.mode == Mode::Copy && held.tree().is_some() {
-            return Err(TransferError::Exists(target.pool.clone(), target.volume.clone()));
+        if incoming.mode == Mode::Copy && held.tree().is_some() {
+            return Err(TransferError::Exists(dataset.clone()));
         }
         Ok(held)
     }
+
+    async fn send_over(
+        self,
+        reach: Reach,
+        outgoing: Outgoing,
+        held: Held,
+        handle: Handle,
+    ) -> Result<Value, String> {
+        let link = link(reach).await.map_err(|e| e.to_string())?;
+        let sent = match link {
+            Link::ChunkStream(stream) => send_chunks(&self.pools, stream, outgoing, held, Some(handle)).await,
+            Link::Lxd => Err(TransferError::NotSpoken),
+        };
+        sent.map(|sent| result(sent.total, sent.moved)).map_err(|e| e.to_string())
+    }
+
+    async fn receive_over(
+        self,
+        reach: Reach,
+        incoming: Incoming,
+        held: Held,
+        handle: Handle,
+    ) -> Result<Value, String> {
+        let link = link(reach).await.map_err(|e| e.to_string())?;
+        let received = match link {
+            Link::ChunkStream(stream) => receive_chunks(stream, incoming, held, Some(handle)).await,
+            Link::Lxd => Err(TransferError::NotSpoken),
+        };
+        received.map(|done| result(done.total, done.moved)).map_err(|e| e.to_string())
+    }
 }
 
-struct Withdraw {
-    offers: Arc<Offers>,
-    id: Uuid,
+/// The connection that decides what is spoken.
+async fn link(reach: Reach) -> Result<Link, TransferError> {
+    match reach {
+        Reach::Dialled(peer) => match peer.secret(CONTROL).filter(|_| peer.is_ours()) {
+            Some(secret) => Ok(Link::ChunkStream(peer.stream(secret).await?)),
+            None => Ok(Link::Lxd),
+        },
+        Reach::Awaited(mut doors) => match doors.arrival(CONTROL).await {
+            None => Err(TransferError::Nobody(UNCONNECTED_LIFE)),
+            Some(Arrived { carrier: Carrier::Bytes, stream }) => Ok(Link::ChunkStream(stream)),
+            Some(Arrived { carrier: Carrier::Websocket, .. }) => Ok(Link::Lxd),
+        },
+    }
 }
 
-impl Drop for Withdraw {
-    fn drop(&mut self) {
-        self.offers.withdraw(self.id);
+fn result(total: u64, moved: u64) -> Value {
+    json!({"total": total, "sent": moved})
+}
+
+async fn send_chunks(
+    pools: &Pools,
+    stream: Box<dyn Stream>,
+    outgoing: Outgoing,
+    held: Held,
+    handle: Option<Handle>,
+) -> Result<Sent, TransferError> {
+    let tree = pools.tree(&outgoing.dataset)?;
+    sending(stream, tree, Some(held), handle).await
+}
+
+async fn receive_chunks(
+    stream: Box<dyn Stream>,
+    incoming: Incoming,
+    held: Held,
+    handle: Option<Handle>,
+) -> Result<Received, TransferError> {
+    (incoming.choose)(Value::Null, Vec::new()).await.map_err(TransferError::Refused)?;
+    receiving(stream, Arrival::new(held, incoming.record), handle).await
+}
+
+/// What the source's operation is, in LXD's words.
+fn sending_starts(permit: &Permit, dataset: &Dataset, class: Class) -> Start {
+    let description = match dataset.owner {
+        Owner::Instance { .. } => "Migrating instance",
+        Owner::Volume(_) => "Migrating storage volume",
+    };
+    Start { class, description, by: permit.caller().clone(), resources: vec![path(dataset)] }
+}
+
+/// What the target's operation is, in LXD's words.
+fn receiving_starts(permit: &Permit, incoming: &Incoming, class: Class) -> Start {
+    let description = match (&incoming.dataset.owner, incoming.mode) {
+        (Owner::Instance { .. }, Mode::Copy) => "Creating instance",
+        (Owner::Instance { .. }, Mode::Refresh) => "Refreshing instance",
+        (Owner::Volume(_), Mode::Copy) => "Copying storage volume",
+        (Owner::Volume(_), Mode::Refresh) => "Refreshing storage volume",
+    };
+    Start { class, description, by: permit.caller().clone(), resources: vec![path(&incoming.dataset)] }
+}
+
+/// The dataset as the API names it.
+fn path(dataset: &Dataset) -> String {
+    match &dataset.owner {
+        Owner::Volume(volume) => {
+            format!("/1.0/storage-pools/{}/volumes/custom/{volume}", dataset.pool)
+        }
+        Owner::Instance { project, name } if project.as_str() == "default" => {
+            format!("/1.0/instances/{name}")
+        }
+        Owner::Instance { project, name } => format!("/1.0/instances/{name}?project={project}"),
     }
 }
 
@@ -279,13 +366,13 @@ fn progress_value(progress: Progress) -> Value {
 }
 
 /// A volume that a tree arrives in.
-struct Arrival {
+pub(super) struct Arrival {
     held: Held,
     then: Mutex<Option<Then>>,
 }
 
 impl Arrival {
-    fn new(held: Held, then: Then) -> Self {
+    pub(super) fn new(held: Held, then: Then) -> Self {
         Self { held, then: Mutex::new(Some(then)) }
     }
 }

@@ -23,7 +23,8 @@ use crate::client::upgrade::SECRET_HEADER;
 use crate::dataset::{Dataset, PoolError};
 use crate::operation::{Class, Start};
 use crate::transfer::TransferError;
-use crate::transfer::run::Target;
+use crate::transfer::direct::Target;
+use crate::transfer::offer::Carrier;
 use crate::trust::Caller;
 use crate::wire::lxd::operation::OperationBody;
 use crate::wire::token::Secret;
@@ -104,7 +105,7 @@ async fn pull(
             (PullSource::Remote(source), _) => transfers.pull(&permit, &source, &target, &handle, then).await,
             (PullSource::Local { pool, volume }, from) => {
                 let permits: [&Permit; 2] = [from.as_ref().unwrap_or(&permit), &permit];
-                transfers.copy(permits, (&pool, &volume), &target, &handle, then).await
+                transfers.copy_volume(permits, (&pool, &volume), &target, &handle, then).await
             }
         };
         let received = received.map_err(|e| e.to_string())?;
@@ -204,7 +205,7 @@ async fn stream(
         .and_then(|value| value.to_str().ok().map(|text| Secret::new(text.to_owned())))
         .ok_or_else(refused)?;
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
-    let claim = state.transfers.claim(id, &secret, caller.fingerprint()).map_err(|reason| {
+    let claim = state.transfers.take_up(id, &secret, caller.fingerprint()).map_err(|reason| {
         tracing::warn!(operation = %id, %caller, %reason, "refused a transfer");
         refused()
     })?;
@@ -212,7 +213,7 @@ async fn stream(
     state.tasks.spawn("transfer", async move {
         tokio::select! {
             stream = upgrade => match stream {
-                Ok(stream) => claim.serve(Box::new(TokioIo::new(stream))),
+                Ok(stream) => claim.serve(Carrier::Bytes, Box::new(TokioIo::new(stream))),
                 Err(reason) => tracing::warn!(operation = %id, %reason, "a transfer did not begin"),
             },
             () = ending.cancelled() => {}
@@ -233,7 +234,9 @@ impl From<TransferError> for Problem {
         match &error {
             TransferError::Exists(..) => problem(StatusCode::CONFLICT, "already_exists")
                 .hint("Use --refresh to bring it to the source's state."),
-            TransferError::Itself => problem(StatusCode::BAD_REQUEST, "bad_request"),
+            TransferError::Itself | TransferError::Remote(_) => {
+                problem(StatusCode::BAD_REQUEST, "bad_request")
+            }
             TransferError::Pool(PoolError::NoSuchPool(_) | PoolError::NoSuchDataset(_)) => {
                 problem(StatusCode::NOT_FOUND, "not_found")
             }
