@@ -25,7 +25,7 @@ use crate::peering::Peering;
 use crate::project::Projects;
 use crate::reconcile::Reconcile;
 use crate::settings::{Addresses, Settings};
-use crate::storage::Instances;
+use crate::storage::{Instances, StoragePools, VolumeSnapshots};
 use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -99,6 +99,8 @@ pub struct ApiParts {
     pub pools: Pools,
     /// What is kept in the pools beside volumes.
     pub instances: Arc<Instances>,
+    pub storage_pools: Arc<StoragePools>,
+    pub volume_snapshots: Arc<VolumeSnapshots>,
     pub operations: Operations,
     pub transfers: Transfers,
     /// The folder that `--watch` keeps applied.

@@ -46,6 +46,7 @@ mod sameness;
 mod steps;
 #[cfg(test)]
 mod tests;
+pub mod volumes;
 
 pub use entry::{EntryChange, EntryEdit, EntryOutcome, GivenMeta, PartEdit, Presence};
 pub use refusal::ApplyError;

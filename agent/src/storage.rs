@@ -11,9 +11,16 @@ use jiff::Timestamp;
 use schema::name::{PoolName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
+pub mod config;
+pub mod expiry;
 pub mod instances;
+pub mod pools;
+pub mod schedule;
+pub mod volume_snapshots;
 
 pub use instances::{Held, InstanceError, Instances};
+pub use pools::{StoragePoolError, StoragePools};
+pub use volume_snapshots::{SnapshotError, VolumeSnapshots};
 
 /// Devices by name, each a map of keys and values (LXD: devices).
 pub type Devices = BTreeMap<String, BTreeMap<String, String>>;

@@ -16,6 +16,7 @@ pub mod mesh_root;
 pub mod rotation;
 pub mod service;
 pub mod status;
+pub mod storage;
 pub mod sync;
 pub mod token;
 pub mod traffic;

@@ -17,7 +17,9 @@ pub mod operation;
 mod project;
 mod recursion;
 mod server;
+mod storage_pool;
 mod volume;
+mod volume_snapshot;
 
 pub use server::versions;
 
@@ -32,6 +34,8 @@ pub fn router(state: &ApiState) -> Router<ApiState> {
         .merge(operation::router())
         .merge(events::router())
         .merge(project::router())
+        .merge(storage_pool::router())
         .merge(volume::router())
+        .merge(volume_snapshot::router())
         .layer(axum::middleware::from_fn_with_state(state.clone(), project::asked::check))
 }

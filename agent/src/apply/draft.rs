@@ -43,7 +43,11 @@ impl Draft {
             let (pool, volume) = (pool.clone(), volume.clone());
             match (&after, data) {
                 (Some(_), _) if base == Revision(0) => self.step(&Step::EnsureVolume { pool, volume }),
-                (None, Data::Destroy) => self.step(&Step::DestroyVolume { pool, volume }),
+                (None, Data::Destroy) => {
+                    // What is said of its snapshots goes with them.
+                    self.txn.ops.push(Op::Delete { key: keys::volume_snapshots(&pool, &volume) });
+                    self.step(&Step::DestroyVolume { pool, volume });
+                }
                 _ => {}
             }
         }
@@ -72,7 +76,7 @@ impl Draft {
         self.txn.guards.extend(txn.guards.into_iter().filter(|guard| !written.contains(&guard.key)));
     }
 
-    fn step(&mut self, step: &Step) {
+    pub fn step(&mut self, step: &Step) {
         let key = keys::step(&Uuid::new_v4());
         self.txn.ops.push(Op::Put { key, value: value::encode(step) });
     }

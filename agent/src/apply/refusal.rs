@@ -7,6 +7,7 @@ use schema::name::{
 };
 use schema::record::{RecordKey, ServiceMatch};
 
+use crate::dataset::PoolError;
 use crate::observe::{Binding, ObserveError};
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
@@ -74,12 +75,23 @@ pub enum ApplyError {
     NoSuchPool { pool: PoolName, volume: VolumeName },
     #[error("the old data of volume {pool}/{volume} is still being destroyed")]
     StillGoing { pool: PoolName, volume: VolumeName },
+    #[error("there is no volume {0}/{1}")]
+    NoSuchVolume(PoolName, VolumeName),
+    /// LXD's words.
+    #[error("Volume by that name already exists")]
+    VolumeExists,
+    #[error("data of a volume {0}/{1} that was forgotten is still there")]
+    DataExists(PoolName, VolumeName),
+    #[error("volume {pool}/{volume} is in use: {by} names it")]
+    VolumeInUse { pool: PoolName, volume: VolumeName, by: String },
     #[error("the plan would destroy the data of volume {0}, but consent to that was not given")]
     NoConsent(String),
     #[error("the trust of a link could not be read: {0}")]
     Links(String),
     #[error("the agent is ending")]
     Ended,
+    #[error(transparent)]
+    Pool(PoolError),
     #[error(transparent)]
     Commit(CommitError),
     #[error(transparent)]
@@ -123,7 +135,7 @@ impl ApplyError {
                 "Take the group out of that first, in the same apply or an earlier one."
             }
             Self::IdTaken { .. } => "Give the instance another id: ids are unique in a cluster.",
-            Self::LinkExists(_) => "Give it another name.",
+            Self::LinkExists(_) | Self::VolumeExists => "Give it another name.",
             Self::NameOfCaller(_) => {
                 "A cluster that calls here over a one-way link of its own has this name, or a token for one. Give the \
                  link another name, or delete that identity first."
@@ -136,12 +148,16 @@ impl ApplyError {
             Self::Exists(_) => "Choose another name.",
             Self::NoSuchPool { .. } => "Use a pool of `comity status`, such as \"default\".",
             Self::StillGoing { .. } => "Try again in a moment.",
+            Self::VolumeInUse { .. } => "Take the volume out of that first.",
+            Self::DataExists(..) => "Choose another name, or declare that volume and delete it.",
             Self::NoConsent(_) => "Add --destroy-data, or leave the data and forget the volume.",
             Self::NotPermitted
             | Self::NoSuchPart(_)
             | Self::NoSuchLink(_)
+            | Self::NoSuchVolume(..)
             | Self::Links(_)
             | Self::Ended
+            | Self::Pool(_)
             | Self::Commit(_)
             | Self::Store(_)
             | Self::Value(_)

@@ -112,7 +112,7 @@ impl Apply {
         self.write(permit, draft, writes, None).await
     }
 
-    async fn records(&self, kind: Kind) -> Result<BTreeMap<RecordKey, LiveRecord>, ApplyError> {
+    pub(super) async fn records(&self, kind: Kind) -> Result<BTreeMap<RecordKey, LiveRecord>, ApplyError> {
         let entries = self.store.range(&keys::declared_kind(kind)).await?.entries;
         Ok(entries.iter().map(observe::record).collect::<Result<_, _>>()?)
     }

@@ -30,14 +30,16 @@ pub enum Step {
     EnsureVolume { pool: PoolName, volume: VolumeName },
     /// A volume that was deleted with its data has none.
     DestroyVolume { pool: PoolName, volume: VolumeName },
+    /// A volume that was renamed has its tree, and its snapshots, under the new name.
+    RenameVolume { pool: PoolName, volume: VolumeName, to: VolumeName },
 }
 
 impl Step {
     fn subject(&self) -> (PoolName, VolumeName) {
         match self {
-            Step::EnsureVolume { pool, volume } | Step::DestroyVolume { pool, volume } => {
-                (pool.clone(), volume.clone())
-            }
+            Step::EnsureVolume { pool, volume }
+            | Step::DestroyVolume { pool, volume }
+            | Step::RenameVolume { pool, volume, .. } => (pool.clone(), volume.clone()),
         }
     }
 }
@@ -47,6 +49,7 @@ impl std::fmt::Display for Step {
         match self {
             Step::EnsureVolume { pool, volume } => write!(f, "make volume {pool}/{volume}"),
             Step::DestroyVolume { pool, volume } => write!(f, "destroy the data of volume {pool}/{volume}"),
+            Step::RenameVolume { pool, volume, to } => write!(f, "rename volume {pool}/{volume} to {to}"),
         }
     }
 }
@@ -96,13 +99,17 @@ impl Steps {
         }
     }
 
-    /// Volumes whose old data is still to be destroyed.
+    /// Volumes whose old data is still to be destroyed, or to be put under another name.
     pub async fn going(&self) -> Result<HashSet<(PoolName, VolumeName)>, ApplyError> {
         let steps = self.store.range(keys::STEP).await?;
         let mut going = HashSet::new();
         for entry in &steps.entries {
-            if let Step::DestroyVolume { pool, volume } = value::decode(entry)? {
-                going.insert((pool, volume));
+            match value::decode(entry)? {
+                Step::EnsureVolume { .. } => {}
+                Step::DestroyVolume { pool, volume } => drop(going.insert((pool, volume))),
+                Step::RenameVolume { pool, volume, to } => {
+                    going.extend([(pool.clone(), volume), (pool, to)]);
+                }
             }
         }
         Ok(going)
@@ -167,6 +174,15 @@ impl Runner {
         let done = match step {
             Step::EnsureVolume { pool, volume } => self.pools.ensure(&Dataset::volume(pool, volume)).await,
             Step::DestroyVolume { pool, volume } => self.pools.destroy(&Dataset::volume(pool, volume)).await,
+            Step::RenameVolume { pool, volume, to } => {
+                let (from, to) = (Dataset::volume(pool, volume), Dataset::volume(pool, to));
+                // Done by an earlier life of the agent, which did not come to forget it.
+                if self.pools.has(&to) && !self.pools.has(&from) {
+                    Ok(())
+                } else {
+                    self.pools.rename(&from, &to).await
+                }
+            }
         };
         done.map_err(|error| error.to_string())?;
         crash::point("apply-after-step");

@@ -71,6 +71,9 @@ pub enum Action {
     InstanceSnapshotUpdated,
     InstanceSnapshotRenamed,
     InstanceSnapshotDeleted,
+    StoragePoolCreated,
+    StoragePoolUpdated,
+    StoragePoolDeleted,
     StorageVolumeCreated,
     StorageVolumeUpdated,
     StorageVolumeRenamed,
@@ -78,6 +81,13 @@ pub enum Action {
     StorageVolumeSnapshotCreated,
     StorageVolumeSnapshotDeleted,
     StorageVolumeSnapshotRenamed,
+    StorageVolumeSnapshotUpdated,
+    /// A volume's data is what a snapshot of it was.
+    StorageVolumeRestored,
+    StorageVolumeBackupCreated,
+    StorageVolumeBackupRenamed,
+    StorageVolumeBackupRetrieved,
+    StorageVolumeBackupDeleted,
     /// Data of another cluster was taken in.
     TransferReceived,
 }

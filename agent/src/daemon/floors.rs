@@ -27,7 +27,8 @@ use crate::project::Projects;
 use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::settings::{Addresses, Settings};
 use crate::sockets::Sockets;
-use crate::storage::Instances;
+use crate::storage::expiry::{self, ExpiryParts};
+use crate::storage::{Instances, StoragePools, VolumeSnapshots};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -112,6 +113,20 @@ pub(super) async fn build(
     });
     maintenance::restore(&*store, &catalog, &health).await?;
     overdue::start(&apply, &health, &identities, &tasks);
+    let volume_snapshots = VolumeSnapshots::new(store.clone(), pools.clone(), audit.clone(), &tasks);
+    if let Err(error) = volume_snapshots.sweep().await {
+        tracing::error!(%error, "what a crash may have left of snapshots could not be looked for");
+    }
+    expiry::start(
+        ExpiryParts {
+            store: store.clone(),
+            volumes: volume_snapshots.clone(),
+            identities: identities.clone(),
+            seen: place.path().join("schedules-seen"),
+            clock: Timestamp::now,
+        },
+        &tasks,
+    );
     let operations = Operations::new();
     let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
     let reconcile = watched.map(|folder| {
@@ -146,6 +161,8 @@ pub(super) async fn build(
         settings,
         projects: Projects::start(store.clone(), audit.clone(), &tasks).await?,
         instances: Instances::new(store.clone(), audit.clone()),
+        storage_pools: StoragePools::new(store.clone(), pools.clone(), audit.clone()),
+        volume_snapshots,
         audit,
         doors,
         store,

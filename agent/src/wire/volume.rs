@@ -41,7 +41,8 @@ pub struct Usage {
 /// `GET /1.0/storage-pools/{pool}/volumes/custom/{volume}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageVolume {
-    pub name: VolumeName,
+    /// In a list snapshots are among them, as `VOLUME/SNAPSHOT`.
+    pub name: String,
     #[serde(rename = "type")]
     pub kind: String,
     pub pool: PoolName,
@@ -87,6 +88,9 @@ pub struct StorageVolumePut {
     pub description: Option<String>,
     #[serde(default)]
     pub config: Option<BTreeMap<String, String>>,
+    /// The snapshot whose data is to be the volume's; nothing else is changed then.
+    #[serde(default)]
+    pub restore: String,
 }
 
 /// `GET /1.0/storage-pools/{pool}/volumes/custom/{volume}/state`.

@@ -71,7 +71,7 @@ fn config(fields: &mut Fields<'_, '_>) -> BTreeMap<String, String> {
                 fields.fault("bad-value", format!("config key {}: {error}", quoted(&key.text)), node.span);
             }
             Err(error) => {
-                fields.fault("unknown-field", format!("config key {}: {error}", quoted(&key.text)), key.span);
+                fields.fault("unknown-key", format!("config key {}: {error}", quoted(&key.text)), key.span);
             }
         }
     }

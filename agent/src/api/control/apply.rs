@@ -76,13 +76,19 @@ impl From<ApplyError> for Problem {
                 (StatusCode::CONFLICT, "in_use")
             }
             // LXD's status for it.
-            ApplyError::LinkInUse { .. } => (StatusCode::BAD_REQUEST, "in_use"),
+            ApplyError::LinkInUse { .. } | ApplyError::VolumeInUse { .. } => {
+                (StatusCode::BAD_REQUEST, "in_use")
+            }
             ApplyError::LinkExists(_)
+            | ApplyError::VolumeExists
+            | ApplyError::DataExists(..)
             | ApplyError::NameOfCaller(_)
             | ApplyError::Exists(_)
             | ApplyError::IdTaken { .. }
             | ApplyError::SourceExists { .. } => (StatusCode::CONFLICT, "exists"),
-            ApplyError::NoSuchLink(_) | ApplyError::NoSuchPart(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ApplyError::NoSuchLink(_) | ApplyError::NoSuchPart(_) | ApplyError::NoSuchVolume(..) => {
+                (StatusCode::NOT_FOUND, "not_found")
+            }
             ApplyError::MetaGiven | ApplyError::Protocol { .. } => (StatusCode::BAD_REQUEST, "invalid"),
             ApplyError::BuiltIn(_) => (StatusCode::BAD_REQUEST, "built_in"),
             ApplyError::Malformed(..) | ApplyError::TooLarge(..) => (StatusCode::BAD_REQUEST, "bad_request"),
@@ -96,6 +102,7 @@ impl From<ApplyError> for Problem {
             | ApplyError::Store(_)
             | ApplyError::Value(_)
             | ApplyError::Observe(_)
+            | ApplyError::Pool(_)
             | ApplyError::Forget(_) => return Self::internal(&error),
         };
         let problem = Self::new(status, code, error.to_string());

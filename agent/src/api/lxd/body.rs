@@ -11,10 +11,7 @@ use super::answer::LxdError;
 
 /// Reads `body`, which may have these keys and no others. No value is ever repeated: it may be a token.
 pub fn decode<T: DeserializeOwned>(body: &[u8], known: &[&str]) -> Result<T, LxdError> {
-    let mut value: Value = serde_json::from_slice(body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        LxdError::bad_request(format!("Invalid request body: not JSON at line {line} column {column}"))
-    })?;
+    let mut value = object(body)?;
     let Value::Object(fields) = &mut value else {
         return Err(LxdError::bad_request("Invalid request body: it must be a JSON object"));
     };
@@ -25,6 +22,31 @@ pub fn decode<T: DeserializeOwned>(body: &[u8], known: &[&str]) -> Result<T, Lxd
     fields.retain(|_, value| !value.is_null());
     T::deserialize(&value)
         .map_err(|error| LxdError::bad_request(format!("Invalid request body: {}", kind_of(&error))))
+}
+
+/// Reads `body` as clients of any version send it: keys that are not known here are passed over. For what is no harm when it
+/// is not understood.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, LxdError> {
+    let mut value: Value =
+        if body.is_empty() { Value::Object(serde_json::Map::new()) } else { object(body)? };
+    if let Value::Object(fields) = &mut value {
+        // Go's clients send what they have not as null.
+        fields.retain(|_, value| !value.is_null());
+    }
+    T::deserialize(&value)
+        .map_err(|error| LxdError::bad_request(format!("Invalid request body: {}", kind_of(&error))))
+}
+
+fn object(body: &[u8]) -> Result<Value, LxdError> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        LxdError::bad_request(format!("Invalid request body: not JSON at line {line} column {column}"))
+    })?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(LxdError::bad_request("Invalid request body: it must be a JSON object"))
+    }
 }
 
 fn unknown_key(key: &str, known: &[&str]) -> String {

@@ -229,11 +229,7 @@ pub fn body(operation: &Operation) -> OperationBody {
     };
     let mut resources = BTreeMap::<String, Vec<String>>::new();
     for path in &operation.resources {
-        let kind = match path.strip_prefix("/1.0/").and_then(|rest| rest.split('/').next()) {
-            Some("instances") => "instances",
-            Some("projects") => "projects",
-            _ => "storage_volumes",
-        };
+        let kind = kind_of(path);
         resources.entry(kind.to_owned()).or_default().push(path.clone());
     }
     OperationBody {
@@ -256,6 +252,23 @@ pub fn body(operation: &Operation) -> OperationBody {
             protocol: operation.by.method().unwrap_or_default().to_owned(),
             address: operation.by.origin.address.map(|address| address.to_string()).unwrap_or_default(),
         }),
+    }
+}
+
+/// What LXD calls the kind of thing that a path is of, among an operation's resources.
+fn kind_of(path: &str) -> &'static str {
+    let path = path.split('?').next().unwrap_or_default();
+    let mut parts = path.strip_prefix("/1.0/").unwrap_or_default().split('/');
+    let first = parts.next();
+    if path.contains("/backups/") {
+        return "backups";
+    }
+    match first {
+        Some("instances") if parts.any(|part| part == "snapshots") => "instances_snapshots",
+        Some("instances") => "instances",
+        Some("projects") => "projects",
+        _ if parts.any(|part| part == "snapshots") => "storage_volume_snapshots",
+        _ => "storage_volumes",
     }
 }
 

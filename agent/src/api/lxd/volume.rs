@@ -1,50 +1,63 @@
-//! `/1.0/storage-pools` and the custom volumes in them.
+//! `/1.0/storage-pools/{pool}/volumes`: custom volumes.
 //!
-//! There is one kind of pool, directories, and one content type, file systems. LXD's volume types of instances and
-//! images exist in name only: their lists are empty.
+//! There is one content type, file systems. Instances' root volumes are listed with them, as LXD does, and are seen to at
+//! `/1.0/instances`; images' volumes there are none.
 
 use std::collections::BTreeMap;
 
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::routing::get;
-use axum::{Extension, Json, Router};
-use http::StatusCode;
+use axum::{Extension, Router};
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use schema::kind::volume::Volume;
+use schema::kind::volume::config::{self, ConfigError};
 use schema::name::{PoolName, VolumeName};
 use schema::record::{Record, RecordKey};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::answer::{self, LxdError};
 use super::recursion::Recursion;
+use super::storage_pool::existing;
+use super::{body, etag};
 use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
-use crate::authorize::{Entitlement, Entity, require_trust};
+use crate::authorize::{Entitlement, Entity};
 use crate::dataset::{Dataset, PoolError};
+use crate::storage::config::of_new_volume;
+use crate::storage::volume_snapshots::url;
 use crate::store::value::Declared;
 use crate::trust::Caller;
 use crate::trust::entity::DEFAULT_PROJECT;
+use crate::wire::storage::StorageVolumePost;
 use crate::wire::volume::{
-    OWNER_KEY, PoolResources, StoragePool, StorageVolume, StorageVolumePut, StorageVolumeState,
-    StorageVolumesPost, Usage,
+    OWNER_KEY, StorageVolume, StorageVolumePut, StorageVolumeState, StorageVolumesPost, Usage,
 };
+
+mod list;
+mod relocate;
+mod used;
+
+pub use used::Users;
 
 pub fn router() -> Router<ApiState> {
     Router::new()
-        .route("/storage-pools", get(pools))
-        .route("/storage-pools/{pool}", get(pool))
-        .route("/storage-pools/{pool}/resources", get(resources))
-        .route("/storage-pools/{pool}/volumes", get(volumes).post(create))
-        .route("/storage-pools/{pool}/volumes/custom", get(volumes).post(create))
+        .route("/storage-pools/{pool}/volumes", get(list::all).post(create))
+        .route("/storage-pools/{pool}/volumes/custom", get(list::custom).post(create))
+        .route("/storage-pools/{pool}/volumes/{kind}", get(list::others))
         .route(
             "/storage-pools/{pool}/volumes/custom/{volume}",
-            get(show).put(put).patch(patch).delete(delete),
+            get(show).put(put).patch(patch).post(post).delete(delete),
         )
         .route("/storage-pools/{pool}/volumes/custom/{volume}/state", get(usage))
 }
 
-#[derive(Debug, Deserialize)]
-struct Asked {
+/// What a request about volumes says besides its path.
+#[derive(Debug, Default, Deserialize)]
+pub struct Asked {
     #[serde(default)]
     recursion: Recursion,
     #[serde(default)]
@@ -53,72 +66,19 @@ struct Asked {
 
 impl Asked {
     /// Whether it is about the project that volumes are in. (That there is such a project is known by now.)
-    fn is_default(&self) -> bool {
+    pub fn is_default(&self) -> bool {
         matches!(self.project.as_str(), "" | DEFAULT_PROJECT)
     }
 
     /// For what is asked of one volume.
-    fn check(&self) -> Result<(), LxdError> {
+    pub fn check(&self) -> Result<(), LxdError> {
         if self.is_default() { Ok(()) } else { Err(LxdError::plain(StatusCode::NOT_FOUND)) }
     }
-}
 
-async fn pools(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Query(asked): Query<Asked>,
-) -> Result<Response, LxdError> {
-    require_trust(&caller)?;
-    let pools = state.pools.list()?;
-    if !asked.recursion.whole() {
-        return Ok(answer::sync(pools.iter().map(pool_url).collect::<Vec<_>>()));
+    /// Whether whole entries are wanted of a list.
+    pub fn whole(&self) -> bool {
+        self.recursion.whole()
     }
-    let volumes = volume::all(&state.store).await?;
-    Ok(answer::sync(
-        pools.into_iter().map(|pool| pool_body(&state, &caller, pool, &volumes)).collect::<Vec<_>>(),
-    ))
-}
-
-async fn pool(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(pool): Path<PoolName>,
-) -> Result<Response, LxdError> {
-    require_trust(&caller)?;
-    let pool = existing(&state, pool)?;
-    let volumes = volume::all(&state.store).await?;
-    Ok(answer::sync(pool_body(&state, &caller, pool, &volumes)))
-}
-
-async fn resources(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(pool): Path<PoolName>,
-) -> Result<Response, LxdError> {
-    require_trust(&caller)?;
-    state.permit(&caller, Entitlement::CanViewResources, Entity::Server)?;
-    let (total, free) = state.pools.space(&existing(&state, pool)?)?;
-    let space = Usage { used: total.saturating_sub(free), total };
-    Ok(answer::sync(PoolResources { space, inodes: Usage::default() }))
-}
-
-async fn volumes(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(pool): Path<PoolName>,
-    Query(asked): Query<Asked>,
-) -> Result<Response, LxdError> {
-    require_trust(&caller)?;
-    let pool = existing(&state, pool)?;
-    if !asked.is_default() {
-        return Ok(answer::sync(Vec::<String>::new()));
-    }
-    let mut seen = volume::all(&state.store).await?;
-    seen.retain(|(in_pool, name, _)| *in_pool == pool && sees(&state, &caller, &pool, name));
-    if !asked.recursion.whole() {
-        return Ok(answer::sync(seen.iter().map(|(pool, name, _)| url(pool, name)).collect::<Vec<_>>()));
-    }
-    Ok(answer::sync(seen.into_iter().map(|(pool, name, is)| body(pool, name, is)).collect::<Vec<_>>()))
 }
 
 async fn create(
@@ -126,7 +86,7 @@ async fn create(
     Extension(caller): Extension<Caller>,
     Path(pool): Path<PoolName>,
     Query(asked): Query<Asked>,
-    Json(wanted): Json<StorageVolumesPost>,
+    bytes: Bytes,
 ) -> Result<Response, LxdError> {
     if !asked.is_default() {
         let message = "Storage volumes can be made in the project \"default\" only, as yet";
@@ -134,27 +94,27 @@ async fn create(
     }
     let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
     let pool = existing(&state, pool)?;
+    let wanted: StorageVolumesPost = body::read(&bytes)?;
     if !matches!(wanted.kind.as_str(), "" | "custom") {
         return Err(LxdError::bad_request("Currently not allowed to create storage volumes of this type"));
     }
     if !matches!(wanted.content_type.as_str(), "" | "filesystem") {
         return Err(LxdError::bad_request("Invalid content type: only filesystem is supported"));
     }
-    if let Some(key) = wanted.config.keys().next() {
-        return Err(LxdError::bad_request(format!("Invalid option for volume: {key:?}")));
-    }
     let source = &wanted.source["type"];
     if !source.is_null() && source != "" && source != "none" {
         return Err(LxdError::bad_request(format!("Unknown source type {source}")));
     }
-    // The name may be a token in the wrong place: the message does not repeat it.
-    let name: VolumeName =
-        wanted.name.parse().map_err(|e| LxdError::bad_request(format!("Invalid volume name: {e}")))?;
+    let name = name_of(&wanted.name)?;
     if volume::find(&state.store, &pool, &name).await?.is_some() {
         return Err(LxdError::new(StatusCode::CONFLICT, "Volume by that name already exists"));
     }
-    volume::create(&state.apply, &permit, &pool, &name, wanted.description).await?;
-    Ok(answer::created(&url(&pool, &name), serde_json::Map::new()))
+    let usual = state.storage_pools.get(&pool).await?.pool.config;
+    let config = checked(&name, of_new_volume(&usual, wanted.config))?;
+    let record = Record::Volume(Volume { description: wanted.description, config });
+    let edit = Edit::put(key(&pool, &name), record).only_at(0);
+    state.apply.edit(&permit, vec![edit]).await?;
+    Ok(answer::created(&url(&pool, &name, None), serde_json::Map::new()))
 }
 
 async fn show(
@@ -166,37 +126,104 @@ async fn show(
     asked.check()?;
     state.permit(&caller, Entitlement::CanView, entity(&pool, &name))?;
     let (declared, _) = declared(&state, &pool, &name).await?;
-    Ok(answer::sync(body(pool, name, declared)))
+    let users = Users::of(&state, &caller).await?;
+    let tagged = Tagged::of(&declared);
+    Ok(etag::put(answer::sync(shown(&pool, &name, declared, &users)), &tagged))
 }
 
 async fn put(
-    state: State<ApiState>,
-    caller: Extension<Caller>,
-    path: Path<(PoolName, VolumeName)>,
-    Json(mut wanted): Json<StorageVolumePut>,
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path((pool, name)): Path<(PoolName, VolumeName)>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    bytes: Bytes,
 ) -> Result<Response, LxdError> {
-    wanted.description.get_or_insert_default();
-    patch(state, caller, path, Json(wanted)).await
+    asked.check()?;
+    let wanted: StorageVolumePut = body::read(&bytes)?;
+    if wanted.restore.is_empty() {
+        let described = wanted.description.unwrap_or_default();
+        let config = wanted.config.unwrap_or_default();
+        return change(&state, &caller, (pool, name), &headers, |_| Volume {
+            description: described,
+            config,
+        })
+        .await;
+    }
+    let permit = state.permit(&caller, Entitlement::CanEdit, entity(&pool, &name))?;
+    let (declared, _) = declared(&state, &pool, &name).await?;
+    etag::check(&headers, &Tagged::of(&declared))?;
+    let missing = || LxdError::new(StatusCode::NOT_FOUND, "Storage volume snapshot not found");
+    // Clients may give it whole: VOLUME/SNAPSHOT.
+    let snapshot = wanted.restore.rsplit('/').next().unwrap_or_default().parse().map_err(|_| missing())?;
+    state.volume_snapshots.restore(&permit, &pool, &name, &snapshot, Timestamp::now()).await?;
+    Ok(answer::empty())
 }
 
 async fn patch(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path((pool, name)): Path<(PoolName, VolumeName)>,
-    Json(wanted): Json<StorageVolumePut>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    bytes: Bytes,
 ) -> Result<Response, LxdError> {
-    let permit = state.permit(&caller, Entitlement::CanEdit, entity(&pool, &name))?;
-    let (declared, revision) = declared(&state, &pool, &name).await?;
-    if let Some(key) = wanted.config.iter().flat_map(BTreeMap::keys).find(|key| *key != OWNER_KEY) {
-        return Err(LxdError::bad_request(format!("Invalid option for volume: {key:?}")));
-    }
-    if let (Record::Volume(mut volume), Some(description)) = (declared.record, wanted.description) {
-        volume.description = description;
-        let key = RecordKey::Volume { pool, volume: name };
-        let edit = Edit::put(key, Record::Volume(volume)).only_at(revision);
-        state.apply.edit(&permit, vec![edit]).await?;
-    }
+    asked.check()?;
+    let wanted: StorageVolumePut = body::read(&bytes)?;
+    change(&state, &caller, (pool, name), &headers, |mut volume| {
+        volume.config.extend(wanted.config.unwrap_or_default());
+        volume.description = wanted.description.unwrap_or(volume.description);
+        volume
+    })
+    .await
+}
+
+async fn change(
+    state: &ApiState,
+    caller: &Caller,
+    (pool, name): (PoolName, VolumeName),
+    headers: &HeaderMap,
+    edit: impl FnOnce(Volume) -> Volume,
+) -> Result<Response, LxdError> {
+    let permit = state.permit(caller, Entitlement::CanEdit, entity(&pool, &name))?;
+    let (declared, revision) = declared(state, &pool, &name).await?;
+    etag::check(headers, &Tagged::of(&declared))?;
+    let mut volume = edit(of(declared));
+    volume.config = checked(&name, volume.config)?;
+    let edit = Edit::put(key(&pool, &name), Record::Volume(volume)).only_at(revision);
+    state.apply.edit(&permit, vec![edit]).await?;
     Ok(answer::empty())
+}
+
+/// Another name, another pool, or a migration.
+async fn post(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path((pool, name)): Path<(PoolName, VolumeName)>,
+    Query(asked): Query<Asked>,
+    bytes: Bytes,
+) -> Result<Response, LxdError> {
+    asked.check()?;
+    let wanted: StorageVolumePost = body::read(&bytes)?;
+    if wanted.migration {
+        return Err(LxdError::bad_request("Migration of storage volumes is not offered yet"));
+    }
+    let permit = state.permit(&caller, Entitlement::CanEdit, entity(&pool, &name))?;
+    declared(&state, &pool, &name).await?;
+    if !matches!(wanted.project.as_str(), "" | DEFAULT_PROJECT) {
+        let message = "Storage volumes can be moved within the project \"default\" only, as yet";
+        return Err(LxdError::bad_request(message));
+    }
+    let to = name_of(&wanted.name)?;
+    if wanted.pool.is_empty() || wanted.pool == pool.as_str() {
+        state.apply.relocate_volume(&permit, (pool.clone(), name), (pool.clone(), to.clone())).await?;
+        return Ok(answer::created(&url(&pool, &to, None), serde_json::Map::new()));
+    }
+    let not_found = || LxdError::new(StatusCode::NOT_FOUND, "Storage pool not found");
+    let target = existing(&state, wanted.pool.parse().map_err(|_| not_found())?)?;
+    // It is made anew there.
+    state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
+    relocate::start(&state, &caller, permit, (pool, name), (target, to)).await
 }
 
 async fn delete(
@@ -208,6 +235,9 @@ async fn delete(
     asked.check()?;
     let permit = state.permit(&caller, Entitlement::CanDelete, entity(&pool, &name))?;
     declared(&state, &pool, &name).await?;
+    if Users::of(&state, &caller).await?.any(&pool, &name) {
+        return Err(LxdError::bad_request("The storage volume is still in use"));
+    }
     volume::delete(&state.apply, &permit, &pool, &name).await?;
     Ok(answer::empty())
 }
@@ -216,77 +246,109 @@ async fn usage(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path((pool, name)): Path<(PoolName, VolumeName)>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, LxdError> {
+    asked.check()?;
     state.permit(&caller, Entitlement::CanView, entity(&pool, &name))?;
-    declared(&state, &pool, &name).await?;
+    let (declared, _) = declared(&state, &pool, &name).await?;
     let used = state.pools.usage(&Dataset::volume(&pool, &name)).await?;
-    Ok(answer::sync(StorageVolumeState { usage: Usage { used, total: 0 } }))
+    let total = of(declared).config.get("size").and_then(|size| config::size(size)).unwrap_or_default();
+    Ok(answer::sync(StorageVolumeState { usage: Usage { used, total } }))
+}
+
+/// What an ETag of a volume is made of.
+#[derive(Debug, Serialize)]
+struct Tagged {
+    description: String,
+    config: BTreeMap<String, String>,
+}
+
+impl Tagged {
+    fn of(declared: &Declared) -> Self {
+        match &declared.record {
+            Record::Volume(volume) => {
+                Self { description: volume.description.clone(), config: volume.config.clone() }
+            }
+            _ => Self { description: String::new(), config: BTreeMap::new() },
+        }
+    }
+}
+
+/// The volume, which is to be there.
+pub async fn declared(
+    state: &ApiState,
+    pool: &PoolName,
+    name: &VolumeName,
+) -> Result<(Declared, u64), LxdError> {
+    volume::find(&state.store, pool, name)
+        .await?
+        .ok_or_else(|| LxdError::new(StatusCode::NOT_FOUND, "Storage volume not found"))
 }
 
 fn sees(state: &ApiState, caller: &Caller, pool: &PoolName, name: &VolumeName) -> bool {
     state.permit(caller, Entitlement::CanView, entity(pool, name)).is_ok()
 }
 
-fn existing(state: &ApiState, pool: PoolName) -> Result<PoolName, LxdError> {
-    if state.pools.exists(&pool) {
-        Ok(pool)
-    } else {
-        Err(LxdError::new(StatusCode::NOT_FOUND, "Storage pool not found"))
+pub fn name_of(text: &str) -> Result<VolumeName, LxdError> {
+    if text.is_empty() {
+        return Err(LxdError::bad_request("No name provided"));
+    }
+    // The name may be a token in the wrong place: the message does not repeat it.
+    text.parse().map_err(|error| LxdError::bad_request(format!("Invalid volume name: {error}")))
+}
+
+/// What a volume is to be set to, if that makes sense, without what is not for anybody to set.
+pub fn checked(
+    name: &VolumeName,
+    mut pairs: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, LxdError> {
+    pairs.retain(|key, value| key != OWNER_KEY && !value.is_empty());
+    if pairs.len() > config::MAX_KEYS {
+        return Err(LxdError::bad_request(format!("At most {} keys can be set", config::MAX_KEYS)));
+    }
+    for (key, value) in &pairs {
+        let shown: String = key.chars().take(64).collect();
+        let name = name.as_str();
+        config::check(key, value).map_err(|error| {
+            LxdError::bad_request(match error {
+                ConfigError::Unknown { near: Some(near) } => {
+                    format!("Invalid option for volume {name:?} option {shown:?}, did you mean {near:?}?")
+                }
+                ConfigError::Unknown { near: None } => {
+                    format!("Invalid option for volume {name:?} option {shown:?}")
+                }
+                error => format!("Invalid value for volume {name:?} option {shown:?}: {error}"),
+            })
+        })?;
+    }
+    Ok(pairs)
+}
+
+fn of(declared: Declared) -> Volume {
+    match declared.record {
+        Record::Volume(volume) => volume,
+        _ => Volume::default(),
     }
 }
 
-async fn declared(state: &ApiState, pool: &PoolName, name: &VolumeName) -> Result<(Declared, u64), LxdError> {
-    volume::find(&state.store, pool, name)
-        .await?
-        .ok_or_else(|| LxdError::new(StatusCode::NOT_FOUND, "Storage volume not found"))
+fn key(pool: &PoolName, name: &VolumeName) -> RecordKey {
+    RecordKey::Volume { pool: pool.clone(), volume: name.clone() }
 }
 
-fn pool_url(pool: &PoolName) -> String {
-    format!("/1.0/storage-pools/{pool}")
-}
-
-fn url(pool: &PoolName, name: &VolumeName) -> String {
-    format!("/1.0/storage-pools/{pool}/volumes/custom/{name}")
-}
-
-fn pool_body(
-    state: &ApiState,
-    caller: &Caller,
-    pool: PoolName,
-    volumes: &[(PoolName, VolumeName, Declared)],
-) -> StoragePool {
-    let used_by = volumes
-        .iter()
-        .filter(|(in_pool, name, _)| *in_pool == pool && sees(state, caller, &pool, name))
-        .map(|(pool, name, _)| url(pool, name))
-        .collect();
-    StoragePool {
-        name: pool,
-        description: String::new(),
-        driver: "dir".to_owned(),
-        status: "Created".to_owned(),
-        locations: vec!["none".to_owned()],
-        config: BTreeMap::new(),
-        used_by,
-    }
-}
-
-fn body(pool: PoolName, name: VolumeName, declared: Declared) -> StorageVolume {
-    let description = match declared.record {
-        Record::Volume(volume) => volume.description,
-        _ => String::new(),
-    };
-    let config = declared.owner.map(|owner| (OWNER_KEY.to_owned(), owner.to_string())).into_iter().collect();
+fn shown(pool: &PoolName, name: &VolumeName, declared: Declared, users: &Users) -> StorageVolume {
+    let owner = declared.owner.as_ref().map(|owner| (OWNER_KEY.to_owned(), owner.to_string()));
+    let Volume { description, mut config } = of(declared);
+    config.extend(owner);
     StorageVolume {
-        name,
+        name: name.to_string(),
         kind: "custom".to_owned(),
-        pool,
+        pool: pool.clone(),
         description,
         content_type: "filesystem".to_owned(),
-        project: "default".to_owned(),
+        project: DEFAULT_PROJECT.to_owned(),
         location: "none".to_owned(),
         config,
-        used_by: Vec::new(),
+        used_by: users.of_volume(pool, name),
     }
 }
 

@@ -168,6 +168,14 @@ impl Thing {
             project = Some(of.to_owned());
             let query = if of == DEFAULT_PROJECT { String::new() } else { format!("?project={of}") };
             ("instance", format!("/1.0/instances/{name}{query}"), name.to_owned())
+        } else if let Some(place) = changed.key.strip_prefix(keys::VOLUME_SNAPSHOT) {
+            // Which of them it is, and what became of it, the action says.
+            project = Some(DEFAULT_PROJECT.to_owned());
+            let (pool, volume) = place.split_once('/')?;
+            let source = format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}");
+            ("storage-volume-snapshot", source, volume.to_owned())
+        } else if changed.key.starts_with(keys::STORAGE_POOL) {
+            ("storage-pool", format!("/1.0/storage-pools/{}", last()), last())
         } else if changed.key.starts_with(keys::MANIFEST) {
             ("manifest", format!("/control/v1/manifests/{}", last()), last())
         } else {
