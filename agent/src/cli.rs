@@ -16,18 +16,24 @@ mod ca;
 mod completion;
 mod config;
 mod context;
+mod copying;
 mod edit;
 mod explain;
 mod failure;
 mod go_flags;
+mod instance;
 mod intention;
+mod interrupt;
 mod link;
 mod login;
 mod monitor;
+mod operand;
 mod operation;
 mod output;
 mod peering;
 mod plan;
+mod pool;
+mod progress;
 mod project;
 mod remote;
 mod remotes;
@@ -107,6 +113,50 @@ enum Command {
     /// Show services, exported and imported.
     #[command(alias = "services")]
     Service(service::Args),
+    /// Make an instance.
+    Init(instance::init::Args),
+    /// List instances.
+    #[command(visible_alias = "ls")]
+    List(instance::list::Args),
+    /// Show an instance with its snapshots, or the server.
+    Info(instance::info::Args),
+    /// Take a snapshot of an instance.
+    Snapshot(instance::snapshot::SnapshotArgs),
+    /// Put an instance back as it was when a snapshot was taken.
+    Restore(instance::snapshot::RestoreArgs),
+    /// Copy an instance or a snapshot of one, within a server or to another.
+    #[command(visible_alias = "cp")]
+    Copy(instance::copy::CopyArgs),
+    /// Move an instance: rename it, or take it to another pool or server.
+    #[command(visible_alias = "mv")]
+    Move(instance::copy::MoveArgs),
+    /// Rename an instance or a snapshot.
+    Rename(instance::RenameArgs),
+    /// Delete instances and snapshots.
+    #[command(visible_alias = "rm")]
+    Delete(instance::DeleteArgs),
+    /// Export an instance as one tar file.
+    Export(instance::archive::ExportArgs),
+    /// Make an instance of a tar file.
+    Import(instance::archive::ImportArgs),
+    /// Start instances, where they run.
+    Start(instance::StateArgs),
+    /// Stop instances.
+    Stop(instance::StateArgs),
+    /// Restart instances, where they run.
+    #[command(hide = true)]
+    Restart(instance::StateArgs),
+    /// Make an instance and start it: not there yet.
+    #[command(hide = true)]
+    Launch(instance::NotYetArgs),
+    /// Run a command in an instance: not there yet.
+    #[command(hide = true)]
+    Exec(instance::NotYetArgs),
+    /// Make an image of an instance: not there yet.
+    #[command(hide = true)]
+    Publish(instance::NotYetArgs),
+    /// Manage storage pools.
+    Pool(pool::Args),
     /// Manage storage volumes.
     Volume(volume::Args),
     /// Run and show declared transfers.
@@ -152,7 +202,7 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
     let ended = runtime.block_on(async {
         tokio::select! {
             ended = dispatch(cli.command, &context) => ended,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::Interrupted),
+            () = context.interrupts.unanswered() => Ok(ExitCode::Interrupted),
         }
     });
     // A blocking read of the terminal must not keep an interrupted command alive.
@@ -187,6 +237,24 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Config(args) => config::run(args, context).await,
         Command::Intention(args) => intention::run(args, context).await,
         Command::Service(args) => service::run(args, context).await,
+        Command::Init(args) => instance::init::run(args, context).await,
+        Command::List(args) => instance::list::run(args, context).await,
+        Command::Info(args) => instance::info::run(args, context).await,
+        Command::Snapshot(args) => instance::snapshot::snapshot(args, context).await,
+        Command::Restore(args) => instance::snapshot::restore(args, context).await,
+        Command::Copy(args) => instance::copy::copy(args, context).await,
+        Command::Move(args) => instance::copy::run_move(args, context).await,
+        Command::Rename(args) => instance::rename(args, context).await,
+        Command::Delete(args) => instance::delete(args, context).await,
+        Command::Export(args) => instance::archive::export(args, context).await,
+        Command::Import(args) => instance::archive::import(args, context).await,
+        Command::Start(args) => instance::change_state(args, "start", context).await,
+        Command::Stop(args) => instance::change_state(args, "stop", context).await,
+        Command::Restart(args) => instance::change_state(args, "restart", context).await,
+        Command::Launch(_) => instance::not_yet("launch"),
+        Command::Exec(_) => instance::not_yet("exec"),
+        Command::Publish(_) => instance::not_yet("publish"),
+        Command::Pool(args) => pool::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,
         Command::Project(args) => project::run(args, context).await,

@@ -5,8 +5,10 @@
 
 pub mod consul;
 pub mod entry;
+pub mod instance;
 pub mod link;
 pub mod login;
+pub mod operation;
 pub mod verify;
 pub mod vouch;
 
@@ -32,6 +34,7 @@ use credential::{Attempt, Reply};
 use login::Session;
 
 mod auth;
+mod backup;
 mod control;
 mod credential;
 mod distrust;
@@ -47,7 +50,7 @@ pub mod tagged;
 mod transport;
 mod trust;
 pub mod upgrade;
-mod volume;
+pub mod volume;
 mod websocket;
 
 pub use follow::Moved;

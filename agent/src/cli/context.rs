@@ -10,6 +10,7 @@ use http::Method;
 use schema::name::RemoteName;
 
 use super::failure::CliError;
+use super::interrupt::Interrupts;
 use super::login;
 use super::output::{self, Encoding, Output};
 use super::remotes::{AuthType, Folder, LOCAL, LoginFiles, Remotes};
@@ -27,6 +28,7 @@ const SYSTEM_SOCKET: &str = "/var/lib/comity/unix.socket";
 pub struct Context {
     pub output: Output,
     pub folder: Folder,
+    pub interrupts: Interrupts,
     local: PathBuf,
     chosen: Chosen,
 }
@@ -54,7 +56,8 @@ impl Context {
             (None, None, None) => Chosen::Default,
         };
         let local = named.unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET));
-        Ok(Self { output: Output::new(format, quiet), folder: Folder::locate(), local, chosen })
+        let (output, folder) = (Output::new(format, quiet), Folder::locate());
+        Ok(Self { output, folder, interrupts: Interrupts::default(), local, chosen })
     }
 
     /// The agent to talk to. Without a name: the one that the flags, the environment or the default say. With one

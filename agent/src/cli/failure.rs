@@ -149,7 +149,6 @@ fn consuls_noun(error: &clap::Error) -> Option<&'static str> {
         "connect" => {
             "`comity intention`, `comity explain`; `/v1/connect/ca/roots` by curl or Consul's own command."
         }
-        "info" => "`comity status`; `/v1/agent/self` by curl or Consul's own command.",
         "kv" => "There is no key/value store here.",
         "members" => "`comity status` for this cluster, `comity link list` for others.",
         _ => return None,
@@ -239,7 +238,6 @@ mod tests {
             (&["comity", "members"], "comity status"),
             (&["comity", "acl", "token", "list"], "comity auth"),
             (&["comity", "kv", "get", "x"], "no key/value store"),
-            (&["comity", "info"], "/v1/agent/self"),
         ] {
             let hint = consuls_noun(&refused(arguments)).unwrap();
             assert!(hint.contains(word), "{arguments:?}: {hint}");

@@ -3,15 +3,24 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use schema::name::RemoteName;
 use uuid::Uuid;
 
 use super::auth::remote;
+use super::operand::split;
+use super::progress::Bar;
 use super::{CliError, Context, ExitCode, Format, Table};
+use crate::client::Client;
 use crate::daemon::options::duration;
 use crate::wire::lxd::operation::OperationBody;
+use watch::{Ended, Watched, failure, is_good, watch};
+
+pub mod watch;
 
 /// One call waits no longer; it is made again until the operation has ended.
 const CALL: Duration = Duration::from_secs(60);
+/// Codes from here on mean that an operation has ended.
+const ENDED: u16 = 200;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,13 +38,23 @@ enum Command {
         remote: Option<String>,
     },
     /// Show one.
-    Show { id: Uuid },
+    Show {
+        #[arg(value_name = "[REMOTE:]ID")]
+        id: String,
+        /// Stay with it and show its progress; end as it does.
+        #[arg(long)]
+        watch: bool,
+    },
     /// Cancel one; a token's is revoked by that.
     #[command(visible_aliases = ["cancel", "rm"])]
-    Delete { id: Uuid },
+    Delete {
+        #[arg(value_name = "[REMOTE:]ID")]
+        id: String,
+    },
     /// Wait until one has ended; fails if it did.
     Wait {
-        id: Uuid,
+        #[arg(value_name = "[REMOTE:]ID")]
+        id: String,
         /// How long at most [default: until it has ended].
         #[arg(long, value_name = "TIME", value_parser = duration)]
         timeout: Option<Duration>,
@@ -64,23 +83,27 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             }
             output.table(&table);
         }
-        Command::Show { id } => show(context, &context.client(None).await?.operation(id).await?),
+        Command::Show { id, watch: false } => {
+            let (client, _, id) = at(context, &id).await?;
+            show(context, &client.operation(id).await?);
+        }
+        Command::Show { id, watch: true } => return joined(context, &id).await,
         Command::Delete { id } => {
-            context.client(None).await?.cancel_operation(id).await?;
+            let (client, _, id) = at(context, &id).await?;
+            client.cancel_operation(id).await?;
             output.done(format!("Operation {id} deleted"), &id.to_string());
         }
         Command::Wait { id, timeout } => {
-            let client = context.client(None).await?;
+            let (client, _, id) = at(context, &id).await?;
             let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
             loop {
                 let left = deadline.map_or(CALL, |deadline| {
                     deadline.saturating_duration_since(tokio::time::Instant::now()).min(CALL)
                 });
                 let operation = client.wait_operation(id, left).await?;
-                if operation.status_code >= 200 {
+                if operation.status_code >= ENDED {
                     show(context, &operation);
-                    let good = operation.status_code == 200;
-                    return Ok(if good { ExitCode::Done } else { ExitCode::Failed });
+                    return Ok(code(&operation));
                 }
                 if deadline.is_some_and(|deadline| deadline <= tokio::time::Instant::now()) {
                     return Err(CliError::failed(format!("operation {id} is still {}", operation.status))
@@ -90,6 +113,41 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::Done)
+}
+
+/// Joins an operation that somebody began, and ends as it does.
+async fn joined(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
+    let (client, remote, id) = at(context, operand).await?;
+    let operation = client.operation(id).await?;
+    let bar = Bar::new(context);
+    let watched = Watched { client: &client, remote: remote.as_ref(), operation };
+    let ended = watch(context, watched, &[], &bar).await;
+    bar.clear();
+    match ended? {
+        Ended::Over(operation) => {
+            show(context, &operation);
+            if is_good(&operation) {
+                Ok(ExitCode::Done)
+            } else {
+                Err(CliError::failed(failure(&operation)).code("operation-failed"))
+            }
+        }
+        Ended::Cancelled => Err(watch::cancelled()),
+    }
+}
+
+/// `[REMOTE:]ID`.
+async fn at(context: &Context, operand: &str) -> Result<(Client, Option<RemoteName>, Uuid), CliError> {
+    let (remote, id) = split(operand)?;
+    let id = id.parse().map_err(|_| {
+        CliError::usage("ID: an operation's id is a UUID")
+            .hint("`comity operation list` shows those that run or have just ended.")
+    })?;
+    Ok((context.client(remote.as_ref()).await?, remote, id))
+}
+
+fn code(operation: &OperationBody) -> ExitCode {
+    if is_good(operation) { ExitCode::Done } else { ExitCode::Failed }
 }
 
 fn show(context: &Context, operation: &OperationBody) {

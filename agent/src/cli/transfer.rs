@@ -7,7 +7,8 @@ use schema::record::{LiveRecord, Record, RecordKey};
 use serde_json::json;
 
 use super::context::name;
-use super::volume::copy::copy;
+use super::operand::VolumeOperand;
+use super::volume::copy::{Existing, HowArgs, run as copy};
 use super::{CliError, Context, ExitCode, Format, Table};
 use crate::client::Client;
 
@@ -45,7 +46,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             };
             let (from, to) =
                 (end(transfer.source.remote.as_ref()).await?, end(transfer.target.remote.as_ref()).await?);
-            copy(context, (&transfer.source, &from), (&transfer.target, &to), transfer.mode).await?;
+            let existing = match transfer.mode {
+                Mode::Copy => Existing::Refused,
+                Mode::Refresh => Existing::Refreshed,
+            };
+            let source = VolumeOperand { volume: transfer.source.clone(), snapshot: None };
+            copy(context, (&source, &from), (&transfer.target, &to), existing, &HowArgs::default()).await?;
         }
     }
     Ok(ExitCode::Done)

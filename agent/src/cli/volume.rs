@@ -3,20 +3,25 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use http::StatusCode;
-use schema::kind::transfer::{Mode, VolumeAddress};
+use http::{Method, StatusCode};
+use schema::kind::transfer::VolumeAddress;
 use schema::name::{PoolName, RemoteName};
 use schema::render::visible;
 use serde_json::json;
 
 use super::context::name;
-use super::{CliError, Context, ExitCode, Format, Table};
+use super::instance::archive::{self, HowArgs, is_file};
+use super::operand::{VolumeOperand, pairs};
+use super::operation::watch::finish;
+use super::{CliError, Context, ExitCode, Format, Table, pool};
+use crate::client::operation::Begun;
+use crate::client::volume::volume_path;
 use crate::client::{Client, ClientError};
-use crate::dataset::pool::DEFAULT_POOL;
 use crate::wire::volume::{OWNER_KEY, StorageVolume};
 
 pub mod copy;
-mod progress;
+mod offered;
+mod snapshot;
 mod tree;
 
 #[derive(Debug, clap::Args)]
@@ -31,11 +36,14 @@ enum Command {
     Create {
         #[arg(value_name = "[REMOTE:]POOL/NAME")]
         volume: String,
+        /// Keys and values, such as snapshots.expiry=2w.
+        #[arg(value_name = "KEY=VALUE")]
+        config: Vec<String>,
         #[arg(long, value_name = "TEXT", default_value = "")]
         description: String,
     },
     /// List volumes.
-    #[command(alias = "ls")]
+    #[command(visible_alias = "ls")]
     List {
         #[arg(value_name = "[REMOTE:][POOL]")]
         pool: Option<String>,
@@ -45,69 +53,175 @@ enum Command {
         #[arg(value_name = "[REMOTE:]POOL/NAME")]
         volume: String,
     },
-    /// Delete a volume and its data.
-    #[command(alias = "rm")]
-    Delete {
+    /// Print the value of a key.
+    Get {
+        #[arg(value_name = "[REMOTE:]POOL/NAME")]
+        volume: String,
+        key: String,
+    },
+    /// Set keys.
+    Set {
+        #[arg(value_name = "[REMOTE:]POOL/NAME")]
+        volume: String,
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        pairs: Vec<String>,
+    },
+    /// Unset a key.
+    Unset {
+        #[arg(value_name = "[REMOTE:]POOL/NAME")]
+        volume: String,
+        key: String,
+    },
+    /// Edit a volume as YAML.
+    Edit {
         #[arg(value_name = "[REMOTE:]POOL/NAME")]
         volume: String,
     },
-    /// Copy a volume: within a cluster, or from one cluster to another, which pulls it.
-    #[command(alias = "cp")]
-    Copy {
+    /// Rename a volume.
+    Rename {
         #[arg(value_name = "[REMOTE:]POOL/NAME")]
-        source: String,
-        #[arg(value_name = "[REMOTE:]POOL/NAME")]
-        target: String,
-        /// Bring a target that exists to the source's state.
-        #[arg(long)]
-        refresh: bool,
+        volume: String,
+        new: String,
     },
-    /// Put the content of a local folder in place of a volume's.
+    /// Delete volumes and their data, or snapshots of them.
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(value_name = "[REMOTE:]POOL/NAME[/SNAPSHOT]", required = true)]
+        volumes: Vec<String>,
+    },
+    /// Copy a volume or a snapshot of one: within a cluster, or from one cluster to another.
+    #[command(visible_alias = "cp")]
+    Copy(copy::CopyArgs),
+    /// Move a volume: rename it, or take it to another pool or cluster.
+    #[command(visible_alias = "mv")]
+    Move(copy::MoveArgs),
+    /// Take a snapshot of a volume, and manage those that there are.
+    Snapshot(snapshot::Args),
+    /// Put a volume back as it was when a snapshot was taken.
+    Restore {
+        #[arg(value_name = "[REMOTE:]POOL/NAME")]
+        volume: String,
+        snapshot: String,
+    },
+    /// Put the content of a local folder in place of a volume's, or make a volume of a tar file.
     Import {
         #[arg(value_name = "[REMOTE:]POOL/NAME")]
         volume: String,
-        folder: PathBuf,
+        /// A folder, or a tar file that was exported (`-` for standard input).
+        #[arg(value_name = "FOLDER or FILE")]
+        from: PathBuf,
     },
-    /// Copy a volume's content into a new or empty local folder.
+    /// Copy a volume's content into a new or empty local folder, or all of it into a tar file.
     Export {
         #[arg(value_name = "[REMOTE:]POOL/NAME")]
         volume: String,
-        folder: PathBuf,
+        /// A folder, or a file that ends in .tar, .tar.gz, .tar.zst (`-` for standard output).
+        #[arg(value_name = "FOLDER or FILE")]
+        to: PathBuf,
+        /// Leave its snapshots out of the tar file.
+        #[arg(long)]
+        volume_only: bool,
+        #[command(flatten)]
+        how: HowArgs,
     },
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
-        Command::Create { volume, description } => {
+        Command::Create { volume, config, description } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            client.create_volume(&volume.pool, &volume.volume, &description).await?;
+            client.create_volume(&volume.pool, &volume.volume, &description, &pairs(&config)?).await?;
             done(context, "Created", &volume);
         }
         Command::List { pool } => list(context, pool.as_deref()).await?,
         Command::Show { volume } => show(context, &volume).await?,
-        Command::Delete { volume } => {
+        Command::Get { volume, key } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            client.delete_volume(&volume.pool, &volume.volume).await.map_err(|e| missing(&volume, e))?;
-            done(context, "Deleted", &volume);
+            let found = client.volume(&volume.pool, &volume.volume).await.map_err(|e| missing(&volume, e))?;
+            pool::get(context, &found.config, &key);
         }
-        Command::Copy { source, target, refresh } => {
-            let source = address("SOURCE", &source)?;
-            let target = address("TARGET", &target)?;
-            let from = context.client(source.remote.as_ref()).await?;
-            let to = context.client(target.remote.as_ref()).await?;
-            let mode = if refresh { Mode::Refresh } else { Mode::Copy };
-            copy::copy(context, (&source, &from), (&target, &to), mode).await?;
-        }
-        Command::Import { volume, folder } => {
+        Command::Set { volume, pairs: given } => set(context, &volume, &pairs(&given)?).await?,
+        Command::Unset { volume, key } => set(context, &volume, &[(key, String::new())]).await?,
+        Command::Edit { volume } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            tree::import(context, &volume, &client, &folder).await?;
+            pool::edited(context, &client, &volume_path(&volume.pool, &volume.volume)).await?;
         }
-        Command::Export { volume, folder } => {
+        Command::Rename { volume, new } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            tree::export(context, &volume, &client, &folder).await?;
+            let new: schema::name::VolumeName = name("NEW", &new)?;
+            let path = volume_path(&volume.pool, &volume.volume);
+            ended(context, &volume, &client, Method::POST, &path, json!({ "name": new })).await?;
+            context.output.done(format!("Renamed volume {volume} to {new}."), new.as_str());
+        }
+        Command::Delete { volumes } => {
+            for volume in volumes {
+                delete(context, &volume).await?;
+            }
+        }
+        Command::Copy(args) => return copy::copy(args, context).await,
+        Command::Move(args) => return copy::run_move(args, context).await,
+        Command::Snapshot(args) => return snapshot::run(args, context).await,
+        Command::Restore { volume, snapshot } => return snapshot::restore(context, &volume, &snapshot).await,
+        Command::Import { volume, from } if is_file(&from) => {
+            let (volume, client) = at(context, "VOLUME", &volume).await?;
+            let path = format!("/1.0/storage-pools/{}/volumes/custom", volume.pool);
+            let headers = [("X-LXD-name", volume.volume.as_str()), ("X-LXD-type", "backup")];
+            archive::bring(context, (&client, volume.remote.as_ref()), &path, &headers, &from).await?;
+            done(context, "Imported", &volume);
+        }
+        Command::Import { volume, from } => {
+            let (volume, client) = at(context, "VOLUME", &volume).await?;
+            tree::import(context, &volume, &client, &from).await?;
+        }
+        Command::Export { volume, to, volume_only, how } if is_file(&to) => {
+            let (volume, client) = at(context, "VOLUME", &volume).await?;
+            client.volume(&volume.pool, &volume.volume).await.map_err(|e| missing(&volume, e))?;
+            let mut body = json!({ "volume_only": volume_only });
+            how.put_into(&mut body, &to)?;
+            let of = volume_path(&volume.pool, &volume.volume);
+            archive::fetch(context, (&client, volume.remote.as_ref()), &of, body, &to).await?;
+            let sentence = format!("Exported {volume} to {}", to.display());
+            archive::said(context, &sentence, &volume.to_string(), &to);
+        }
+        Command::Export { volume, to, .. } => {
+            let (volume, client) = at(context, "VOLUME", &volume).await?;
+            tree::export(context, &volume, &client, &to).await?;
         }
     }
     Ok(ExitCode::Done)
+}
+
+async fn set(context: &Context, volume: &str, given: &[(String, String)]) -> Result<(), CliError> {
+    let (volume, client) = at(context, "VOLUME", volume).await?;
+    let path = volume_path(&volume.pool, &volume.volume);
+    pool::set(&client, &path, given).await.map_err(|error| missing(&volume, error))
+}
+
+async fn delete(context: &Context, operand: &str) -> Result<(), CliError> {
+    let VolumeOperand { volume, snapshot } = VolumeOperand::parse("VOLUME", operand)?;
+    let client = context.client(volume.remote.as_ref()).await?;
+    if let Some(snapshot) = snapshot {
+        return snapshot::delete(context, &volume, &client, &snapshot).await;
+    }
+    let path = volume_path(&volume.pool, &volume.volume);
+    ended(context, &volume, &client, Method::DELETE, &path, serde_json::Value::Null).await?;
+    done(context, "Deleted", &volume);
+    Ok(())
+}
+
+/// Has something done at `path`, and stays until it is.
+async fn ended(
+    context: &Context,
+    volume: &VolumeAddress,
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: serde_json::Value,
+) -> Result<(), CliError> {
+    match client.begin_at(method, path, &body).await.map_err(|error| missing(volume, error))? {
+        Begun::Done(_) => Ok(()),
+        Begun::Running(begun) => finish(context, client, volume.remote.as_ref(), *begun).await.map(drop),
+    }
 }
 
 async fn list(context: &Context, asked: Option<&str>) -> Result<(), CliError> {
@@ -157,6 +271,9 @@ async fn show(context: &Context, volume: &str) -> Result<(), CliError> {
             context.output.line(format!("Description:  {}", visible(&volume.description)));
             context.output.line(format!("Manifest:     {}", owner(&volume).unwrap_or("none")));
             context.output.line(format!("On disk:      {used}"));
+            for (key, value) in volume.config.iter().filter(|(key, _)| *key != OWNER_KEY) {
+                context.output.line(format!("{key}: {}", visible(value)));
+            }
         }
     }
     Ok(())
@@ -173,16 +290,8 @@ fn done(context: &Context, what: &str, volume: &VolumeAddress) {
     }
 }
 
-/// Parses an address given on the command line; what was given is not repeated by the message.
-fn address(place: &str, text: &str) -> Result<VolumeAddress, CliError> {
-    text.parse().map_err(|error| {
-        let hint = format!("The pool that every agent has is {DEFAULT_POOL:?}.");
-        CliError::usage(format!("{place}: {error}")).code("bad-name").hint(hint)
-    })
-}
-
 async fn at(context: &Context, place: &str, text: &str) -> Result<(VolumeAddress, Client), CliError> {
-    let volume = address(place, text)?;
+    let volume = VolumeOperand::volume(place, text)?;
     let client = context.client(volume.remote.as_ref()).await?;
     Ok((volume, client))
 }

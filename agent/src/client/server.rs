@@ -66,6 +66,11 @@ impl Client {
         self.lxd::<Value>(Method::PUT, "/1.0", Some(&json!({ "config": config }))).await.map(drop)
     }
 
+    /// Whether the server has a feature, by LXD's name of it.
+    pub async fn has_extension(&self, name: &str) -> Result<bool, ClientError> {
+        Ok(self.server().await?.api_extensions.iter().any(|extension| extension == name))
+    }
+
     /// Every operation that the caller may see.
     pub async fn operations(&self) -> Result<Vec<OperationBody>, ClientError> {
         let path = format!("/1.0/operations?recursion=1&{}", self.which_projects());
@@ -73,10 +78,6 @@ impl Client {
         let mut all: Vec<_> = by_status.into_values().flatten().collect();
         all.sort_by_key(|operation| operation.created_at);
         Ok(all)
-    }
-
-    pub async fn operation(&self, id: uuid::Uuid) -> Result<OperationBody, ClientError> {
-        self.lxd(Method::GET, &format!("/1.0/operations/{id}"), NO_BODY).await
     }
 
     pub async fn projects(&self) -> Result<Vec<Project>, ClientError> {

@@ -1,95 +1,192 @@
-//! `comity volume copy`: the source offers, the target pulls, and this command carries the offer from one to the other.
+//! `comity volume copy` and `comity volume move`, and the transfers that are declared.
 
-use std::time::Duration;
-
-use indicatif::BinaryBytes;
+use http::Method;
 use schema::kind::transfer::{Mode, VolumeAddress};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::missing;
-use super::progress::Bar;
-use crate::cli::{CliError, Context, Format};
-use crate::client::Client;
-use crate::wire::lxd::operation::OperationBody;
-use crate::wire::volume::{OfferRequest, PullProgress, PullRequest, PullSource, Pulled};
+use super::{missing, offered};
+use crate::cli::copying::{self, Asked, Side, Way, copy_within, report};
+use crate::cli::operand::VolumeOperand;
+use crate::cli::operation::watch::finish;
+use crate::cli::{CliError, Context, ExitCode};
+use crate::client::operation::Begun;
+use crate::client::volume::{snapshot_path, volume_path};
+use crate::client::{Client, NO_BODY};
+use crate::wire::volume::OWNER_KEY;
 
-/// How often a running transfer is asked how far it is.
-const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// LXD's code for "success".
-const SUCCESS: u16 = 200;
-/// Codes from here on mean that an operation has ended.
-const ENDED: u16 = 200;
+/// What servers say that take volumes from others by LXD's way.
+const REMOTE_VOLUMES: &str = "storage_api_remote_volume_handling";
 
-type End<'a> = (&'a VolumeAddress, &'a Client);
-
-pub async fn copy(context: &Context, source: End<'_>, target: End<'_>, mode: Mode) -> Result<(), CliError> {
-    let pulled = pull(context, source, target, mode).await?;
-    let (source, target) = (source.0, target.0);
-    for note in &pulled.unset {
-        context.output.note(format!("Warning: {note}"));
-    }
-    match context.output.format() {
-        Format::Json => {
-            context.output.json(&json!({
-                "source": source.to_string(), "target": target.to_string(),
-                "total": pulled.total, "received": pulled.received, "unset": pulled.unset,
-            }));
-        }
-        Format::Text => {
-            let (total, sent) = (BinaryBytes(pulled.total), BinaryBytes(pulled.received));
-            context.output.line(format!("Copied {source} to {target}: {total}, of which {sent} were sent."));
-        }
-    }
-    Ok(())
+#[derive(Debug, clap::Args)]
+pub struct CopyArgs {
+    #[arg(value_name = "[REMOTE:]POOL/NAME[/SNAPSHOT]")]
+    source: String,
+    #[arg(value_name = "[REMOTE:]POOL/NAME")]
+    target: String,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Bring a target that exists to the source's state; its own snapshots stay.
+    #[arg(long)]
+    refresh: bool,
+    /// With --refresh: delete the snapshots that the source does not have.
+    #[arg(long, requires = "refresh")]
+    prune: bool,
 }
 
-async fn pull(
+#[derive(Debug, clap::Args)]
+pub struct MoveArgs {
+    #[arg(value_name = "[REMOTE:]POOL/NAME")]
+    source: String,
+    #[arg(value_name = "[REMOTE:]POOL/NAME")]
+    target: String,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// How it is carried.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct HowArgs {
+    /// Who connects to whom: the target to the source (pull), the source to the target (push), or this command to both (relay).
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub mode: Way,
+    /// Leave its snapshots behind.
+    #[arg(long)]
+    pub volume_only: bool,
+    /// Copy it even while it changes, as it is found.
+    #[arg(long)]
+    pub allow_inconsistent: bool,
+}
+
+/// What becomes of a target that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It must not.
+    Refused,
+    /// It is brought to the source's state; snapshots that only it has stay.
+    Refreshed,
+    /// So are its snapshots.
+    Pruned,
+}
+
+pub async fn copy(args: CopyArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let source = VolumeOperand::parse("SOURCE", &args.source)?;
+    let target = VolumeOperand::volume("TARGET", &args.target)?;
+    let existing = match (args.refresh, args.prune) {
+        (false, _) => Existing::Refused,
+        (true, false) => Existing::Refreshed,
+        (true, true) => Existing::Pruned,
+    };
+    let from = context.client(source.volume.remote.as_ref()).await?;
+    let to = context.client(target.remote.as_ref()).await?;
+    run(context, (&source, &from), (&target, &to), existing, &args.how).await
+}
+
+pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let source = VolumeOperand::volume("SOURCE", &args.source)?;
+    let target = VolumeOperand::volume("TARGET", &args.target)?;
+    let from = context.client(source.remote.as_ref()).await?;
+    let to = context.client(target.remote.as_ref()).await?;
+    let one =
+        Side::of(&from, source.remote.as_ref()).await?.is(&Side::of(&to, target.remote.as_ref()).await?);
+    let at = volume_path(&source.pool, &source.volume);
+    if one {
+        let mut body = json!({ "name": target.volume });
+        if source.pool != target.pool {
+            body["pool"] = json!(target.pool);
+        }
+        let begun = from.begin_at(Method::POST, &at, &body).await.map_err(|error| missing(&source, error))?;
+        if let Begun::Running(begun) = begun {
+            finish(context, &from, source.remote.as_ref(), *begun).await?;
+        }
+        context.output.done(format!("Moved {source} to {target}."), &target.to_string());
+        return Ok(ExitCode::Done);
+    }
+    let whole = VolumeOperand { volume: source.clone(), snapshot: None };
+    let operation = carry(context, (&whole, &from), (&target, &to), Existing::Refused, &args.how).await?;
+    // The target has told that all of it is there to stay; only now the source may go.
+    let retired = async {
+        match from.begin(Method::DELETE, &at, NO_BODY).await? {
+            Begun::Done(_) => Ok(()),
+            Begun::Running(begun) => finish(context, &from, source.remote.as_ref(), *begun).await.map(drop),
+        }
+    };
+    retired.await.map_err(|error: CliError| CliError {
+        message: format!("Failed deleting original volume after copying it: {}", error.message),
+        hint: Some("The copy is whole and stays. Delete the original, or the copy and try again.".to_owned()),
+        ..error
+    })?;
+    Ok(report(context, "Moved", &source.to_string(), &target.to_string(), &operation))
+}
+
+/// Copies, and tells what was copied.
+pub async fn run(
     context: &Context,
-    (source, from): End<'_>,
-    (target, to): End<'_>,
-    mode: Mode,
-) -> Result<Pulled, CliError> {
-    let volume = from.volume(&source.pool, &source.volume).await.map_err(|e| missing(source, e))?;
-    let (source_agent, target_agent) = (from.status().await?, to.status().await?);
-    let same = source_agent.fingerprint == target_agent.fingerprint;
-    let offered = if same {
-        PullSource::Local { pool: source.pool.clone(), volume: source.volume.clone() }
-    } else {
-        // Bound to the target's certificate, so that the secret is worth nothing to anyone else.
-        let request = OfferRequest { target_fingerprint: Some(target_agent.fingerprint) };
-        PullSource::Remote(from.offer_volume(&source.pool, &source.volume, &request).await?)
-    };
-    let offer = match &offered {
-        PullSource::Remote(offer) => Some(offer.operation),
-        PullSource::Local { .. } => None,
-    };
-    let request = PullRequest { source: offered, mode, description: volume.description };
-    let begun = to.pull_volume(&target.pool, &target.volume, &request).await;
-    let ended = match begun {
-        Ok(operation) => watch(context, to, operation).await,
-        Err(e) => Err(e.into()),
-    };
-    if let (Err(_), Some(offer)) = (&ended, offer) {
-        // Nobody will come for it now; otherwise it would hold the volume for half a minute.
-        let _ = from.cancel_operation(offer).await;
+    (source, from): (&VolumeOperand, &Client),
+    (target, to): (&VolumeAddress, &Client),
+    existing: Existing,
+    how: &HowArgs,
+) -> Result<ExitCode, CliError> {
+    if !to.has_extension(REMOTE_VOLUMES).await? && source.snapshot.is_none() && how.mode == Way::Pull {
+        let mode = if existing == Existing::Refused { Mode::Copy } else { Mode::Refresh };
+        offered::copy(context, (&source.volume, from), (target, to), mode).await?;
+        return Ok(ExitCode::Done);
     }
-    ended
+    let operation = carry(context, (source, from), (target, to), existing, how).await?;
+    Ok(report(context, "Copied", &source.to_string(), &target.to_string(), &operation))
 }
 
-async fn watch(context: &Context, to: &Client, mut operation: OperationBody) -> Result<Pulled, CliError> {
-    let bar = Bar::new(context);
-    while operation.status_code < ENDED {
-        operation = to.wait_operation(operation.id, ASKED_EVERY).await?;
-        if let Ok(progress) = serde_json::from_value::<PullProgress>(operation.metadata.clone()) {
-            bar.set(&progress.stage, progress.done, progress.total);
-        }
+async fn carry(
+    context: &Context,
+    (source, from): (&VolumeOperand, &Client),
+    (target, to): (&VolumeAddress, &Client),
+    existing: Existing,
+    how: &HowArgs,
+) -> Result<crate::wire::lxd::operation::OperationBody, CliError> {
+    let VolumeAddress { remote, pool, volume } = &source.volume;
+    let entry = from.volume(pool, volume).await.map_err(|error| missing(&source.volume, error))?;
+    let here = Side::of(from, remote.as_ref()).await?;
+    let there = Side::of(to, target.remote.as_ref()).await?;
+    let (at, name) = match &source.snapshot {
+        None => (volume_path(pool, volume), volume.to_string()),
+        Some(snapshot) => (snapshot_path(pool, volume, snapshot), format!("{volume}/{snapshot}")),
+    };
+    let volume_only = how.volume_only || source.snapshot.is_some();
+    let mut common = object(json!({
+        "name": name, "pool": pool, "volume_only": volume_only, "refresh": existing != Existing::Refused,
+        "allow_inconsistent": how.allow_inconsistent,
+    }));
+    if existing == Existing::Pruned {
+        common.insert("prune".to_owned(), json!(true));
     }
-    bar.clear();
-    if operation.status_code != SUCCESS {
-        return Err(CliError::failed(operation.err).code("transfer-failed").hint(
-            "The target is as it was. What has arrived is kept, and not sent again when the same command is run again.",
-        ));
+    let mut config = entry.config;
+    // Who declares the source says nothing of the copy.
+    config.retain(|key, _| key != OWNER_KEY && !key.starts_with("volatile."));
+    let asked = Asked {
+        source: at,
+        offer: object(json!({
+            "name": volume, "pool": pool, "volume_only": volume_only,
+            "allow_inconsistent": how.allow_inconsistent,
+        })),
+        target: format!("/1.0/storage-pools/{}/volumes/custom", target.pool),
+        made: object(json!({
+            "name": target.volume, "type": "custom", "content_type": "filesystem",
+            "description": entry.description, "config": config,
+        })),
+        common,
+        failure: "Failed storage volume creation",
+    };
+    if here.is(&there) {
+        let mut within = asked;
+        within.common.insert("type".to_owned(), json!("copy"));
+        return copy_within(context, &there, &within).await;
     }
-    serde_json::from_value(operation.metadata)
-        .map_err(|error| CliError::failed(format!("{}: {error}", to.agent())).code("unexpected-answer"))
+    copying::copy(context, &here, &there, &asked, how.mode).await
+}
+
+/// A literal as what it is.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
 }

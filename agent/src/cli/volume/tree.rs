@@ -10,7 +10,7 @@ use schema::kind::transfer::VolumeAddress;
 use serde_json::json;
 
 use super::missing;
-use super::progress::Bar;
+use crate::cli::progress::Bar;
 use crate::cli::{CliError, Context, Format};
 use crate::client::Client;
 use crate::dataset::PoolError;

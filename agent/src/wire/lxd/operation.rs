@@ -19,6 +19,7 @@ pub struct OperationBody {
     pub status: String,
     pub status_code: u16,
     /// Paths of the API by kind: `{"storage_volumes": ["/1.0/storage-pools/…"]}`.
+    #[serde(default, deserialize_with = "null_is_none")]
     pub resources: BTreeMap<String, Vec<String>>,
     pub metadata: Value,
     pub may_cancel: bool,
@@ -44,4 +45,12 @@ pub struct Requestor {
     /// `tls`, `unix`, `oidc` or `bearer`.
     pub protocol: String,
     pub address: String,
+}
+
+/// LXD writes no resources as `null`.
+fn null_is_none<'de, D>(deserializer: D) -> Result<BTreeMap<String, Vec<String>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    Option::<BTreeMap<String, Vec<String>>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
