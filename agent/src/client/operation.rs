@@ -6,7 +6,6 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
@@ -79,10 +78,7 @@ impl Client {
         id: Uuid,
         secret: &Secret,
     ) -> Result<WebSocketStream<Upgraded>, ClientError> {
-        let path = format!("/1.0/operations/{id}/websocket?secret={}", segment(secret.expose()));
-        let key = generate_key();
-        let headers = [("sec-websocket-version", "13"), ("sec-websocket-key", key.as_str())];
-        let stream = self.upgrade_with(Method::GET, &path, "websocket", &headers).await?;
+        let stream = self.websocket(&format!("/1.0/operations/{id}/websocket"), secret).await?;
         Ok(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
     }
 
