@@ -9,10 +9,14 @@
 use std::io;
 
 pub mod bridge;
+pub mod connections;
 pub mod direct;
+pub mod exchange;
 pub mod frame;
+pub mod greeting;
 pub mod offer;
 pub mod pack;
+pub mod progress;
 pub mod receive;
 pub mod remote;
 pub mod run;
@@ -22,6 +26,7 @@ pub mod shipment;
 #[cfg(test)]
 mod tests;
 
+pub use progress::{Meter, Progress, Report, Stage};
 pub use remote::{Remote, Secrets};
 pub use run::Transfers;
 
@@ -30,39 +35,6 @@ use crate::dataset::manifest::Hostile;
 use crate::dataset::scan::ScanError;
 use crate::dataset::{Dataset, PoolError};
 use frame::{FrameError, Frames};
-
-/// Where a transfer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    pub stage: Stage,
-    /// Bytes of this stage.
-    pub done: u64,
-    pub total: Option<u64>,
-}
-
-/// What a side is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// The source reads its tree.
-    Reading,
-    /// The target looks for chunks that it has.
-    Comparing,
-    Sending,
-    Receiving,
-    Verifying,
-}
-
-impl Stage {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Reading => "reading",
-            Stage::Comparing => "comparing",
-            Stage::Sending => "sending",
-            Stage::Receiving => "receiving",
-            Stage::Verifying => "verifying",
-        }
-    }
-}
 
 /// Why a transfer failed. The target is as it was.
 #[derive(Debug, thiserror::Error)]

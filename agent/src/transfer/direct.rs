@@ -2,10 +2,13 @@
 //! connection.
 
 use super::bridge::Stream;
+use super::connections::{Connections, Dial, More};
+use super::exchange::{receive, send, unreported};
 use super::receive::Received;
 use super::remote::CONTROL;
-use super::run::{Arrival, Then, Transfers, receiving, sending};
+use super::run::{Then, Transfers, report};
 use super::send::Sent;
+use super::shipment::{Chosen, Consistency, Incoming, Main, Outgoing};
 use super::{TransferError, offer};
 use crate::authorize::Permit;
 use crate::client::Client;
@@ -17,7 +20,8 @@ use crate::wire::token::Secret;
 use crate::wire::volume::{RemoteSource, TRANSFER_PROTOCOL};
 use schema::kind::transfer::Mode;
 use schema::name::{PoolName, VolumeName};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// A pipe within the process holds this much.
 const PIPE: usize = 512 * 1024;
@@ -41,7 +45,7 @@ impl Transfers {
     ) -> Result<(Operation, Secret), TransferError> {
         let dataset = Dataset::volume(pool, volume);
         let held = self.pools.hold(&dataset, Use::Reading)?;
-        let tree = self.pools.tree(&dataset)?;
+        self.pools.tree(&dataset)?;
         let secret = Secret::random();
         let start = Start {
             class: Class::Websocket,
@@ -50,13 +54,15 @@ impl Transfers {
             resources: vec![format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}")],
         };
         let (offers, own) = (self.offers.clone(), secret.clone());
+        let (pools, outgoing) = (self.pools.clone(), outgoing(pool, volume));
         let operation = self.operations.start(&self.tasks, start, move |handle| {
             let mut doors = offers.put(handle.id(), &[(CONTROL, own)], bound_to);
             async move {
                 let Some(arrived) = doors.arrival(CONTROL).await else {
                     return Err(format!("nobody connected within {} s", offer::UNCONNECTED_LIFE.as_secs()));
                 };
-                sending(arrived.stream, tree, Some(held), Some(handle))
+                let connections = Connections { first: arrived.stream, more: More::Accept(doors) };
+                send(&pools, held, connections, outgoing, report(Some(handle)))
                     .await
                     .map(|sent| json!({"total": sent.total, "sent": sent.moved}))
                     .map_err(|e| e.to_string())
@@ -86,7 +92,15 @@ impl Transfers {
             .upgrade(&path, TRANSFER_PROTOCOL, Some(&source.secret))
             .await
             .map_err(|e| TransferError::Unreachable(e.to_string()))?;
-        receiving(Box::new(stream), Arrival::new(held, then), Some(handle.clone())).await
+        let dial: Dial = Arc::new(move |ticket| {
+            let (client, path) = (client.clone(), path.clone());
+            Box::pin(async move {
+                let stream = client.upgrade(&path, TRANSFER_PROTOCOL, Some(&ticket)).await;
+                stream.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|e| e.to_string())
+            })
+        });
+        let connections = Connections { first: Box::new(stream), more: More::Dial(dial) };
+        receive(held, connections, incoming(target, then), report(Some(handle.clone()))).await
     }
 
     /// Copies one volume of this agent to another of its own.
@@ -102,12 +116,22 @@ impl Transfers {
             return Err(TransferError::Itself);
         }
         let reading = self.pools.hold(&Dataset::volume(source.0, source.1), Use::Reading)?;
-        let tree = self.pools.tree(&Dataset::volume(source.0, source.1))?;
         let held = self.claim_target(target)?;
         let (here, there) = tokio::io::duplex(PIPE);
         let (sent, received) = tokio::join!(
-            sending(Box::new(here), tree, Some(reading), None),
-            receiving(Box::new(there), Arrival::new(held, then), Some(handle.clone())),
+            send(
+                &self.pools,
+                reading,
+                Connections::single(Box::new(here)),
+                outgoing(source.0, source.1),
+                unreported()
+            ),
+            receive(
+                held,
+                Connections::single(Box::new(there)),
+                incoming(target, then),
+                report(Some(handle.clone()))
+            ),
         );
         match (sent, received) {
             // Whoever failed first told the other; its own words are the better ones.
@@ -124,7 +148,8 @@ impl Transfers {
         stream: Box<dyn Stream>,
         then: Then,
     ) -> Result<Received, TransferError> {
-        receiving(stream, Arrival::new(self.claim_target(target)?, then), None).await
+        let held = self.claim_target(target)?;
+        receive(held, Connections::single(stream), incoming(target, then), unreported()).await
     }
 
     /// Sends a volume's tree over the caller's own connection.
@@ -136,8 +161,7 @@ impl Transfers {
         stream: Box<dyn Stream>,
     ) -> Result<Sent, TransferError> {
         let held = self.pools.hold(&Dataset::volume(pool, volume), Use::Reading)?;
-        let tree = self.pools.tree(&Dataset::volume(pool, volume))?;
-        sending(stream, tree, Some(held), None).await
+        send(&self.pools, held, Connections::single(stream), outgoing(pool, volume), unreported()).await
     }
 
     /// Checks, before anything is moved, that the target may be written.
@@ -155,5 +179,24 @@ impl Transfers {
             return Err(TransferError::Exists(dataset));
         }
         Ok(held)
+    }
+}
+
+fn outgoing(pool: &PoolName, volume: &VolumeName) -> Outgoing {
+    Outgoing {
+        dataset: Dataset::volume(pool, volume),
+        snapshots: Vec::new(),
+        main: Main::Live,
+        consistency: Consistency::Strict,
+        header: Value::Null,
+    }
+}
+
+fn incoming(target: &Target, then: Then) -> Incoming {
+    Incoming {
+        dataset: Dataset::volume(&target.pool, &target.volume),
+        mode: target.mode,
+        choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
+        record: then,
     }
 }

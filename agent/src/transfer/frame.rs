@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! source                                target
+//! Hello(header, what is offered)     ->
+//!                                    <- Choice(what is taken); then for each tree:
 //! Manifest …, ManifestEnd(tree hash) ->
 //!                                    <- Want(one bit a distinct chunk)
 //! Chunk …, Done                      ->
@@ -28,6 +30,10 @@ const MAX_WORKING: usize = 100_000;
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
+    /// What the source offers, as JSON.
+    Hello(Vec<u8>),
+    /// What of it the target takes, as JSON.
+    Choice(Vec<u8>),
     /// A piece of the manifest, encoded and compressed as one stream.
     Manifest(Vec<u8>),
     ManifestEnd(Hash),
@@ -152,6 +158,8 @@ impl Frames {
             }
             Frame::Failed(message) => put(7, &[message.as_bytes()]),
             Frame::Working => put(8, &[]),
+            Frame::Hello(json) => put(9, &[json]),
+            Frame::Choice(json) => put(10, &[json]),
         }
     }
 
@@ -163,7 +171,7 @@ impl Frames {
         // MAX_PIECE and MAX_MESSAGE are small constants.
         #[allow(clippy::cast_possible_truncation)]
         let (least, most) = match kind {
-            1 => (0, MAX_PIECE as u32),
+            1 | 9 | 10 => (0, MAX_PIECE as u32),
             2 => (32, 32),
             3 => (0, MAX_WANT),
             4 => (CHUNK_HEAD, CHUNK_HEAD + MAX_CHUNK),
@@ -201,6 +209,8 @@ impl Frames {
                 Frame::Ack { tree: hash(tree)?, notes: notes.map(printable).collect() }
             }
             7 => Frame::Failed(printable(&payload)),
+            9 => Frame::Hello(payload),
+            10 => Frame::Choice(payload),
             _ => Frame::Working,
         })
     }

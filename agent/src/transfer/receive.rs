@@ -1,30 +1,25 @@
 //! The target's half: takes the manifest, finds what it can at home, asks for the rest, and switches the whole in.
 
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::TransferError;
+use super::exchange::Destination;
 use super::frame::{Frame, FrameError, Frames};
+use super::greeting::{Choice, Hello};
 use super::pack::Unpacker;
+use super::progress::{Meter, Stage};
 use super::send::Alive;
-use super::{Progress, Stage, TransferError};
 use crate::dataset::PoolError;
-use crate::dataset::build::Build;
+use crate::dataset::build::{Build, Built};
 use crate::dataset::chunk::Hash;
 use crate::dataset::encoding::{decode, tree_hash};
+use crate::dataset::pool::{Arrived, Switch};
 use crate::task::crash;
 
 /// Largest manifest, bytes, unpacked: enough for some 400 GiB of files without a repeat, or millions of small ones.
 const MAX_MANIFEST: u64 = 256 << 20;
-
-/// Where a tree arrives.
-pub trait Destination {
-    /// A private directory beside the place, on the same file system; kept when the transfer fails, for resuming.
-    fn staging(&self) -> Result<PathBuf, PoolError>;
-    /// What is in the place now: a source of chunks.
-    fn present(&self) -> Option<PathBuf>;
-    /// Puts `tree`, which is in staging, in its place for good.
-    fn switch_in(&self, tree: &Path) -> Result<(), TransferError>;
-}
 
 /// What arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,42 +31,98 @@ pub struct Received {
     pub unset: Vec<String>,
 }
 
-/// Receives a tree. Whatever goes wrong is told to the other side, and leaves the place as it was.
+/// Receives trees. Whatever goes wrong is told to the other side, and leaves the place as it was.
 pub fn receive(
     frames: &mut Frames,
     destination: &dyn Destination,
-    progress: &mut dyn FnMut(Progress),
+    meter: &Meter,
 ) -> Result<Received, TransferError> {
-    converse(frames, destination, progress).inspect_err(|e| e.tell(frames))
+    converse(frames, destination, meter).inspect_err(|e| e.tell(frames))
 }
 
 fn converse(
     frames: &mut Frames,
     destination: &dyn Destination,
-    progress: &mut dyn FnMut(Progress),
+    meter: &Meter,
 ) -> Result<Received, TransferError> {
+    let Frame::Hello(hello) = frames.receive()? else {
+        return Err(FrameError::Malformed("expected an offer").into());
+    };
+    let hello = Hello::decode(&hello).ok_or(FrameError::Malformed("an offer that makes no sense"))?;
+    let offered = hello.snapshots.clone();
+    let chosen = destination.choose(hello.header, hello.snapshots).map_err(TransferError::Refused)?;
+    let take: Vec<_> = offered.into_iter().filter(|name| chosen.take.contains(name)).collect();
+    frames.send(&Frame::Choice(Choice { take: take.clone() }.encode()))?;
+    frames.flush()?;
+    let staging = destination.staging()?;
+    let mut switch = Switch { drop: chosen.drop, ..Switch::default() };
+    let mut bases: Vec<PathBuf> = destination.present().into_iter().collect();
+    let (mut all, mut last) = (Received { total: 0, moved: 0, unset: Vec::new() }, None);
+    for (at, name) in take.iter().map(Some).chain([None]).enumerate() {
+        let area = staging.join(format!("tree-{at}"));
+        fs::create_dir_all(&area).map_err(|source| PoolError::Io {
+            path: area.clone(),
+            doing: "created",
+            source,
+        })?;
+        let (hash, built, received) = one_tree(frames, &area, &bases, meter)?;
+        all.total += received.total;
+        all.moved += received.moved;
+        all.unset.extend(built.unset);
+        bases.push(built.tree.clone());
+        match name {
+            Some(name) => switch.snapshots.push((name.clone(), Arrived::Built(built.tree))),
+            None => switch.main = Some(built.tree),
+        }
+        last = Some(hash);
+    }
+    let Some(hash) = last else { return Err(TransferError::Stopped) };
+    if frames.stopped() {
+        return Err(TransferError::Stopped);
+    }
+    meter.stage(Stage::Switching);
+    destination.switch_in(switch)?;
+    // From here on the target has it, whether or not the source learns so.
+    if let Err(e) =
+        frames.send(&Frame::Ack { tree: hash, notes: all.unset.clone() }).and_then(|()| frames.flush())
+    {
+        tracing::info!(reason = %e, "the source could not be told that its tree has arrived");
+    }
+    Ok(all)
+}
+
+fn one_tree(
+    frames: &mut Frames,
+    area: &Path,
+    bases: &[PathBuf],
+    meter: &Meter,
+) -> Result<(Hash, Built, Received), TransferError> {
     let (encoded, hash) = receive_manifest(frames)?;
     let manifest = decode(&encoded).map_err(TransferError::Hostile)?;
-    let total = manifest.data_bytes();
-    let area = destination.staging()?;
-    let mut build = Build::begin(&area, manifest, &encoded)?;
+    let (total, files) = (manifest.data_bytes(), manifest.files().count());
+    let mut build = Build::begin(area, manifest, &encoded)?;
     drop(encoded);
 
     let mut alive = Alive::begin();
-    build.reuse(destination.present().as_deref(), &mut |done| {
-        progress(Progress { stage: Stage::Comparing, done, total: None });
-        alive.sign(frames)
-    })?;
+    meter.stage(Stage::Comparing);
+    build.reuse(None, &mut |_| alive.sign(frames))?;
+    for base in bases {
+        build.reuse(Some(base), &mut |_| alive.sign(frames))?;
+    }
     let (bits, wanted, wanted_bytes) = wants(&build);
     frames.send(&Frame::Want(bits))?;
     frames.flush()?;
 
+    meter.stage(Stage::Receiving);
+    meter.expect(total, files as u64);
+    meter.reused(total - wanted_bytes);
     let (mut received, mut left) = (0, wanted);
     let mut unpacker = Unpacker::new().map_err(TransferError::Packing)?;
     loop {
         match frames.receive()? {
             Frame::Chunk { number, packed, data } => {
                 let chunk = build.chunk(number).ok_or(FrameError::Malformed("a chunk of no tree"))?;
+                meter.sent(data.len() as u64);
                 let data = unpacker
                     .unpack(packed, data, chunk)
                     .map_err(|_| FrameError::Malformed("a chunk that does not unpack"))?;
@@ -81,28 +132,17 @@ fn converse(
                 if left == wanted / 2 {
                     crash::point("transfer-half");
                 }
-                progress(Progress { stage: Stage::Receiving, done: received, total: Some(wanted_bytes) });
+                meter.done(chunk.len.into());
             }
             Frame::Done if left == 0 => break,
             Frame::Done => return Err(FrameError::Malformed("chunks are missing").into()),
             _ => return Err(FrameError::Malformed("expected chunks").into()),
         }
     }
-    let built = build.finish(&mut |done| {
-        progress(Progress { stage: Stage::Verifying, done, total: Some(total) });
-        alive.sign(frames)
-    })?;
-    if frames.stopped() {
-        return Err(TransferError::Stopped);
-    }
-    destination.switch_in(&built.tree)?;
-    // From here on the target has it, whether or not the source learns so.
-    if let Err(e) =
-        frames.send(&Frame::Ack { tree: hash, notes: built.unset.clone() }).and_then(|()| frames.flush())
-    {
-        tracing::info!(reason = %e, "the source could not be told that its tree has arrived");
-    }
-    Ok(Received { total, moved: received, unset: built.unset })
+    meter.stage(Stage::Verifying);
+    let built = build.finish(&mut |_| alive.sign(frames))?;
+    meter.files(files as u64);
+    Ok((hash, built, Received { total, moved: received, unset: Vec::new() }))
 }
 
 /// One bit a chunk, how many are set, and their bytes.

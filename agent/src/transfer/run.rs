@@ -4,26 +4,21 @@
 //! both together. Whoever comes first with the control secret decides by how it comes: over an upgraded connection the
 //! chunk stream is spoken, over a websocket LXD's migration.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use schema::kind::transfer::Mode;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::bridge::{Bridge, Stream};
-use super::frame::Frames;
+use super::connections::{Connections, Dial, More};
+use super::exchange::{receive, send, unreported};
 use super::offer::{Arrived, Carrier, Claim, ClaimError, Doors, Offers, UNCONNECTED_LIFE};
-use super::receive::{Destination, Received, receive};
 use super::remote::{CONTROL, Peer, Remote, Secrets};
-use super::send::{Sent, send};
 use super::shipment::{Incoming, Outgoing};
-use super::{Progress, TransferError};
+use super::{Progress, Report, TransferError};
 use crate::authorize::Permit;
-use crate::dataset::pool::{Held, Switch, Use};
+use crate::dataset::pool::{Held, Use};
 use crate::dataset::{Dataset, Owner, PoolError, Pools};
 use crate::operation::{Class, Handle, Operation, Operations, Start};
 use crate::task::Tasks;
@@ -31,8 +26,6 @@ use crate::trust::Fingerprint;
 use crate::trust::cluster_identity::ClusterIdentity;
 use crate::wire::token::Secret;
 
-/// Progress is published this often: people read it.
-const PUBLISHED_EVERY: Duration = Duration::from_millis(100);
 /// A pipe within the process holds this much.
 const PIPE: usize = 512 * 1024;
 
@@ -59,7 +52,7 @@ enum Reach {
 
 /// A connection to the other side, and what is spoken over it.
 enum Link {
-    ChunkStream(Box<dyn Stream>),
+    ChunkStream(Connections),
     Lxd,
 }
 
@@ -155,8 +148,8 @@ impl Transfers {
         Ok(self.operations.start(&self.tasks, start, move |handle| async move {
             let (here, there) = tokio::io::duplex(PIPE);
             let (sent, received) = tokio::join!(
-                send_chunks(&pools, Box::new(here), outgoing, reading, None),
-                receive_chunks(Box::new(there), incoming, held, Some(handle)),
+                send(&pools, reading, Connections::single(Box::new(here)), outgoing, unreported()),
+                receive(held, Connections::single(Box::new(there)), incoming, report(Some(handle))),
             );
             match (sent, received) {
                 // Whoever failed first told the other; its own words are the better ones.
@@ -200,7 +193,9 @@ impl Transfers {
     ) -> Result<Value, String> {
         let link = link(reach).await.map_err(|e| e.to_string())?;
         let sent = match link {
-            Link::ChunkStream(stream) => send_chunks(&self.pools, stream, outgoing, held, Some(handle)).await,
+            Link::ChunkStream(connections) => {
+                send(&self.pools, held, connections, outgoing, report(Some(handle))).await
+            }
             Link::Lxd => Err(TransferError::NotSpoken),
         };
         sent.map(|sent| result(sent.total, sent.moved)).map_err(|e| e.to_string())
@@ -215,7 +210,9 @@ impl Transfers {
     ) -> Result<Value, String> {
         let link = link(reach).await.map_err(|e| e.to_string())?;
         let received = match link {
-            Link::ChunkStream(stream) => receive_chunks(stream, incoming, held, Some(handle)).await,
+            Link::ChunkStream(connections) => {
+                receive(held, connections, incoming, report(Some(handle))).await
+            }
             Link::Lxd => Err(TransferError::NotSpoken),
         };
         received.map(|done| result(done.total, done.moved)).map_err(|e| e.to_string())
@@ -226,12 +223,21 @@ impl Transfers {
 async fn link(reach: Reach) -> Result<Link, TransferError> {
     match reach {
         Reach::Dialled(peer) => match peer.secret(CONTROL).filter(|_| peer.is_ours()) {
-            Some(secret) => Ok(Link::ChunkStream(peer.stream(secret).await?)),
+            Some(secret) => {
+                let first = peer.stream(secret).await?;
+                let dial: Dial = Arc::new(move |ticket| {
+                    let peer = peer.clone();
+                    Box::pin(async move { peer.stream(&ticket).await.map_err(|e| e.to_string()) })
+                });
+                Ok(Link::ChunkStream(Connections { first, more: More::Dial(dial) }))
+            }
             None => Ok(Link::Lxd),
         },
         Reach::Awaited(mut doors) => match doors.arrival(CONTROL).await {
             None => Err(TransferError::Nobody(UNCONNECTED_LIFE)),
-            Some(Arrived { carrier: Carrier::Bytes, stream }) => Ok(Link::ChunkStream(stream)),
+            Some(Arrived { carrier: Carrier::Bytes, stream }) => {
+                Ok(Link::ChunkStream(Connections { first: stream, more: More::Accept(doors) }))
+            }
             Some(Arrived { carrier: Carrier::Websocket, .. }) => Ok(Link::Lxd),
         },
     }
@@ -241,25 +247,16 @@ fn result(total: u64, moved: u64) -> Value {
     json!({"total": total, "sent": moved})
 }
 
-async fn send_chunks(
-    pools: &Pools,
-    stream: Box<dyn Stream>,
-    outgoing: Outgoing,
-    held: Held,
-    handle: Option<Handle>,
-) -> Result<Sent, TransferError> {
-    let tree = pools.tree(&outgoing.dataset)?;
-    sending(stream, tree, Some(held), handle).await
+/// Publishes progress into an operation.
+pub(super) fn report(handle: Option<Handle>) -> Report {
+    match handle {
+        Some(handle) => Arc::new(move |progress| handle.progress(progress_value(progress))),
+        None => unreported(),
+    }
 }
 
-async fn receive_chunks(
-    stream: Box<dyn Stream>,
-    incoming: Incoming,
-    held: Held,
-    handle: Option<Handle>,
-) -> Result<Received, TransferError> {
-    (incoming.choose)(Value::Null, Vec::new()).await.map_err(TransferError::Refused)?;
-    receiving(stream, Arrival::new(held, incoming.record), handle).await
+fn progress_value(progress: &Progress) -> Value {
+    json!({"stage": progress.stage.as_str(), "done": progress.done, "total": progress.total})
 }
 
 /// What the source's operation is, in LXD's words.
@@ -292,108 +289,5 @@ fn path(dataset: &Dataset) -> String {
             format!("/1.0/instances/{name}")
         }
         Owner::Instance { project, name } => format!("/1.0/instances/{name}?project={project}"),
-    }
-}
-
-/// Sends a tree over `stream`, from a thread of its own. Dropped, it stops.
-pub async fn sending(
-    stream: Box<dyn Stream>,
-    tree: PathBuf,
-    held: Option<Held>,
-    handle: Option<Handle>,
-) -> Result<Sent, TransferError> {
-    let mut publish = publisher(handle);
-    converse(stream, move |frames| {
-        let _held = held;
-        send(frames, &tree, &mut publish)
-    })
-    .await
-}
-
-/// Receives a tree over `stream`, on a thread of its own. Dropped, it stops, and the target is as it was.
-pub async fn receiving(
-    stream: Box<dyn Stream>,
-    destination: impl Destination + Send + 'static,
-    handle: Option<Handle>,
-) -> Result<Received, TransferError> {
-    let publish = publisher(handle);
-    receiving_with(stream, destination, publish).await
-}
-
-/// The same, with somewhere else to tell progress.
-pub async fn receiving_with(
-    stream: Box<dyn Stream>,
-    destination: impl Destination + Send + 'static,
-    mut progress: impl FnMut(Progress) + Send + 'static,
-) -> Result<Received, TransferError> {
-    converse(stream, move |frames| receive(frames, &destination, &mut progress)).await
-}
-
-/// Sends, with somewhere else to tell progress.
-pub async fn sending_with(
-    stream: Box<dyn Stream>,
-    tree: PathBuf,
-    mut progress: impl FnMut(Progress) + Send + 'static,
-) -> Result<Sent, TransferError> {
-    converse(stream, move |frames| send(frames, &tree, &mut progress)).await
-}
-
-async fn converse<T: Send + 'static>(
-    stream: Box<dyn Stream>,
-    half: impl FnOnce(&mut Frames) -> Result<T, TransferError> + Send + 'static,
-) -> Result<T, TransferError> {
-    let stop = CancellationToken::new();
-    let guard = stop.clone().drop_guard();
-    let bridge = Bridge::new(stream, stop);
-    let done = tokio::task::spawn_blocking(move || half(&mut Frames::new(bridge))).await;
-    drop(guard);
-    done.unwrap_or(Err(TransferError::Stopped))
-}
-
-fn publisher(handle: Option<Handle>) -> impl FnMut(Progress) + Send {
-    let mut last: Option<Instant> = None;
-    move |progress| {
-        let Some(handle) = &handle else { return };
-        if last.is_none_or(|at| at.elapsed() >= PUBLISHED_EVERY) {
-            last = Some(Instant::now());
-            handle.progress(progress_value(progress));
-        }
-    }
-}
-
-fn progress_value(progress: Progress) -> Value {
-    json!({"stage": progress.stage.as_str(), "done": progress.done, "total": progress.total})
-}
-
-/// A volume that a tree arrives in.
-pub(super) struct Arrival {
-    held: Held,
-    then: Mutex<Option<Then>>,
-}
-
-impl Arrival {
-    pub(super) fn new(held: Held, then: Then) -> Self {
-        Self { held, then: Mutex::new(Some(then)) }
-    }
-}
-
-impl Destination for Arrival {
-    fn staging(&self) -> Result<PathBuf, PoolError> {
-        self.held.staging()
-    }
-
-    fn present(&self) -> Option<PathBuf> {
-        self.held.tree()
-    }
-
-    fn switch_in(&self, tree: &Path) -> Result<(), TransferError> {
-        self.held.switch_in(Switch::main(tree.to_owned()))?;
-        let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match then {
-            Some(then) => {
-                tokio::runtime::Handle::current().block_on(then()).map_err(TransferError::NotRecorded)
-            }
-            None => Ok(()),
-        }
     }
 }

@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::TransferError;
+use super::exchange::{Offered, Source};
 use super::frame::{Frame, FrameError, Frames, MAX_PIECE};
+use super::greeting::{Choice, Hello, VERSION};
 use super::pack::Packer;
-use super::{Progress, Stage, TransferError};
-use crate::dataset::chunk::ChunkRef;
+use super::progress::{Meter, Stage};
+use crate::dataset::chunk::{ChunkRef, Hash};
 use crate::dataset::encoding::{encode, tree_hash};
 use crate::dataset::scan::Scan;
 
@@ -27,26 +30,41 @@ pub struct Sent {
     pub unset: Vec<String>,
 }
 
-/// Sends the tree at `tree` and waits until the target has it for good. Whatever goes wrong is told to the other side.
-pub fn send(
-    frames: &mut Frames,
-    tree: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Sent, TransferError> {
-    converse(frames, tree, progress).inspect_err(|e| e.tell(frames))
+/// Sends what the target takes of `source`, and waits until it has it for good. Whatever goes wrong is told to the
+/// other side.
+pub fn send(frames: &mut Frames, source: &Source, meter: &Meter) -> Result<Sent, TransferError> {
+    converse(frames, source, meter).inspect_err(|e| e.tell(frames))
 }
 
-fn converse(
-    frames: &mut Frames,
-    tree: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Sent, TransferError> {
+fn converse(frames: &mut Frames, source: &Source, meter: &Meter) -> Result<Sent, TransferError> {
+    let hello = Hello {
+        version: VERSION,
+        header: source.header.clone(),
+        snapshots: source.trees.iter().filter_map(|tree| tree.snapshot.clone()).collect(),
+    };
+    frames.send(&Frame::Hello(hello.encode()))?;
+    frames.flush()?;
+    let Frame::Choice(choice) = frames.receive()? else {
+        return Err(FrameError::Malformed("expected what it takes").into());
+    };
+    let choice = Choice::decode(&choice).ok_or(FrameError::Malformed("a choice that makes no sense"))?;
+    let taken = |tree: &&Offered| tree.snapshot.as_ref().is_none_or(|name| choice.take.contains(name));
+    let (mut total, mut moved, mut hash) = (0, 0, None);
+    for tree in source.trees.iter().filter(taken) {
+        let (of_tree, bytes, sent) = one_tree(frames, &tree.at, meter)?;
+        (total, moved, hash) = (total + bytes, moved + sent, Some(of_tree));
+    }
+    match frames.receive()? {
+        Frame::Ack { tree, notes } if Some(tree) == hash => Ok(Sent { total, moved, unset: notes }),
+        _ => Err(FrameError::Malformed("expected its acknowledgement").into()),
+    }
+}
+
+/// Sends what the target lacks of one tree: its hash, its bytes and those that were sent.
+fn one_tree(frames: &mut Frames, tree: &Path, meter: &Meter) -> Result<(Hash, u64, u64), TransferError> {
     let mut alive = Alive::begin();
-    let mut scan = Scan::read(tree, &mut |done| {
-        progress(Progress { stage: Stage::Reading, done, total: None });
-        alive.sign(frames)
-    })
-    .map_err(TransferError::Source)?;
+    meter.stage(Stage::Reading);
+    let mut scan = Scan::read(tree, &mut |_| alive.sign(frames)).map_err(TransferError::Source)?;
     let encoded = encode(&scan.manifest);
     let hash = tree_hash(&encoded);
     send_manifest(frames, &encoded)?;
@@ -58,7 +76,11 @@ fn converse(
         return Err(FrameError::Malformed("expected what it wants").into());
     };
     let wanted = wanted(&scan, &bits)?;
-    let total = wanted.iter().map(|(_, chunk, ..)| u64::from(chunk.len)).sum();
+    let (all, total) =
+        (scan.manifest.data_bytes(), wanted.iter().map(|(_, chunk, ..)| u64::from(chunk.len)).sum::<u64>());
+    meter.stage(Stage::Sending);
+    meter.expect(all, scan.manifest.files().count() as u64);
+    meter.reused(all - total);
     let (mut sent, mut data, mut packer) = (0, Vec::new(), Packer::new().map_err(TransferError::Packing)?);
     for (number, chunk, entry, offset) in wanted {
         if frames.stopped() {
@@ -66,19 +88,15 @@ fn converse(
         }
         scan.chunk(entry, offset, chunk, &mut data).map_err(TransferError::Source)?;
         let (packed, data) = packer.pack(&data).map_err(TransferError::Packing)?;
+        meter.sent(data.len() as u64);
         frames.send(&Frame::Chunk { number, packed, data })?;
         sent += u64::from(chunk.len);
-        progress(Progress { stage: Stage::Sending, done: sent, total: Some(total) });
+        meter.done(chunk.len.into());
     }
     scan.unchanged().map_err(TransferError::Source)?;
     frames.send(&Frame::Done)?;
     frames.flush()?;
-    match frames.receive()? {
-        Frame::Ack { tree, notes } if tree == hash => {
-            Ok(Sent { total: scan.manifest.data_bytes(), moved: sent, unset: notes })
-        }
-        _ => Err(FrameError::Malformed("expected its acknowledgement").into()),
-    }
+    Ok((hash, all, sent))
 }
 
 /// The chunks asked for, in the order of their numbers, which is the order of the files, with one place of each.

@@ -5,13 +5,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schema::kind::transfer::Mode;
+use schema::name::SnapshotName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+use super::TransferError;
 use super::bridge::Stream;
-use super::receive::Destination;
-use super::run::{Target, Transfers, receiving_with, sending_with};
-use super::{Progress, TransferError};
+use super::connections::Connections;
+use super::direct::Target;
+use super::exchange::{Destination, receive_trees, send_folder, unreported};
+use super::offer::Carrier;
+use super::run::Transfers;
+use super::shipment::Chosen;
+use crate::dataset::chunk::Hash;
 use crate::dataset::chunk::tests::noise;
+use crate::dataset::pool::{Frozen, Switch};
 use crate::dataset::tests::{listing, odd_tree};
 use crate::dataset::{Dataset, PoolError, Pools};
 
@@ -27,16 +34,20 @@ impl Destination for Place {
     fn present(&self) -> Option<PathBuf> {
         self.0.is_dir().then(|| self.0.clone())
     }
-    fn switch_in(&self, tree: &Path) -> Result<(), TransferError> {
+    fn frozen(&self, _: Hash) -> Option<Frozen> {
+        None
+    }
+    fn choose(&self, _: serde_json::Value, _: Vec<SnapshotName>) -> Result<Chosen, String> {
+        Ok(Chosen::default())
+    }
+    fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
         if self.0.exists() {
             crate::dataset::pool::remove_tree(&self.0)?;
         }
-        fs::rename(tree, &self.0).unwrap();
+        fs::rename(switch.main.unwrap(), &self.0).unwrap();
         Ok(crate::dataset::pool::remove_tree(&self.staging()?)?)
     }
 }
-
-fn quiet(_: Progress) {}
 
 async fn run(
     from: &Path,
@@ -53,8 +64,8 @@ async fn through(
     there: Box<dyn Stream>,
 ) -> (Result<super::send::Sent, TransferError>, Result<super::receive::Received, TransferError>) {
     tokio::join!(
-        sending_with(here, from.to_owned(), quiet),
-        receiving_with(there, Place(to.to_owned()), quiet),
+        send_folder(Connections::single(here), from, unreported()),
+        receive_trees(Connections::single(there), Place(to.to_owned()), unreported()),
     )
 }
 
@@ -158,7 +169,8 @@ async fn what_no_honest_peer_says_ends_the_conversation() {
     let garbage = [&[1, 0, 0, 0, 4][..], b"\x28\xb5\x2f\xfd", &[2, 0, 0, 0, 32], &[0; 32]].concat();
     for (at, bytes) in [&long[..], &unknown, &garbage].into_iter().enumerate() {
         let (mut here, there) = duplex(10_000);
-        let target = receiving_with(Box::new(there), Place(dir.path().join("to")), quiet);
+        let target =
+            receive_trees(Connections::single(Box::new(there)), Place(dir.path().join("to")), unreported());
         let (_, received) = tokio::join!(here.write_all(bytes), target);
         assert!(matches!(received, Err(TransferError::Connection(_))), "{at}: {received:?}");
         assert!(!dir.path().join("to").exists());
@@ -198,7 +210,7 @@ async fn within_one_agent_and_with_a_secret() {
         operations.start(&tasks, start, move |handle| async move {
             let then = Box::new(|| -> futures::future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
             let permits = [&permit, &permit];
-            let copied = transfers.copy(permits, (&pool, &orders), &target, &handle, then).await;
+            let copied = transfers.copy_volume(permits, (&pool, &orders), &target, &handle, then).await;
             copied.map(|r| serde_json::json!(r.moved)).map_err(|e| e.to_string())
         })
     };
@@ -209,9 +221,12 @@ async fn within_one_agent_and_with_a_secret() {
     let (operation, secret) = transfers.offer(&permit, &pool, &orders, None).unwrap();
     assert!(!format!("{operation:?}").contains(secret.expose()));
     let (here, there) = duplex(10_000);
-    transfers.claim(operation.id, &secret, None).unwrap().serve(Box::new(here));
-    assert!(transfers.claim(operation.id, &secret, None).is_err());
-    let received = receiving_with(Box::new(there), Place(dir.path().join("to")), quiet).await.unwrap();
+    transfers.take_up(operation.id, &secret, None).unwrap().serve(Carrier::Bytes, Box::new(here));
+    assert!(transfers.take_up(operation.id, &secret, None).is_err());
+    let received =
+        receive_trees(Connections::single(Box::new(there)), Place(dir.path().join("to")), unreported())
+            .await
+            .unwrap();
     assert_eq!((received.moved, received.total), (7, 7));
     let sent = operations.wait(operation.id, Duration::from_secs(30)).await.unwrap();
     assert_eq!(sent.status, Status::Success);

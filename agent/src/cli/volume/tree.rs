@@ -4,20 +4,24 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indicatif::BinaryBytes;
 use schema::kind::transfer::VolumeAddress;
-use serde_json::json;
+use schema::name::SnapshotName;
+use serde_json::{Value, json};
 
 use super::missing;
 use crate::cli::progress::Bar;
 use crate::cli::{CliError, Context, Format};
 use crate::client::Client;
 use crate::dataset::PoolError;
-use crate::dataset::pool::remove_tree;
-use crate::transfer::TransferError;
-use crate::transfer::receive::Destination;
-use crate::transfer::run::{receiving_with, sending_with};
+use crate::dataset::chunk::Hash;
+use crate::dataset::pool::{Frozen, Switch, remove_tree};
+use crate::transfer::connections::Connections;
+use crate::transfer::exchange::{Destination, receive_trees, send_folder};
+use crate::transfer::shipment::Chosen;
+use crate::transfer::{Report as Told, TransferError};
 
 pub async fn import(
     context: &Context,
@@ -31,11 +35,7 @@ pub async fn import(
     }
     let stream = client.import_volume(&volume.pool, &volume.volume).await?;
     let bar = Bar::new(context);
-    let shown = bar.clone();
-    let sent = sending_with(Box::new(stream), folder.clone(), move |progress| {
-        shown.set(progress.stage.as_str(), progress.done, progress.total);
-    })
-    .await;
+    let sent = send_folder(Connections::single(Box::new(stream)), &folder, shown(&bar)).await;
     bar.clear();
     let sent = sent.map_err(failed)?;
     let report = Report { total: sent.total, moved: sent.moved, unset: &sent.unset };
@@ -52,16 +52,17 @@ pub async fn export(
     let destination = NewFolder::at(folder)?;
     let stream = client.export_volume(&volume.pool, &volume.volume).await.map_err(|e| missing(volume, e))?;
     let bar = Bar::new(context);
-    let shown = bar.clone();
-    let received = receiving_with(Box::new(stream), destination, move |progress| {
-        shown.set(progress.stage.as_str(), progress.done, progress.total);
-    })
-    .await;
+    let received = receive_trees(Connections::single(Box::new(stream)), destination, shown(&bar)).await;
     bar.clear();
     let received = received.map_err(failed)?;
     let report = Report { total: received.total, moved: received.moved, unset: &received.unset };
     report.print(context, volume, folder, "Exported", "to");
     Ok(())
+}
+
+fn shown(bar: &Bar) -> Told {
+    let bar = bar.clone();
+    Arc::new(move |progress| bar.set(progress.stage.as_str(), progress.done, progress.total))
 }
 
 struct Report<'a> {
@@ -142,12 +143,20 @@ impl Destination for NewFolder {
         None
     }
 
-    fn switch_in(&self, tree: &Path) -> Result<(), TransferError> {
+    fn frozen(&self, _: Hash) -> Option<Frozen> {
+        None
+    }
+    fn choose(&self, _: Value, _: Vec<SnapshotName>) -> Result<Chosen, String> {
+        Ok(Chosen::default())
+    }
+
+    fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
         let io = |doing| move |source: io::Error| PoolError::Io { path: self.folder.clone(), doing, source };
         let staging = fs::File::open(&self.staging).map_err(io("made durable"))?;
         rustix::fs::syncfs(&staging).map_err(|e| io("made durable")(e.into()))?;
+        let Some(tree) = switch.main else { return Ok(()) };
         // In place of an empty folder this is one step, too.
-        fs::rename(tree, &self.folder).map_err(io("put in place"))?;
+        fs::rename(&tree, &self.folder).map_err(io("put in place"))?;
         Ok(remove_tree(&self.staging)?)
     }
 }

@@ -1,0 +1,207 @@
+//! Sending and receiving, as the rest of the agent calls it: an async shell over threads that read disks, hash and
+//! compress. Dropped, it stops; the target is then as it was.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use schema::kind::transfer::Mode;
+use schema::name::SnapshotName;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::TransferError;
+use super::bridge::Bridge;
+use super::connections::Connections;
+use super::frame::Frames;
+use super::progress::{Meter, Report, TOLD_EVERY};
+use super::receive::{Received, receive as receive_half};
+use super::send::{Sent, send as send_half};
+use super::shipment::{Chosen, Consistency, Incoming, Main, Outgoing};
+use crate::dataset::chunk::Hash;
+use crate::dataset::pool::{Frozen, Held, Switch};
+use crate::dataset::{PoolError, Pools};
+
+/// What a source offers: its trees, snapshots first and oldest first, then its own.
+#[derive(Debug)]
+pub struct Source {
+    pub header: Value,
+    pub trees: Vec<Offered>,
+    pub consistency: Consistency,
+}
+
+/// One tree of an offer.
+#[derive(Debug)]
+pub struct Offered {
+    /// `None` for what arrives as the target's own tree.
+    pub snapshot: Option<SnapshotName>,
+    pub at: PathBuf,
+    /// Keeps it, if it is a frozen one, and knows what is in it.
+    pub frozen: Option<Frozen>,
+}
+
+/// Where trees arrive.
+pub trait Destination: Send + Sync {
+    /// A private directory beside the place, on the same file system; kept when the transfer fails, for resuming.
+    fn staging(&self) -> Result<PathBuf, PoolError>;
+    /// What is in the place now: what a refresh begins from.
+    fn present(&self) -> Option<PathBuf>;
+    /// What of an offer is taken. Called once; an error is told to both sides, and nothing is written.
+    fn choose(&self, header: Value, offered: Vec<SnapshotName>) -> Result<Chosen, String>;
+    /// Puts trees, which are in staging, in their places for good, as one step, and records them.
+    fn switch_in(&self, switch: Switch) -> Result<(), TransferError>;
+    /// A tree of that hash that is kept here already.
+    fn frozen(&self, hash: Hash) -> Option<Frozen>;
+}
+
+/// Sends a dataset, which `held` keeps as it is, and waits until the target has it for good.
+pub async fn send(
+    pools: &Pools,
+    held: Held,
+    connections: Connections,
+    outgoing: Outgoing,
+    report: Report,
+) -> Result<Sent, TransferError> {
+    let mut trees = Vec::with_capacity(outgoing.snapshots.len() + 1);
+    for name in outgoing.snapshots {
+        let frozen = pools.snapshot(&outgoing.dataset, &name)?;
+        trees.push(Offered { snapshot: Some(name), at: frozen.tree(), frozen: Some(frozen) });
+    }
+    trees.push(match outgoing.main {
+        Main::Live => Offered { snapshot: None, at: pools.tree(&outgoing.dataset)?, frozen: None },
+        Main::Snapshot(name) => {
+            let frozen = pools.snapshot(&outgoing.dataset, &name)?;
+            Offered { snapshot: None, at: frozen.tree(), frozen: Some(frozen) }
+        }
+    });
+    let source = Source { header: outgoing.header, trees, consistency: outgoing.consistency };
+    let sent = send_trees(connections, source, report).await;
+    drop(held);
+    sent
+}
+
+/// Receives a dataset into its place, which `held` keeps for it.
+pub async fn receive(
+    held: Held,
+    connections: Connections,
+    incoming: Incoming,
+    report: Report,
+) -> Result<Received, TransferError> {
+    let runtime = Handle::current();
+    let present = held.tree().is_some();
+    if incoming.mode == Mode::Copy && present {
+        return Err(TransferError::Exists(incoming.dataset));
+    }
+    let Incoming { choose, record, .. } = incoming;
+    let place = Place { held, runtime, choose: once(choose), record: once(record) };
+    receive_trees(connections, place, report).await
+}
+
+/// Sends trees that stand anywhere.
+pub async fn send_trees(
+    connections: Connections,
+    source: Source,
+    report: Report,
+) -> Result<Sent, TransferError> {
+    converse(connections, report, move |frames, meter| send_half(frames, &source, meter)).await
+}
+
+/// Sends the folder `at` of this machine.
+pub async fn send_folder(connections: Connections, at: &Path, report: Report) -> Result<Sent, TransferError> {
+    let trees = vec![Offered { snapshot: None, at: at.to_owned(), frozen: None }];
+    let source = Source { header: Value::Null, trees, consistency: Consistency::Strict };
+    send_trees(connections, source, report).await
+}
+
+/// Receives trees into anything.
+pub async fn receive_trees(
+    connections: Connections,
+    destination: impl Destination + 'static,
+    report: Report,
+) -> Result<Received, TransferError> {
+    converse(connections, report, move |frames, meter| receive_half(frames, &destination, meter)).await
+}
+
+/// Tells nobody.
+pub fn unreported() -> Report {
+    Arc::new(|_| {})
+}
+
+async fn converse<T: Send + 'static>(
+    connections: Connections,
+    report: Report,
+    half: impl FnOnce(&mut Frames, &Meter) -> Result<T, TransferError> + Send + 'static,
+) -> Result<T, TransferError> {
+    let stop = CancellationToken::new();
+    let guard = stop.clone().drop_guard();
+    let bridge = Bridge::new(connections.first, stop);
+    let meter = Arc::new(Meter::default());
+    let counted = Arc::clone(&meter);
+    let work = tokio::task::spawn_blocking(move || half(&mut Frames::new(bridge), &counted));
+    let done = told(work, &meter, &report).await;
+    drop(guard);
+    done.unwrap_or(Err(TransferError::Stopped))
+}
+
+/// Waits for `work`, and tells of it meanwhile.
+async fn told<T>(work: impl Future<Output = T>, meter: &Meter, report: &Report) -> T {
+    let mut tick = tokio::time::interval(TOLD_EVERY);
+    tokio::pin!(work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            _ = tick.tick() => report(&meter.read(Instant::now())),
+        }
+    };
+    report(&meter.read(Instant::now()));
+    done
+}
+
+type Once<T> = std::sync::Mutex<Option<T>>;
+
+fn once<T>(value: T) -> Once<T> {
+    std::sync::Mutex::new(Some(value))
+}
+
+fn take<T>(once: &Once<T>) -> Option<T> {
+    once.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+}
+
+/// A dataset's place in a pool.
+struct Place {
+    held: Held,
+    runtime: Handle,
+    choose: Once<super::shipment::Choose>,
+    record: Once<super::shipment::Record>,
+}
+
+impl Destination for Place {
+    fn staging(&self) -> Result<PathBuf, PoolError> {
+        self.held.staging()
+    }
+
+    fn present(&self) -> Option<PathBuf> {
+        self.held.tree()
+    }
+
+    fn choose(&self, header: Value, offered: Vec<SnapshotName>) -> Result<Chosen, String> {
+        match take(&self.choose) {
+            Some(choose) => self.runtime.block_on(choose(header, offered)),
+            None => Err("the offer was made twice".to_owned()),
+        }
+    }
+
+    fn frozen(&self, hash: Hash) -> Option<Frozen> {
+        // A pool that cannot be read now says so when it is written to.
+        self.held.pools().frozen_by_hash(&self.held.dataset().pool, hash).ok().flatten()
+    }
+
+    fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
+        self.held.switch_in(switch)?;
+        match take(&self.record) {
+            Some(record) => self.runtime.block_on(record()).map_err(TransferError::NotRecorded),
+            None => Ok(()),
+        }
+    }
+}

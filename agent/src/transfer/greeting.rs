@@ -1,0 +1,48 @@
+//! The first words of a transfer: what the source offers, and what of it the target takes.
+
+use schema::name::SnapshotName;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version of the conversation. A side that knows another says so, in words that both show.
+pub const VERSION: u32 = 2;
+
+/// What a source offers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// What the target makes its records of.
+    #[serde(default)]
+    pub header: Value,
+    /// Oldest first.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotName>,
+}
+
+/// What a target takes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Choice {
+    /// Snapshots, oldest first; the tree itself is always taken.
+    #[serde(default)]
+    pub take: Vec<SnapshotName>,
+}
+
+impl Hello {
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+impl Choice {
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}

@@ -1,0 +1,186 @@
+//! Where a transfer stands: counted by whoever works, looked at by whoever tells people.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Told where a transfer stands, about ten times a second, and once more at its end.
+pub type Report = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// Progress is told this often: people read it.
+pub const TOLD_EVERY: Duration = Duration::from_millis(100);
+/// The rate is that of this long.
+const RATE_OVER: Duration = Duration::from_secs(5);
+
+/// Where a transfer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub stage: Stage,
+    /// Bytes of file data of the trees, and of what is in its place (or was sent) already.
+    pub done: u64,
+    /// `None` until it is known.
+    pub total: Option<u64>,
+    pub files_done: u64,
+    pub files_total: Option<u64>,
+    /// Bytes of `done` that did not have to be sent.
+    pub reused: u64,
+    /// Bytes that went over the wire, as packed as they were.
+    pub sent: u64,
+    /// Bytes of `done` in each of the last seconds.
+    pub rate: u64,
+}
+
+/// What a side is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// The source reads its tree.
+    Reading,
+    /// The target looks for what it has.
+    Comparing,
+    Sending,
+    Receiving,
+    Verifying,
+    /// The target makes everything durable and switches it in.
+    Switching,
+}
+
+impl Stage {
+    const ALL: [Stage; 6] = [
+        Stage::Reading,
+        Stage::Comparing,
+        Stage::Sending,
+        Stage::Receiving,
+        Stage::Verifying,
+        Stage::Switching,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Reading => "reading",
+            Stage::Comparing => "comparing",
+            Stage::Sending => "sending",
+            Stage::Receiving => "receiving",
+            Stage::Verifying => "verifying",
+            Stage::Switching => "switching",
+        }
+    }
+}
+
+/// The counters of one transfer.
+#[derive(Debug)]
+pub struct Meter {
+    stage: AtomicU8,
+    done: AtomicU64,
+    total: AtomicU64,
+    files_done: AtomicU64,
+    files_total: AtomicU64,
+    reused: AtomicU64,
+    sent: AtomicU64,
+    /// What was done when, over the time of the rate.
+    past: Mutex<VecDeque<(Instant, u64)>>,
+}
+
+/// Stands for a total that is not known.
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Reading as u8),
+            done: AtomicU64::default(),
+            total: AtomicU64::new(UNKNOWN),
+            files_done: AtomicU64::default(),
+            files_total: AtomicU64::new(UNKNOWN),
+            reused: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            past: Mutex::default(),
+        }
+    }
+}
+
+impl Meter {
+    pub fn stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Relaxed);
+    }
+
+    pub fn done(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Relaxed);
+    }
+
+    pub fn files(&self, count: u64) {
+        self.files_done.fetch_add(count, Relaxed);
+    }
+
+    /// Done, without having been sent.
+    pub fn reused(&self, bytes: u64) {
+        self.reused.fetch_add(bytes, Relaxed);
+        self.done.fetch_add(bytes, Relaxed);
+    }
+
+    pub fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Relaxed);
+    }
+
+    /// One more tree's worth is to be done.
+    pub fn expect(&self, bytes: u64, files: u64) {
+        let add = |counter: &AtomicU64, more: u64| {
+            let _ = counter.fetch_update(Relaxed, Relaxed, |now| {
+                Some(if now == UNKNOWN { more } else { now.saturating_add(more) })
+            });
+        };
+        add(&self.total, bytes);
+        add(&self.files_total, files);
+    }
+
+    /// Where it stands `now`.
+    pub fn read(&self, now: Instant) -> Progress {
+        let known = |counter: &AtomicU64| Some(counter.load(Relaxed)).filter(|value| *value != UNKNOWN);
+        let done = self.done.load(Relaxed);
+        Progress {
+            stage: Stage::ALL[usize::from(self.stage.load(Relaxed)) % Stage::ALL.len()],
+            done,
+            total: known(&self.total),
+            files_done: self.files_done.load(Relaxed),
+            files_total: known(&self.files_total),
+            reused: self.reused.load(Relaxed),
+            sent: self.sent.load(Relaxed),
+            rate: self.rate(now, done),
+        }
+    }
+
+    fn rate(&self, now: Instant, done: u64) -> u64 {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        while past.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_OVER) {
+            past.pop_front();
+        }
+        past.push_back((now, done));
+        let Some((since, before)) = past.front() else { return 0 };
+        let millis = now.saturating_duration_since(*since).as_millis();
+        match u64::try_from(millis) {
+            Ok(millis) if millis > 0 => done.saturating_sub(*before).saturating_mul(1000) / millis,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_rates() {
+        let (meter, start) = (Meter::default(), Instant::now());
+        assert_eq!(meter.read(start).total, None);
+        meter.expect(1000, 3);
+        meter.expect(500, 1);
+        meter.stage(Stage::Switching);
+        meter.done(300);
+        meter.reused(200);
+        let progress = meter.read(start + Duration::from_secs(2));
+        assert_eq!((progress.stage, progress.done, progress.reused), (Stage::Switching, 500, 200));
+        assert_eq!((progress.total, progress.files_total, progress.rate), (Some(1500), Some(4), 250));
+        assert_eq!(meter.read(start + Duration::from_secs(60)).rate, 0);
+    }
+}
