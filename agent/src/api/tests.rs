@@ -127,7 +127,7 @@ impl Served {
             audit: audit.clone(),
             doors: Doors::new(false, Vec::new(), addresses.clone(), Sockets::alone()),
             projects: Projects::start(store.clone(), audit.clone(), &tasks).await.unwrap(),
-            instances: crate::storage::Instances::new(store.clone(), audit.clone()),
+            instances: crate::storage::Instances::new(store.clone(), pools.clone(), audit.clone()),
             storage_pools: StoragePools::new(store.clone(), pools.clone(), audit.clone()),
             volume_snapshots: VolumeSnapshots::new(store.clone(), pools.clone(), audit, &tasks),
             store,

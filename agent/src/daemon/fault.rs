@@ -14,6 +14,7 @@ use crate::peering::PeeringError;
 use crate::peering::rotation::RotationError;
 use crate::project::ProjectError;
 use crate::settings::SettingsError;
+use crate::storage::InstanceError;
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
 use crate::trust::certificate::CertificateError;
@@ -54,6 +55,8 @@ pub enum DaemonError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Project(#[from] ProjectError),
+    #[error(transparent)]
+    Instances(#[from] InstanceError),
     #[error(transparent)]
     Web(#[from] WebError),
     #[error(transparent)]

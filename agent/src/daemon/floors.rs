@@ -113,6 +113,8 @@ pub(super) async fn build(
     });
     maintenance::restore(&*store, &catalog, &health).await?;
     overdue::start(&apply, &health, &identities, &tasks);
+    let instances = Instances::new(store.clone(), pools.clone(), audit.clone());
+    instances.mend(Timestamp::now()).await?;
     let volume_snapshots = VolumeSnapshots::new(store.clone(), pools.clone(), audit.clone(), &tasks);
     if let Err(error) = volume_snapshots.sweep().await {
         tracing::error!(%error, "what a crash may have left of snapshots could not be looked for");
@@ -160,7 +162,7 @@ pub(super) async fn build(
         addresses,
         settings,
         projects: Projects::start(store.clone(), audit.clone(), &tasks).await?,
-        instances: Instances::new(store.clone(), audit.clone()),
+        instances,
         storage_pools: StoragePools::new(store.clone(), pools.clone(), audit.clone()),
         volume_snapshots,
         audit,

@@ -4,26 +4,33 @@
 //! ([`step`]), so that what a crash leaves behind is known for certain to be ours to take away. Whoever changes an
 //! instance or its trees holds it ([`Instances::hold`]) until all is done: two changes never mix.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use schema::name::{ContainerName, PoolName, ProjectName, SnapshotName};
+use schema::name::{ContainerName, PoolName, ProjectName, SnapshotName, VolumeName};
+use schema::record::RecordKey;
+use schema::snapshot::PatternError;
 
-use super::{Instance, InstanceSnapshot};
+use super::{Instance, InstanceSnapshot, Shape};
 use crate::audit::{Action, Audit, Record, Writes};
 use crate::authorize::Permit;
-use crate::dataset::{Dataset, PoolError};
+use crate::dataset::{Dataset, PoolError, Pools};
 use crate::store::value::{ValueError, decode, encode};
 use crate::store::{CommitError, Entry, Guard, Op, Revision, Store, StoreError, Txn, keys};
 use crate::trust::entity::DEFAULT_PROJECT;
 
 mod busy;
+pub mod config;
+mod mend;
 mod reference;
 pub mod step;
 #[cfg(test)]
 mod tests;
+pub mod work;
 
 pub use busy::Busy;
+pub use config::ConfigError;
 
 /// Tries of a commit that others get in the way of.
 const TRIES: usize = 10;
@@ -54,12 +61,25 @@ pub enum InstanceError {
     SnapshotExists(ContainerName, SnapshotName),
     #[error("Instance is busy running a {0:?} operation")]
     Busy(&'static str),
+    #[error(
+        "There are files of an instance of that name already ({0}) that belong to no instance here. Look at them, and take \
+         them away"
+    )]
+    InTheWay(Dataset),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("Failed loading storage pool \"{0}\": Storage pool not found")]
+    NoSuchPool(PoolName),
+    #[error("the snapshot cannot be named: {0}")]
+    Pattern(PatternError),
     #[error("A project has at most {MOST} instances")]
     TooMany,
     #[error("An instance has at most {MOST_SNAPSHOTS} snapshots: delete some")]
     TooManySnapshots,
     #[error("others keep changing the same; try again")]
     Contended,
+    #[error("the work on the disk was cut off: {0}")]
+    Crashed(String),
     #[error(transparent)]
     Pool(#[from] PoolError),
     #[error(transparent)]
@@ -73,6 +93,7 @@ pub enum InstanceError {
 /// The instances of the store.
 pub struct Instances {
     store: Arc<dyn Store>,
+    pools: Pools,
     audit: Arc<Audit>,
     holds: busy::Holds,
 }
@@ -81,8 +102,8 @@ pub struct Instances {
 pub type Place<'a> = (&'a ProjectName, &'a ContainerName);
 
 impl Instances {
-    pub fn new(store: Arc<dyn Store>, audit: Arc<Audit>) -> Arc<Self> {
-        Arc::new(Self { store, audit, holds: busy::Holds::default() })
+    pub fn new(store: Arc<dyn Store>, pools: Pools, audit: Arc<Audit>) -> Arc<Self> {
+        Arc::new(Self { store, pools, audit, holds: busy::Holds::default() })
     }
 
     pub async fn get(
@@ -122,6 +143,51 @@ impl Instances {
             }
         }
         Ok(found)
+    }
+
+    /// Whether an instance can be like that here: its keys, devices and profiles, its pool, and the volumes that are
+    /// attached to it. Gives the pool of its root disk.
+    pub async fn check(&self, shape: &Shape) -> Result<PoolName, InstanceError> {
+        let root = config::check(shape)?;
+        if !self.pools.exists(&root) {
+            return Err(InstanceError::NoSuchPool(root));
+        }
+        for (name, device) in &shape.devices {
+            let Some((pool, volume)) = attached(device) else { continue };
+            let wrong = |why: &str| ConfigError::Device(name.clone(), why.to_owned());
+            let pool: PoolName = pool.parse().map_err(|_| wrong("Storage pool not found"))?;
+            let volume: VolumeName = volume.parse().map_err(|_| wrong("Storage volume not found"))?;
+            if !self.pools.exists(&pool) {
+                return Err(wrong("Storage pool not found").into());
+            }
+            let key = keys::declared(&RecordKey::Volume { pool, volume });
+            if self.store.get(&key).await?.is_none() {
+                return Err(wrong("Storage volume not found").into());
+            }
+        }
+        Ok(root)
+    }
+
+    /// The instances that a custom volume is attached to, or that a pool's trees are of: as paths of the API.
+    pub async fn users_of(
+        &self,
+        pool: &PoolName,
+        volume: Option<&VolumeName>,
+    ) -> Result<Vec<String>, InstanceError> {
+        let mut users = Vec::new();
+        for (project, name, held) in self.all().await? {
+            let of_volume = |volume: &VolumeName| {
+                held.instance
+                    .shape
+                    .devices
+                    .values()
+                    .any(|device| attached(device) == Some((pool.as_str(), volume.as_str())))
+            };
+            if volume.map_or(held.instance.pool == *pool, of_volume) {
+                users.push(url((&project, &name)));
+            }
+        }
+        Ok(users)
     }
 
     /// Keeps everybody else from changing the instance until the answer is dropped. `doing` is what they are told that
@@ -411,6 +477,12 @@ pub fn url(place: Place<'_>) -> String {
 
 pub fn snapshot_url(place: Place<'_>, snapshot: &SnapshotName) -> String {
     format!("/1.0/instances/{}/snapshots/{snapshot}{}", place.1, query(place.0))
+}
+
+/// The pool and the custom volume that a disk is of.
+fn attached(device: &BTreeMap<String, String>) -> Option<(&str, &str)> {
+    let of = |key| device.get(key).map(String::as_str).filter(|value: &&str| !value.is_empty());
+    (of("type") == Some("disk")).then(|| Some((of("pool")?, of("source")?))).flatten()
 }
 
 fn query(project: &ProjectName) -> String {

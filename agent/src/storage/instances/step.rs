@@ -4,14 +4,14 @@
 //! a record's; one that is still there when the agent starts was cut short, and is undone. A tree without a record and
 //! without a step is nobody's to remove: it stays, and whoever wants its name is told so.
 
-use schema::name::{ContainerName, PoolName, ProjectName};
+use schema::name::{ContainerName, PoolName, ProjectName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceError, Instances};
 use crate::store::value::{decode, encode};
 use crate::store::{Op, Txn, keys};
 
-/// What is to become of a tree if it is no record's when the agent starts.
+/// What is to become of a tree that is worked on if the agent starts anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -19,6 +19,10 @@ pub enum Step {
     Remove,
     /// It was that of another name in the same pool, and is so again unless the record has followed.
     Rename { project: ProjectName, name: ContainerName },
+    /// Its instance's snapshot was being given another name: it has the old one again unless the record has followed.
+    RenameSnapshot { from: SnapshotName, to: SnapshotName },
+    /// Its instance was being restored: it is restored again, record and all.
+    Restore { snapshot: SnapshotName },
 }
 
 /// A step, with the tree that it is about.

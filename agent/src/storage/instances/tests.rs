@@ -30,6 +30,13 @@ fn instance(pool: &str) -> Instance {
     }
 }
 
+/// Instances over `store`, with pools in a folder that lasts as long as it is held.
+fn scratch(store: &Arc<dyn Store>) -> (Arc<Instances>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let pools = Pools::open(folder.path()).unwrap();
+    (Instances::new(Arc::clone(store), pools, Audit::none()), folder)
+}
+
 fn taken() -> InstanceSnapshot {
     InstanceSnapshot { shape: Shape::default(), times: SnapshotTimes { created_at: NOW, expires_at: None } }
 }
@@ -42,7 +49,7 @@ fn names() -> (ProjectName, ContainerName, ContainerName, SnapshotName) {
 #[tokio::test]
 async fn an_instance_is_made_changed_moved_and_deleted_with_what_refers_to_it() {
     let store = SqliteStore::scratch();
-    let instances = Instances::new(store.clone(), Audit::none());
+    let (instances, _folder) = scratch(&store);
     let (project, c1, c2, snap) = names();
     let permit = permit();
     let permission = Permission {
@@ -99,7 +106,7 @@ async fn an_instance_is_made_changed_moved_and_deleted_with_what_refers_to_it() 
 
 #[tokio::test]
 async fn an_instance_is_changed_by_one_at_a_time() {
-    let instances = Instances::new(SqliteStore::scratch(), Audit::none());
+    let (instances, _folder) = scratch(&SqliteStore::scratch());
     let (project, c1, c2, _) = names();
     let held = instances.hold((&project, &c1), "snapshot").unwrap();
     let busy = instances.hold((&project, &c1), "update").unwrap_err().to_string();
@@ -113,7 +120,7 @@ async fn an_instance_is_changed_by_one_at_a_time() {
 async fn a_project_with_an_instance_stays() {
     let store = SqliteStore::scratch();
     let projects = Projects::start(store.clone(), Audit::none(), &Tasks::new()).await.unwrap();
-    let instances = Instances::new(store, Audit::none());
+    let (instances, _folder) = scratch(&store);
     let (_, c1, ..) = names();
     let (permit, blah): (_, ProjectName) = (permit(), "blah".parse().unwrap());
     let absent = instances.create(&permit, &blah, &c1, instance("default"), NOW).await.unwrap_err();
@@ -125,4 +132,117 @@ async fn a_project_with_an_instance_stays() {
     assert!(matches!(refused, ProjectError::NotEmpty("removed")), "{refused}");
     instances.delete(&permit, &blah, &c1, NOW).await.unwrap();
     projects.delete(&permit, &blah, NOW).await.unwrap();
+}
+
+fn shaped(pool: &str) -> Instance {
+    Instance {
+        shape: Shape { profiles: vec!["default".to_owned()], ..instance(pool).shape },
+        ..instance(pool)
+    }
+}
+
+#[tokio::test]
+async fn trees_come_change_and_go_with_their_records() {
+    let store = SqliteStore::scratch();
+    let (instances, _folder) = scratch(&store);
+    let (project, c1, c2, snap) = names();
+    let (permit, place, other) = (permit(), (&project, &c1), (&project, &c2));
+    let hold = || instances.hold(place, "work").unwrap();
+    instances.make_empty(&permit, place, shaped("default"), hold(), NOW).await.unwrap();
+    let pool: PoolName = "default".parse().unwrap();
+    let tree = || instances.pools.tree(&dataset(place, &pool)).unwrap();
+    let file = tree().join("rootfs/file");
+    std::fs::write(&file, "one").unwrap();
+    instances.take_snapshot(&permit, place, &snap, None, hold(), NOW).await.unwrap();
+    std::fs::write(&file, "two").unwrap();
+    let there = instances.find(&project, &c1).await.unwrap();
+    let mut changed = there.instance.clone();
+    changed.shape.description = "changed".to_owned();
+    instances.update(&permit, &project, &c1, there.revision, &changed, NOW).await.unwrap();
+
+    let next: SnapshotName = "snap1".parse().unwrap();
+    assert_eq!(work::next_name(&changed, NOW).unwrap(), next);
+    instances.take_snapshot(&permit, place, &next, None, hold(), NOW).await.unwrap();
+    instances.restore(&permit, place, &snap, hold(), NOW).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
+    assert_eq!(instances.find(&project, &c1).await.unwrap().instance.shape.description, "");
+    let last: SnapshotName = "last".parse().unwrap();
+    instances.move_snapshot(&permit, place, (&next, &last), hold(), NOW).await.unwrap();
+    assert_eq!(instances.pools.snapshots(&dataset(place, &pool)).unwrap(), [snap.clone(), last.clone()]);
+
+    let there = instances.find(&project, &c1).await.unwrap().instance;
+    let both = (hold(), instances.hold(other, "work").unwrap());
+    instances.rename(&permit, place, other, &there, both, NOW).await.unwrap();
+    let extra: PoolName = "extra".parse().unwrap();
+    instances.pools.create_pool(&extra, None).await.unwrap();
+    let moved = Instance { pool: extra.clone(), ..there };
+    let held = (instances.hold(other, "work").unwrap(), None);
+    instances.change_pool(&permit, other, other, &moved, held, NOW).await.unwrap();
+    let tree = dataset(other, &extra);
+    assert_eq!(
+        std::fs::read_to_string(instances.pools.tree(&tree).unwrap().join("rootfs/file")).unwrap(),
+        "one"
+    );
+    assert_eq!(instances.pools.snapshots(&tree).unwrap(), [snap, last.clone()]);
+    assert!(!instances.pools.has(&dataset(other, &pool)));
+
+    instances
+        .remove_snapshot(&permit, other, &last, instances.hold(other, "work").unwrap(), NOW)
+        .await
+        .unwrap();
+    assert_eq!(instances.pools.snapshots(&tree).unwrap().len(), 1);
+    instances.remove(&permit, other, instances.hold(other, "work").unwrap(), NOW).await.unwrap();
+    assert!(!instances.pools.has(&tree));
+    assert_eq!(instances.left().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_a_crash_cut_short_is_mended_and_what_is_nobodys_stays() {
+    let store = SqliteStore::scratch();
+    let (instances, _folder) = scratch(&store);
+    let (project, c1, c2, snap) = names();
+    let (permit, pool): (_, PoolName) = (permit(), "default".parse().unwrap());
+    let tree = |name: &ContainerName| dataset((&project, name), &pool);
+    let hold = |name: &ContainerName| instances.hold((&project, name), "work").unwrap();
+
+    // A creation that came as far as the tree, and a tree that nobody knows of.
+    instances.begin(&pool, &project, &c1, &Step::Remove).await.unwrap();
+    instances.pools.ensure(&tree(&c1)).await.unwrap();
+    instances.pools.ensure(&tree(&c2)).await.unwrap();
+    instances.mend(NOW).await.unwrap();
+    assert!(!instances.pools.has(&tree(&c1)) && instances.pools.has(&tree(&c2)));
+    let refused =
+        instances.make_empty(&permit, (&project, &c2), shaped("default"), hold(&c2), NOW).await.unwrap_err();
+    assert!(matches!(refused, InstanceError::InTheWay(_)), "{refused}");
+    instances.pools.destroy(&tree(&c2)).await.unwrap();
+
+    // A renaming that came as far as the tree.
+    instances.make_empty(&permit, (&project, &c1), shaped("default"), hold(&c1), NOW).await.unwrap();
+    instances.take_snapshot(&permit, (&project, &c1), &snap, None, hold(&c1), NOW).await.unwrap();
+    let step = Step::Rename { project: project.clone(), name: c1.clone() };
+    instances.begin(&pool, &project, &c2, &step).await.unwrap();
+    instances.pools.rename(&tree(&c1), &tree(&c2)).await.unwrap();
+    instances.mend(NOW).await.unwrap();
+    assert!(instances.pools.has(&tree(&c1)) && !instances.pools.has(&tree(&c2)));
+
+    // A snapshot's renaming, then one that was taken and not written down.
+    let stray: SnapshotName = "stray".parse().unwrap();
+    let step = Step::RenameSnapshot { from: snap.clone(), to: stray.clone() };
+    instances.begin(&pool, &project, &c1, &step).await.unwrap();
+    instances.pools.rename_snapshot(&tree(&c1), &snap, &stray).await.unwrap();
+    instances.mend(NOW).await.unwrap();
+    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), [snap.clone()]);
+    instances.pools.take_snapshot(&tree(&c1), &stray).await.unwrap();
+    instances.mend(NOW).await.unwrap();
+    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), [snap.clone()]);
+
+    // A restoring that had not begun yet.
+    let there = instances.find(&project, &c1).await.unwrap();
+    let mut changed = there.instance.clone();
+    changed.shape.description = "changed".to_owned();
+    instances.update(&permit, &project, &c1, there.revision, &changed, NOW).await.unwrap();
+    instances.begin(&pool, &project, &c1, &Step::Restore { snapshot: snap }).await.unwrap();
+    instances.mend(NOW).await.unwrap();
+    assert_eq!(instances.find(&project, &c1).await.unwrap().instance, there.instance);
+    assert_eq!(instances.left().await.unwrap(), []);
 }
