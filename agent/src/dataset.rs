@@ -11,16 +11,20 @@
 pub mod beneath;
 pub mod build;
 pub mod chunk;
+mod consistency;
 pub mod encoding;
 pub mod finish;
 pub mod manifest;
 pub mod owner;
+pub mod packed;
 pub mod pool;
 pub mod scan;
+pub mod survey;
 pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use consistency::Consistency;
 pub use owner::{Dataset, Owner};
 pub use pool::{Frozen, PoolError, Pools};

@@ -57,6 +57,11 @@ impl Root {
         }
     }
 
+    /// The directory `path`, to be kept open.
+    pub fn open_directory(&self, path: &TreePath) -> io::Result<OwnedFd> {
+        if path.is_root() { self.fd.try_clone() } else { open_beneath(self.fd.as_fd(), path, DIRECTORY) }
+    }
+
     /// The directory that holds `path`, and the entry's name in it; for the root, itself and `.`.
     pub fn place<'a>(&'a mut self, path: &'a TreePath) -> io::Result<Place<'a>> {
         let (parent, name) = path.split().unwrap_or((TreePath::root(), b"."));
@@ -96,8 +101,14 @@ impl Place<'_> {
     }
 }
 
+/// The kernel takes no longer paths in one call.
+const MOST_AT_ONCE: usize = 4095;
+
 fn open_beneath(root: BorrowedFd<'_>, path: &TreePath, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    if path.as_bytes().len() > MOST_AT_ONCE {
+        return open_stepwise(root, path, flags);
+    }
     for _ in 0..16 {
         match openat2(root, path.as_bytes(), flags, Mode::empty(), resolve) {
             Ok(fd) => return Ok(fd),

@@ -88,9 +88,22 @@ impl Default for Cutter {
 
 impl Cutter {
     /// Cuts all of `data`.
-    pub fn cut(&mut self, mut data: impl Read) -> io::Result<Vec<ChunkRef>> {
-        let (min, average, max) = (MIN_CHUNK as usize, AVERAGE_CHUNK as usize, MAX_CHUNK as usize);
+    pub fn cut(&mut self, data: impl Read) -> io::Result<Vec<ChunkRef>> {
         let mut chunks = Vec::new();
+        self.cut_each(data, |chunk, _| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
+        Ok(chunks)
+    }
+
+    /// Cuts all of `data`, and gives each chunk on as it is found.
+    pub fn cut_each(
+        &mut self,
+        mut data: impl Read,
+        mut found: impl FnMut(ChunkRef, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (min, average, max) = (MIN_CHUNK as usize, AVERAGE_CHUNK as usize, MAX_CHUNK as usize);
         let (mut filled, mut ended) = (0, false);
         while !ended || filled > 0 {
             while !ended && filled < self.buffer.len() {
@@ -108,12 +121,13 @@ impl Cutter {
                     break;
                 }
                 at = piece.offset + piece.length;
-                chunks.push(ChunkRef::of(&self.buffer[piece.offset..at]));
+                let data = &self.buffer[piece.offset..at];
+                found(ChunkRef::of(data), data)?;
             }
             self.buffer.copy_within(at..filled, 0);
             filled -= at;
         }
-        Ok(chunks)
+        Ok(())
     }
 }
 

@@ -10,8 +10,10 @@ use super::chunk::{ChunkRef, MAX_CHUNK};
 
 /// Most entries in one tree.
 pub const MAX_ENTRIES: usize = 16_000_000;
-/// Longest path, as the kernel has it.
-pub const MAX_PATH: usize = 4095;
+/// Longest path within a tree. The kernel takes 4095 bytes in one call, and deeper trees in several.
+pub const MAX_PATH: usize = 65_535;
+/// Longest target of a symlink, as the kernel has it.
+pub const MAX_TARGET: usize = 4095;
 /// Longest name within a path.
 pub const MAX_COMPONENT: usize = 255;
 /// Largest extended attribute value, as the kernel has it.
@@ -212,7 +214,7 @@ impl Manifest {
             check_meta(entry)?;
             match &entry.node {
                 Node::File(content) => check_content(&entry.path, content)?,
-                Node::Symlink(to) if to.is_empty() || to.len() > MAX_PATH || to.contains(&0) => {
+                Node::Symlink(to) if to.is_empty() || to.len() > MAX_TARGET || to.contains(&0) => {
                     return Err(Hostile::BadContent(entry.path.clone()));
                 }
                 Node::HardLink(to) => {

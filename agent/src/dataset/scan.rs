@@ -7,16 +7,19 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, SeekFrom, Stat, fstat, readlinkat, seek, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, OFlags, SeekFrom, Stat, fgetxattr, flistxattr, fstat, readlinkat, seek, statat,
+};
 use rustix::io::Errno;
 
 use super::beneath::{Place, Root};
 use super::chunk::{ChunkRef, Cutter};
-use super::manifest::{Content, Entry, Extent, Hostile, Manifest, Meta, Node, Time, TreePath};
+use super::manifest::{Content, Entry, Extent, Hostile, MAX_XATTR, Manifest, Meta, Node, Time, TreePath};
 
 /// Attributes that belong to a machine, not to data.
 const NOT_COPIED: [&[u8]; 1] = [b"security.selinux"];
@@ -30,12 +33,20 @@ pub enum ScanError {
     Io { path: TreePath, source: io::Error },
     #[error("the tree cannot be copied: {0}")]
     Unfit(#[from] Hostile),
+    #[error("another file system is mounted at {0}; unmount it, since what is in it is not the volume's")]
+    Mounted(TreePath),
     #[error("stopped")]
     Stopped,
 }
 
+impl From<io::Error> for ScanError {
+    fn from(error: io::Error) -> Self {
+        Self::io(&TreePath::root(), error)
+    }
+}
+
 impl ScanError {
-    fn io(path: &TreePath, source: impl Into<io::Error>) -> Self {
+    pub(super) fn io(path: &TreePath, source: impl Into<io::Error>) -> Self {
         let source = source.into();
         match source.kind() {
             // It was there a moment ago, when its directory was listed.
@@ -259,6 +270,40 @@ pub(super) fn names(root: &mut Root, directory: &TreePath) -> io::Result<Vec<Vec
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Every extended attribute that is copied, sorted by name, of what is open.
+pub(super) fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    // Nearly every file has none, and then this is one call.
+    let mut names = vec![0; 1024];
+    let len = loop {
+        match flistxattr(fd, &mut names) {
+            Ok(len) => break len,
+            Err(Errno::RANGE) if names.len() < MAX_XATTR => names.resize(MAX_XATTR, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(e) => return Err(e.into()),
+        }
+    };
+    let mut all = Vec::new();
+    for name in names[..len].split(|b| *b == 0).filter(|name| !name.is_empty() && !NOT_COPIED.contains(name))
+    {
+        let mut value = vec![0; 256];
+        loop {
+            match fgetxattr(fd, name, &mut value) {
+                Ok(len) => {
+                    value.truncate(len);
+                    all.push((name.to_vec(), value));
+                    break;
+                }
+                Err(Errno::RANGE) if value.len() < MAX_XATTR => value.resize(MAX_XATTR, 0),
+                // Gone since it was listed: the entry's ctime tells of the change.
+                Err(Errno::NODATA) => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
 /// Every extended attribute that is copied, sorted by name.

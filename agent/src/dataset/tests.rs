@@ -14,7 +14,7 @@ use super::build::{Build, BuildError};
 use super::chunk::tests::noise;
 use super::encoding::encode;
 use super::manifest::Node;
-use super::pool::Use;
+use super::pool::{Switch, Use};
 use super::scan::{Scan, ScanError};
 use super::{Dataset, PoolError, Pools};
 
@@ -267,7 +267,7 @@ async fn volumes_are_adopted_switched_and_destroyed() {
     fs::create_dir_all(&new).unwrap();
     fs::write(new.join("kept"), b"new").unwrap();
     assert_eq!(pools.volumes(&pool).unwrap(), std::slice::from_ref(&volume));
-    held.switch_in(&new).unwrap();
+    held.switch_in(Switch::main(new)).unwrap();
     assert_eq!(fs::read(tree.join("kept")).unwrap(), b"new");
     drop(held);
     assert!(pools.usage(&Dataset::volume(&pool, &volume)).await.unwrap() > 0);

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use schema::name::SnapshotName;
 use serde_json::Value;
 
+pub use crate::dataset::Consistency;
 use crate::dataset::Dataset;
 
 /// One side's dataset, as it is offered.
@@ -29,16 +30,6 @@ pub enum Main {
     Live,
     /// One of its snapshots.
     Snapshot(SnapshotName),
-}
-
-/// What becomes of a tree that changes while it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Consistency {
-    /// The transfer is refused: a copy is of one moment.
-    #[default]
-    Strict,
-    /// It is copied as it is found (LXD: `--allow-inconsistent`).
-    AllowInconsistent,
 }
 
 /// Where it goes.

@@ -1,0 +1,174 @@
+//! What was seen of a tree the last time, so that files which are the same since are not read again.
+//!
+//! A file is taken to be the same if its name in its directory, its inode and its ctime are, to the nanosecond. Nobody
+//! can set a ctime, so rewriting a file and putting its size and mtime back does not fool it. What could:
+//!
+//! - *A write in the same tick of the clock as the reading.* An entry whose ctime is not clearly older than the moment
+//!   the survey began is not believed the next time; it is read again. On file systems that count whole seconds, clearly
+//!   means two of them. The same holds for a ctime in the future, so a clock that is set back makes for reading, not for
+//!   mistakes.
+//! - *A program that writes through a shared mapping.* The kernel moves the ctime when a page is first written to, and
+//!   again only after it has written that page out, so such a write may show late. rsync and git have the same limit; a
+//!   volume that must be copied while a program maps it is copied from a snapshot of the application's own making.
+//!
+//! An index is a hint. One that is missing, damaged, of another version, or of another device is as good as none.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::Stamp;
+use crate::dataset::chunk::Hash;
+use crate::dataset::packed::{Child, Children, Directories, MAX_PACKED, NodeRef, Packed, Record, Step};
+
+const MAGIC: &[u8; 8] = b"cmtyidx1";
+/// A head, and of every entry a stamp.
+const HEAD: usize = 8 + 8 + 32 + 8;
+const STAMP: usize = 16;
+/// How much older than the survey a ctime must be, nanoseconds: several ticks of the slowest kernel clock.
+const SETTLED: i64 = 50_000_000;
+/// The same where the file system counts seconds.
+const SETTLED_SECONDS: i64 = 2_000_000_000;
+/// In place of a ctime: not to be believed.
+const UNSETTLED: i64 = i64::MIN;
+
+/// What is known of a tree from the last time.
+#[derive(Debug)]
+pub(super) struct Known {
+    packed: Packed,
+    directories: Directories,
+    stamps: Vec<Stamp>,
+    /// Directories by inode, so that one that was renamed is known again.
+    by_inode: HashMap<u64, u32>,
+    /// Where the records are that hard links are to, by number.
+    linked: HashMap<u32, u32>,
+}
+
+impl Known {
+    /// Reads the index at `path`, if there is one that is fit for a tree on `device`.
+    pub fn load(path: &Path, device: u64) -> Option<Self> {
+        let (packed, stamps) = load(path, Some(device))?;
+        let directories = Directories::of(&packed);
+        let inode = |number: u32| stamps.get(number as usize).map(|stamp| stamp.inode);
+        let by_inode =
+            (0..).zip(directories.all()).filter_map(|(at, dir)| Some((inode(dir.number)?, at))).collect();
+        let mut targets = HashSet::new();
+        let mut walk = packed.walk();
+        while let Some(step) = walk.next() {
+            if let Step::Entry(Record { node: NodeRef::HardLink(to), .. }) = step {
+                targets.insert(to);
+            }
+        }
+        let mut linked = HashMap::with_capacity(targets.len());
+        let mut walk = packed.walk();
+        while let Some(step) = walk.next().filter(|_| linked.len() < targets.len()) {
+            if let Step::Entry(record) = step
+                && targets.contains(&record.number)
+            {
+                linked.insert(record.number, record.at);
+            }
+        }
+        Some(Self { packed, directories, stamps, by_inode, linked })
+    }
+
+    /// What was in the directory with that inode.
+    pub fn children(&self, inode: u64) -> Option<Children<'_>> {
+        Some(self.directories.children(&self.packed, *self.by_inode.get(&inode)?))
+    }
+
+    /// The kind byte and the body of what `child` was, if `stamp` shows that it still is.
+    pub fn same(&self, child: &Child<'_>, stamp: Stamp) -> Option<(u8, &[u8])> {
+        if self.stamps.get(child.record.number as usize) != Some(&stamp) {
+            return None;
+        }
+        let record = match child.record.node {
+            NodeRef::HardLink(to) => self.packed.record(*self.linked.get(&to)?, to)?,
+            _ => self.packed.record(child.record.at, child.record.number)?,
+        };
+        let at = record.at as usize;
+        Some((*self.packed.bytes().get(at)?, record.body))
+    }
+}
+
+/// The manifest that an index holds, whatever has become of its tree since.
+pub fn manifest(path: &Path) -> Option<Packed> {
+    load(path, None).map(|(packed, _)| packed)
+}
+
+fn load(path: &Path, device: Option<u64>) -> Option<(Packed, Vec<Stamp>)> {
+    let len = fs::metadata(path).ok()?.len();
+    if len > MAX_PACKED as u64 {
+        return None;
+    }
+    let mut bytes = fs::read(path).ok()?;
+    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let fits = bytes.starts_with(MAGIC) && device.is_none_or(|device| word(8) == Some(device));
+    if !fits || bytes.len() < HEAD {
+        return None;
+    }
+    let checksum = Hash(bytes[16..48].try_into().ok()?);
+    if Hash::of(&bytes[48..]) != checksum {
+        return None;
+    }
+    let manifest = usize::try_from(word(48)?).ok()?;
+    let rest = bytes.get(HEAD.checked_add(manifest)?..)?;
+    let stamps: Vec<Stamp> = rest
+        .as_chunks::<STAMP>()
+        .0
+        .iter()
+        .map(|stamp| {
+            let (inode, ctime) = stamp.split_at(8);
+            let word = |half: &[u8]| half.try_into().map(u64::from_le_bytes).unwrap_or(0);
+            Stamp { inode: word(inode), ctime: word(ctime).cast_signed() }
+        })
+        .collect();
+    bytes.truncate(HEAD + manifest);
+    bytes.drain(..HEAD);
+    let packed = Packed::decode(bytes).ok()?;
+    (stamps.len() == packed.sums().entries as usize).then_some((packed, stamps))
+}
+
+/// Writes an index in one step. It need not be durable: it is a hint.
+pub(super) fn write(
+    path: &Path,
+    device: u64,
+    began: i64,
+    packed: &Packed,
+    stamps: &[Stamp],
+) -> io::Result<()> {
+    let settled = |ctime: i64| {
+        let margin = if ctime % 1_000_000_000 == 0 { SETTLED_SECONDS } else { SETTLED };
+        ctime < began.saturating_sub(margin)
+    };
+    let stamp = |stamp: &Stamp| {
+        let ctime = if settled(stamp.ctime) { stamp.ctime } else { UNSETTLED };
+        let mut bytes = [0; STAMP];
+        bytes[..8].copy_from_slice(&stamp.inode.to_le_bytes());
+        bytes[8..].copy_from_slice(&ctime.to_le_bytes());
+        bytes
+    };
+    let length = (packed.bytes().len() as u64).to_le_bytes();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&length);
+    hasher.update(packed.bytes());
+    for part in stamps.chunks(1024) {
+        hasher.update(part.iter().map(stamp).collect::<Vec<_>>().as_flattened());
+    }
+    let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+    let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    {
+        let mut out = BufWriter::with_capacity(256 * 1024, new.as_file_mut());
+        out.write_all(MAGIC)?;
+        out.write_all(&device.to_le_bytes())?;
+        out.write_all(hasher.finalize().as_bytes())?;
+        out.write_all(&length)?;
+        out.write_all(packed.bytes())?;
+        for part in stamps.chunks(1024) {
+            out.write_all(part.iter().map(stamp).collect::<Vec<_>>().as_flattened())?;
+        }
+        out.flush()?;
+    }
+    new.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}

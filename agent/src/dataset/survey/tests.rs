@@ -1,0 +1,197 @@
+//! Trees read: the same as by the plain reader, faster the second time, and never fooled.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+use super::*;
+use crate::dataset::manifest::{Manifest, Node};
+use crate::dataset::scan::Scan;
+use crate::dataset::tests::odd_tree;
+
+fn read(tree: &Path, index: Option<&Path>) -> Survey {
+    Survey::read(tree, Manner { index, ..Manner::default() }, &Unwatched).unwrap()
+}
+
+/// By path, with hard links told by path too: the order is another.
+fn by_path(manifest: &Manifest) -> Vec<String> {
+    let mut groups = std::collections::HashMap::new();
+    for (at, entry) in manifest.entries().iter().enumerate() {
+        let group = if let Node::HardLink(to) = entry.node { to as usize } else { at };
+        groups.entry(group).or_insert_with(Vec::new).push(entry.path.clone());
+    }
+    let mut lines: Vec<String> = manifest
+        .entries()
+        .iter()
+        .enumerate()
+        .map(|(at, entry)| {
+            let group = if let Node::HardLink(to) = entry.node { to as usize } else { at };
+            let first = &manifest.entries()[group];
+            let mut names = groups[&group].clone();
+            names.sort();
+            format!("{:?} {:?} {:?} {names:?}", entry.path, first.node, first.meta)
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Waits until what was written is clearly older than a survey that begins now.
+fn settle(tree: &Path) {
+    let newest = walkdir::WalkDir::new(tree)
+        .into_iter()
+        .filter_map(|entry| {
+            let meta = entry.ok()?.metadata().ok()?;
+            Some(meta.ctime() * 1_000_000_000 + meta.ctime_nsec())
+        })
+        .max()
+        .unwrap();
+    while now() < newest + 60_000_000 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_odd_tree_is_read_whole_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, index) = (dir.path().join("tree"), dir.path().join("index"));
+    odd_tree(&tree);
+    fs::create_dir(tree.join("many")).unwrap();
+    for at in 0..1300 {
+        fs::write(tree.join(format!("many/{at}")), at.to_string()).unwrap();
+    }
+    fs::create_dir(tree.join("many/600 is a folder")).unwrap();
+    fs::write(tree.join("many/600 is a folder/file"), b"in it").unwrap();
+    settle(&tree);
+    let first = read(&tree, Some(&index));
+    let plain = Scan::read(&tree, &mut |_| true).unwrap();
+    assert_eq!(by_path(&first.packed().open().unwrap()), by_path(&plain.manifest));
+    first.unchanged().unwrap();
+    first.write_index(&index).unwrap();
+    assert!(first.bytes_read() > 1_500_000);
+
+    let again = read(&tree, Some(&index));
+    assert_eq!(again.packed().hash(), first.packed().hash());
+    assert_eq!(again.bytes_read(), 0);
+    // A folder that is renamed is known again; what is new is read.
+    fs::rename(tree.join("many"), tree.join("moved")).unwrap();
+    fs::write(tree.join("moved/new"), b"12345").unwrap();
+    let moved = read(&tree, Some(&index));
+    assert_eq!(moved.bytes_read(), 5);
+    assert_eq!(moved.packed().hash(), read(&tree, None).packed().hash());
+    assert!(first.unchanged().is_err());
+
+    // Of no use: damaged, of another device.
+    let bytes = fs::read(&index).unwrap();
+    for at in [0, 9, 20, 50, bytes.len() / 2, bytes.len() - 1] {
+        let mut spoilt = bytes.clone();
+        spoilt[at] ^= 1;
+        fs::write(&index, &spoilt).unwrap();
+        assert!(Known::load(&index, first.device).is_none(), "{at}");
+        fs::write(&index, &bytes[..at]).unwrap();
+        assert!(Known::load(&index, first.device).is_none(), "{at}");
+    }
+    fs::write(&index, &bytes).unwrap();
+    assert!(Known::load(&index, first.device).is_some());
+    assert!(Known::load(&index, first.device + 1).is_none());
+    crate::dataset::pool::remove_tree(&tree).unwrap();
+}
+
+#[test]
+fn a_rewrite_within_the_same_moment_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, index) = (dir.path().join("tree"), dir.path().join("index"));
+    fs::create_dir(&tree).unwrap();
+    let path = tree.join("file");
+    for round in 0..20 {
+        fs::write(&path, format!("old {round:03}")).unwrap();
+        let (meta, before) = (fs::metadata(&path).unwrap(), read(&tree, Some(&index)));
+        before.write_index(&index).unwrap();
+        // At once, with the same size, and the times put back.
+        fs::write(&path, format!("new {round:03}")).unwrap();
+        let time = Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mtime_nsec(), meta.mtime_nsec());
+        let after = read(&tree, Some(&index));
+        assert_ne!(after.packed().hash(), before.packed().hash());
+        assert_eq!(after.packed().hash(), read(&tree, None).packed().hash());
+    }
+    // The same when the index was settled.
+    settle(&tree);
+    let before = read(&tree, Some(&index));
+    before.write_index(&index).unwrap();
+    let meta = fs::metadata(&path).unwrap();
+    File::options().write(true).open(&path).unwrap().write_all_at(b"xyz", 0).unwrap();
+    let time = Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    assert_ne!(read(&tree, Some(&index)).packed().hash(), before.packed().hash());
+}
+
+/// Does something when the first bytes have been read.
+struct Meanwhile<'a>(AtomicU64, &'a (dyn Fn() + Sync));
+
+impl Watch for Meanwhile<'_> {
+    fn progress(&self, _bytes: u64) -> bool {
+        if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            (self.1)();
+        }
+        true
+    }
+}
+
+#[test]
+fn what_changes_meanwhile_is_refused_or_read_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let big = crate::dataset::chunk::tests::noise(3 << 20);
+    let file = dir.path().join("a");
+    let write = || {
+        fs::write(&file, &big).unwrap();
+    };
+    let append = || File::options().append(true).open(&file).unwrap().write_all(b"more").unwrap();
+    let cut = || File::options().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
+    for change in [&append as &(dyn Fn() + Sync), &cut] {
+        write();
+        let watch = Meanwhile(AtomicU64::new(0), change);
+        let strict = Survey::read(dir.path(), Manner::default(), &watch);
+        assert!(matches!(strict, Err(ScanError::Changed(_))), "{strict:?}");
+        write();
+        let manner = Manner { consistency: Consistency::AllowInconsistent, index: None };
+        let watch = Meanwhile(AtomicU64::new(0), change);
+        let found = Survey::read(dir.path(), manner, &watch).unwrap();
+        assert_eq!(found.packed().sums().entries, 2);
+    }
+    let watch = Stop;
+    assert!(matches!(Survey::read(dir.path(), Manner::default(), &watch), Err(ScanError::Stopped)));
+}
+
+struct Stop;
+
+impl Watch for Stop {
+    fn progress(&self, _bytes: u64) -> bool {
+        false
+    }
+}
+
+#[test]
+fn trees_deeper_than_any_path_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut at = File::open(dir.path()).map(std::os::fd::OwnedFd::from).unwrap();
+    for _ in 0..60 {
+        let name = "d".repeat(200);
+        rustix::fs::mkdirat(&at, &*name, rustix::fs::Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        at = rustix::fs::openat(&at, &*name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+    let file = rustix::fs::openat(&at, "file", flags, rustix::fs::Mode::RWXU).unwrap();
+    File::from(file).write_all(b"down here").unwrap();
+    let found = read(dir.path(), None);
+    assert_eq!((found.packed().sums().entries, found.packed().sums().data), (62, 9));
+    found.unchanged().unwrap();
+}
