@@ -5,6 +5,7 @@
 //! DATA/pools/POOL/containers/NAME/     an instance's
 //! DATA/pools/POOL/.snapshots/AREA/NAME    which snapshots it has, and which frozen tree each is (see `snapshot`)
 //! DATA/pools/POOL/.frozen/HASH/        a frozen tree and its manifest
+//! DATA/pools/POOL/.index/AREA/NAME     what was seen of a tree the last time (see `survey::index`)
 //! DATA/pools/POOL/.staging/AREA/NAME/  attempts to build another in its place (see `build`)
 //! DATA/pools/POOL/.removed/UUID/       trees on their way out
 //! ```
@@ -46,7 +47,7 @@ pub const DEFAULT_POOL: &str = "default";
 /// What holds trees (see [`Owner::area`](super::Owner::area)).
 const AREAS: [&str; 2] = ["custom", "containers"];
 /// What every pool has besides.
-const OURS: [&str; 4] = [".staging", ".removed", ".snapshots", ".frozen"];
+const OURS: [&str; 5] = [".staging", ".removed", ".snapshots", ".frozen", ".index"];
 /// Staging of an interrupted transfer is kept this long for resuming.
 const STAGING_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -83,6 +84,10 @@ pub enum PoolError {
     Scan(#[from] ScanError),
     #[error(transparent)]
     Build(Box<BuildError>),
+    #[error("{} could not be {doing}: no space is left on its file system; make room and try again", path.display())]
+    Full { path: PathBuf, doing: &'static str },
+    #[error("{} could not be {doing}: its file system is read-only", path.display())]
+    ReadOnly { path: PathBuf, doing: &'static str },
     #[error("{path} could not be {doing}")]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
 }
@@ -98,7 +103,14 @@ impl From<BuildError> for PoolError {
 
 impl PoolError {
     fn io(path: &Path, doing: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::Io { path: path.to_owned(), doing, source: source.into() }
+        let source = source.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { path: path.to_owned(), doing }
+            }
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path: path.to_owned(), doing },
+            _ => Self::Io { path: path.to_owned(), doing, source },
+        }
     }
 }
 
@@ -275,6 +287,8 @@ impl Pools {
                 let _turn = pools.turn();
                 pools.drop_references(&dataset)?;
             }
+            // A hint: what is left of it does no harm.
+            let _ = fs::remove_file(pools.index_at(&dataset)?);
             pools.collect(&dataset.pool)
         })
         .await
@@ -301,6 +315,7 @@ impl Pools {
                 folder::set_mode(&new, mode)?;
             }
             new.parent().map_or(Ok(()), sync_dir)?;
+            let _ = fs::rename(pools.index_at(&from)?, pools.index_at(&to)?);
             pools.drop_references(&from)
         })
         .await
@@ -316,14 +331,21 @@ impl Pools {
         self.tree(dataset).is_ok()
     }
 
-    /// Bytes of disk that the dataset's tree takes up, as `du` counts them.
+    /// Bytes of disk that the dataset takes up with its snapshots, as `du` counts them: what they share counts once.
     pub async fn usage(&self, dataset: &Dataset) -> Result<u64, PoolError> {
-        let tree = self.tree(dataset)?;
+        let (pools, dataset) = (self.clone(), dataset.clone());
         blocking(move || {
+            let mut trees = vec![pools.tree(&dataset)?];
+            let mut frozen = Vec::new();
+            for name in pools.snapshots(&dataset)? {
+                // One that goes meanwhile no longer counts.
+                frozen.extend(pools.snapshot(&dataset, &name));
+            }
+            trees.extend(frozen.iter().map(Frozen::tree).collect::<std::collections::BTreeSet<_>>());
             let mut total = 0;
             let mut seen = std::collections::HashSet::new();
             // A tree in use changes while it is walked; what cannot be read no longer counts.
-            for entry in walkdir::WalkDir::new(&tree).into_iter().flatten() {
+            for entry in trees.iter().flat_map(walkdir::WalkDir::new).flatten() {
                 if let Ok(meta) = entry.metadata()
                     && (meta.nlink() < 2 || meta.is_dir() || seen.insert((meta.dev(), meta.ino())))
                 {

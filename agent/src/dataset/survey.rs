@@ -26,7 +26,7 @@ use rustix::fs::{AtFlags, Stat, fstat, statat};
 
 use super::Consistency;
 use super::beneath::Root;
-use super::chunk::ChunkRef;
+use super::chunk::{ChunkRef, Hash};
 use super::manifest::TreePath;
 use super::packed::{Directories, Packed};
 use super::scan::ScanError;
@@ -76,6 +76,8 @@ pub struct Survey {
     /// When it began, nanoseconds since 1970 by this machine's clock.
     began: i64,
     read: u64,
+    /// Of what was known, if anything was.
+    known: Option<Hash>,
 }
 
 /// What shows that an entry is still the one that was read. A change of anything about it moves its ctime, which
@@ -106,10 +108,10 @@ impl Survey {
         let device = stat.st_dev;
         let known = manner.index.and_then(|path| Known::load(path, device));
         let found = work::all(&root, &stat, manner.consistency, known.as_ref(), watch)?;
-        drop(known);
+        let hash = known.map(|known| known.hash());
         let read = found.read;
         let (bytes, stamps) = assemble::assemble(found)?;
-        Ok(Self { packed: Packed::decode(bytes)?, stamps, root, device, began, read })
+        Ok(Self { packed: Packed::decode(bytes)?, stamps, root, device, began, read, known: hash })
     }
 
     pub fn packed(&self) -> &Packed {
@@ -119,6 +121,11 @@ impl Survey {
     /// Bytes of data that had to be read.
     pub fn bytes_read(&self) -> u64 {
         self.read
+    }
+
+    /// Whether it is just what the index says, so that there is nothing to keep.
+    pub fn as_known(&self) -> bool {
+        self.read == 0 && self.known == Some(self.packed.hash())
     }
 
     /// The tree, held open: what is read through it is beneath it.

@@ -13,18 +13,18 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use schema::name::{PoolName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
-use super::clone::clone_tree;
+use super::clone::{Alike, Copying};
 use super::folder::{
     blocking, entries_of, make_dir, remove_later, remove_tree, replace_file, sync_all, sync_dir,
 };
 use super::hold::Use;
 use super::switch::Switch;
 use super::{AREAS, PoolError, Pools};
+use crate::dataset::Consistency;
 use crate::dataset::Dataset;
 use crate::dataset::chunk::Hash;
-use crate::dataset::encoding;
-use crate::dataset::manifest::Manifest;
-use crate::dataset::scan::Scan;
+use crate::dataset::packed::Packed;
+use crate::dataset::survey::{self, Manner, Survey, Unwatched, Watch};
 
 /// The snapshots of one dataset, oldest first, as the file has them.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -91,13 +91,10 @@ impl Frozen {
     }
 
     /// What is in it.
-    pub fn manifest(&self) -> Result<Manifest, PoolError> {
+    pub fn packed(&self) -> Result<Packed, PoolError> {
         let path = self.kept.folder.join("manifest");
         let bytes = fs::read(&path).map_err(|e| PoolError::io(&path, "read", e))?;
-        if encoding::tree_hash(&bytes) != self.kept.hash {
-            return Err(PoolError::Damaged(path));
-        }
-        encoding::decode(&bytes).map_err(|_| PoolError::Damaged(path))
+        Packed::decode_as(bytes, self.kept.hash).map_err(|_| PoolError::Damaged(path))
     }
 }
 
@@ -144,12 +141,14 @@ impl Pools {
             if pools.references(&dataset)?.find(&name).is_some() {
                 return Err(PoolError::SnapshotExists { dataset, snapshot: name });
             }
-            let copy = pools.bin(&dataset.pool)?;
-            let tree = pools.tree(&dataset)?;
-            let frozen = clone_tree(&tree, &copy)
-                .and_then(|()| pools.keep(&dataset, &copy))
-                .inspect_err(|_| remove_later(copy.clone()))?;
-            sync_all(&tree)?;
+            let survey = pools.survey(&dataset, Consistency::Strict, &Unwatched)?;
+            let frozen = match pools.frozen_by_hash(&dataset.pool, survey.packed().hash())? {
+                Some(frozen) => {
+                    survey.unchanged()?;
+                    frozen
+                }
+                None => pools.freeze(&dataset, &survey)?,
+            };
             let _turn = pools.turn();
             let mut references = pools.references(&dataset)?;
             if references.find(&name).is_some() {
@@ -169,8 +168,11 @@ impl Pools {
         blocking(move || {
             let held = pools.hold(&dataset, Use::Replacing)?;
             let frozen = pools.snapshot(&dataset, &name)?;
+            let (tree, packed) = (frozen.tree(), frozen.packed()?);
             let new = held.staging()?.join(format!("restored-{}", uuid::Uuid::new_v4()));
-            clone_tree(&frozen.tree(), &new)?;
+            Copying { from: &tree, packed: &packed, to: &new, like: None }
+                .run()
+                .inspect_err(|_| remove_later(new.clone()))?;
             held.switch_in(Switch::main(new))
         })
         .await
@@ -211,12 +213,66 @@ impl Pools {
         .await
     }
 
-    /// Freezes `tree`, which is ours and on the pool's file system: it is moved, or removed if there is one like it.
-    pub(super) fn keep(&self, dataset: &Dataset, tree: &Path) -> Result<Frozen, PoolError> {
-        let scan = Scan::read(tree, &mut |_| true)?;
-        let encoded = encoding::encode(&scan.manifest);
-        let hash = encoding::tree_hash(&encoded);
-        drop(scan);
+    /// Reads the dataset's tree, with what is remembered of it, and remembers what was seen.
+    pub fn survey<W: Watch>(
+        &self,
+        dataset: &Dataset,
+        consistency: Consistency,
+        watch: &W,
+    ) -> Result<Survey, PoolError> {
+        let (tree, index) = (self.tree(dataset)?, self.index_at(dataset)?);
+        let survey = Survey::read(&tree, Manner { consistency, index: Some(&index) }, watch)?;
+        if !survey.as_known()
+            && let Err(e) = survey.write_index(&index)
+        {
+            tracing::warn!(%dataset, reason = %e, "what was seen of a tree could not be kept; it is read again the next time");
+        }
+        Ok(survey)
+    }
+
+    /// What was seen of the dataset's tree the last time, whatever has become of it since: a place to look for chunks.
+    pub fn remembered(&self, dataset: &Dataset) -> Option<Packed> {
+        survey::index::manifest(&self.index_at(dataset).ok()?)
+    }
+
+    pub(super) fn index_at(&self, dataset: &Dataset) -> Result<PathBuf, PoolError> {
+        let owner = &dataset.owner;
+        let folder = self.pool(&dataset.pool)?.join(".index").join(owner.area());
+        make_dir(&folder)?;
+        Ok(folder.join(owner.folder()))
+    }
+
+    /// Freezes a copy of the tree that was surveyed. It shares what it can with the newest snapshot.
+    fn freeze(&self, dataset: &Dataset, survey: &Survey) -> Result<Frozen, PoolError> {
+        let newest = self.references(dataset)?.snapshots.pop();
+        let newest =
+            newest.map(|newest| self.frozen_by_hash(&dataset.pool, newest.tree)).transpose()?.flatten();
+        let newest = match newest {
+            Some(newest) => Some((newest.tree(), newest.packed()?, newest)),
+            None => None,
+        };
+        let like = newest.as_ref().map(|(tree, packed, _)| Alike::of(tree, packed));
+        let (tree, copy) = (self.tree(dataset)?, self.bin(&dataset.pool)?);
+        Copying { from: &tree, packed: survey.packed(), to: &copy, like }
+            .run()
+            .and_then(|()| Ok(survey.unchanged()?))
+            .and_then(|()| self.keep(dataset, &copy, Some(survey.packed())))
+            .inspect_err(|_| remove_later(copy.clone()))
+    }
+
+    /// Freezes `tree`, which is ours and on the pool's file system: it is moved, or removed if there is one like it. It
+    /// is read, unless it is known what is in it.
+    pub(super) fn keep(
+        &self,
+        dataset: &Dataset,
+        tree: &Path,
+        packed: Option<&Packed>,
+    ) -> Result<Frozen, PoolError> {
+        let packed = match packed {
+            Some(packed) => packed.clone(),
+            None => Survey::read(tree, Manner::default(), &Unwatched)?.packed().clone(),
+        };
+        let hash = packed.hash();
         let _turn = self.turn();
         let folder = self.pool(&dataset.pool)?.join(".frozen");
         make_dir(&folder)?;
@@ -230,7 +286,7 @@ impl Pools {
             make_dir(&new)?;
             super::folder::loosen(tree)?;
             let manifest = new.join("manifest");
-            fs::write(&manifest, &encoded).map_err(|e| PoolError::io(&manifest, "written", e))?;
+            fs::write(&manifest, packed.bytes()).map_err(|e| PoolError::io(&manifest, "written", e))?;
             fs::rename(tree, new.join("tree")).map_err(|e| PoolError::io(tree, "kept", e))?;
             sync_all(&new)?;
             fs::rename(&new, &place).map_err(|e| PoolError::io(&place, "kept", e))?;

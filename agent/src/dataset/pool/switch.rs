@@ -19,6 +19,7 @@ use super::folder::{
 };
 use super::snapshot::{Frozen, Reference, References};
 use super::{Held, PoolError};
+use crate::dataset::packed::Packed;
 use crate::task::crash;
 
 /// The file of a staging area that says what is being switched.
@@ -38,8 +39,8 @@ pub struct Switch {
 /// A snapshot's tree, as it comes.
 #[derive(Debug)]
 pub enum Arrived {
-    /// Built in staging.
-    Built(PathBuf),
+    /// Built in staging. Without what is in it, or where not all of that could be set here, it is read.
+    Built { tree: PathBuf, packed: Option<Packed> },
     /// The pool has a tree like it already.
     Kept(Frozen),
 }
@@ -73,7 +74,7 @@ impl Held {
         let mut frozen = Vec::new();
         for (name, arrived) in switch.snapshots {
             let kept = match arrived {
-                Arrived::Built(tree) => self.pools.keep(&self.dataset, &tree)?,
+                Arrived::Built { tree, packed } => self.pools.keep(&self.dataset, &tree, packed.as_ref())?,
                 Arrived::Kept(kept) => kept,
             };
             frozen.push((name, kept));

@@ -72,6 +72,10 @@ impl Known {
         Some(Self { packed, directories, stamps, by_inode, linked })
     }
 
+    pub fn hash(&self) -> Hash {
+        self.packed.hash()
+    }
+
     /// What was in the directory with that inode.
     pub fn children(&self, inode: u64) -> Option<Children<'_>> {
         Some(self.directories.children(&self.packed, *self.by_inode.get(&inode)?))
