@@ -15,6 +15,7 @@ pub mod golden;
 mod host;
 pub mod http;
 pub mod leaf;
+pub mod liar;
 mod lxc;
 mod manager;
 pub mod measure;

@@ -3,7 +3,7 @@
 //! Only in a network that reaches nothing: a daemon asks the internet for images as soon as it starts.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use integration::{free_port, wait_for};
@@ -41,8 +41,9 @@ impl Lxd {
             let data = lxd.folder.path().join(end);
             std::fs::create_dir(&data).expect("a folder");
             let log = lxd.folder.path().join(format!("{end}.log"));
-            lxd.daemons
-                .push(Process::start(Command::new("lxd").arg("--logfile").arg(log).env("LXD_DIR", &data)));
+            lxd.daemons.push(Process::start(
+                Command::new("lxd").arg("--logfile").arg(log).env("LXD_DIR", &data).stderr(Stdio::null()),
+            ));
             wait_for("lxd is ready", STARTED, || {
                 let mut wait = Command::new("lxd");
                 wait.args(["waitready", "--timeout=1"]).env("LXD_DIR", &data);
@@ -64,6 +65,8 @@ profiles: [{{name: default, devices: {{root: {{path: /, pool: default, type: dis
         }
         lxd.lxc(&["init", "--empty", "A:c1"]).expect("an empty instance can be made");
         lxd.source = lxd.folder.path().join("A/storage-pools/default/containers/c1/rootfs");
+        // An image would bring it.
+        std::fs::create_dir_all(&lxd.source).expect("a folder");
         Some(lxd)
     }
 

@@ -46,6 +46,8 @@ mod stream_faults;
 mod traffic;
 mod traffic_faults;
 mod traffic_ways;
+mod transfer_faults;
+mod transfer_kills;
 mod transfers;
 mod trust;
 mod watch;
