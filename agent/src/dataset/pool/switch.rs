@@ -39,8 +39,10 @@ pub struct Switch {
 /// A snapshot's tree, as it comes.
 #[derive(Debug)]
 pub enum Arrived {
-    /// Built in staging. Without what is in it, or where not all of that could be set here, it is read.
-    Built { tree: PathBuf, packed: Option<Packed> },
+    /// Built in staging. It is read, to learn what is in it.
+    Built(PathBuf),
+    /// The same, where it is known what is in it and all of that could be set here.
+    Known { tree: PathBuf, packed: Packed },
     /// The pool has a tree like it already.
     Kept(Frozen),
 }
@@ -74,7 +76,8 @@ impl Held {
         let mut frozen = Vec::new();
         for (name, arrived) in switch.snapshots {
             let kept = match arrived {
-                Arrived::Built { tree, packed } => self.pools.keep(&self.dataset, &tree, packed.as_ref())?,
+                Arrived::Built(tree) => self.pools.keep(&self.dataset, &tree, None)?,
+                Arrived::Known { tree, packed } => self.pools.keep(&self.dataset, &tree, Some(&packed))?,
                 Arrived::Kept(kept) => kept,
             };
             frozen.push((name, kept));
