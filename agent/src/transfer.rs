@@ -14,6 +14,7 @@ pub mod direct;
 pub mod exchange;
 pub mod frame;
 pub mod greeting;
+pub mod lxd;
 pub mod offer;
 pub mod pack;
 pub mod progress;
@@ -22,6 +23,7 @@ pub mod remote;
 pub mod run;
 pub mod send;
 pub mod shipment;
+pub mod telling;
 
 #[cfg(test)]
 mod tests;
@@ -61,8 +63,8 @@ pub enum TransferError {
     Remote(#[from] remote::RemoteError),
     #[error("nobody connected within {} s", .0.as_secs())]
     Nobody(std::time::Duration),
-    #[error("LXD's migration protocol is not spoken yet")]
-    NotSpoken,
+    #[error(transparent)]
+    Lxd(#[from] lxd::LxdError),
     /// The target's reasons, in its own words.
     #[error("{0}")]
     Refused(String),

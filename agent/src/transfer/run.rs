@@ -9,14 +9,19 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use schema::kind::transfer::Mode;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
+use super::bridge::Stream;
 use super::connections::{Connections, Dial, More};
 use super::exchange::{receive, send, unreported};
+use super::lxd::socket::{ControlSocket, FsSocket};
+use super::lxd::{LxdError, sink, source};
 use super::offer::{Arrived, Carrier, Claim, ClaimError, Doors, Offers, UNCONNECTED_LIFE};
-use super::remote::{CONTROL, Peer, Remote, Secrets};
+use super::remote::{CONTROL, FS, Peer, Remote, Secrets};
 use super::shipment::{Incoming, Outgoing};
-use super::{Progress, Report, TransferError};
+use super::telling::{Protocol, Reason, Teller};
+use super::{Progress, Report, Stage, TransferError};
 use crate::authorize::Permit;
 use crate::dataset::pool::{Held, Use};
 use crate::dataset::{Dataset, Owner, PoolError, Pools};
@@ -50,10 +55,10 @@ enum Reach {
     Dialled(Peer),
 }
 
-/// A connection to the other side, and what is spoken over it.
+/// A connection to the other side, by how it came.
 enum Link {
     ChunkStream(Connections),
-    Lxd,
+    Lxd { control: Box<dyn Stream>, fs: Box<dyn Stream>, role: Role },
 }
 
 impl Transfers {
@@ -147,16 +152,16 @@ impl Transfers {
         let pools = self.pools.clone();
         Ok(self.operations.start(&self.tasks, start, move |handle| async move {
             let (here, there) = tokio::io::duplex(PIPE);
+            let teller =
+                Teller::begin(Some(handle), &incoming.dataset, Protocol::ChunkStream, Reason::Within);
             let (sent, received) = tokio::join!(
                 send(&pools, reading, Connections::single(Box::new(here)), outgoing, unreported()),
-                receive(held, Connections::single(Box::new(there)), incoming, report(Some(handle))),
+                receive_chunks(Connections::single(Box::new(there)), incoming, held, &teller),
             );
             match (sent, received) {
                 // Whoever failed first told the other; its own words are the better ones.
                 (Err(e), Err(TransferError::Connection(_))) => Err(e.to_string()),
-                (_, received) => {
-                    received.map(|done| result(done.total, done.moved)).map_err(|e| e.to_string())
-                }
+                (_, received) => received.map_err(|e| e.to_string()),
             }
         }))
     }
@@ -191,14 +196,51 @@ impl Transfers {
         held: Held,
         handle: Handle,
     ) -> Result<Value, String> {
-        let link = link(reach).await.map_err(|e| e.to_string())?;
-        let sent = match link {
+        self.sent(reach, outgoing, held, handle).await.map_err(|e| e.to_string())
+    }
+
+    async fn sent(
+        self,
+        reach: Reach,
+        outgoing: Outgoing,
+        held: Held,
+        handle: Handle,
+    ) -> Result<Value, TransferError> {
+        let dataset = outgoing.dataset.clone();
+        let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
+        let (control, fs, role) = match link(reach).await? {
             Link::ChunkStream(connections) => {
-                send(&self.pools, held, connections, outgoing, report(Some(handle))).await
+                let teller = tell(Protocol::ChunkStream, Reason::BothOurs);
+                return send_chunks(&self.pools, connections, outgoing, held, &teller).await;
             }
-            Link::Lxd => Err(TransferError::NotSpoken),
+            Link::Lxd { control, fs, role } => (control, fs, role),
         };
-        sent.map(|sent| result(sent.total, sent.moved)).map_err(|e| e.to_string())
+        let mut control = ControlSocket::new(control, role, "target").await;
+        let mut fs = FsSocket::new(fs, role).await;
+        let done = match source::negotiate(&mut control, &outgoing).await {
+            Ok(source::Agreed::ChunkStream) => {
+                let teller = tell(Protocol::ChunkStream, Reason::BothOursRelayed);
+                let relayed = Connections::single(Box::new(fs.into_stream()));
+                send_chunks(&self.pools, relayed, outgoing, held, &teller).await
+            }
+            Ok(source::Agreed::Files(answer)) => {
+                let teller = tell(Protocol::Rsync, Reason::OtherIsLxd);
+                let (mut sent, mut count) = (0, teller.count(Stage::Sending));
+                let mut count = |more| {
+                    sent += more;
+                    count(more);
+                };
+                let done =
+                    source::send(&mut control, &mut fs, &self.pools, &outgoing, &answer, &mut count).await;
+                done.map(|()| teller.ended(json!({"sent": sent})))
+            }
+            Err(e) => {
+                let _ = control.tell(Err(&e.to_string())).await;
+                Err(e)
+            }
+        };
+        control.close().await;
+        done
     }
 
     async fn receive_over(
@@ -208,14 +250,51 @@ impl Transfers {
         held: Held,
         handle: Handle,
     ) -> Result<Value, String> {
-        let link = link(reach).await.map_err(|e| e.to_string())?;
-        let received = match link {
+        self.received(reach, incoming, held, handle).await.map_err(|e| e.to_string())
+    }
+
+    async fn received(
+        self,
+        reach: Reach,
+        incoming: Incoming,
+        held: Held,
+        handle: Handle,
+    ) -> Result<Value, TransferError> {
+        let dataset = incoming.dataset.clone();
+        let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
+        let (control, fs, role) = match link(reach).await? {
             Link::ChunkStream(connections) => {
-                receive(held, connections, incoming, report(Some(handle))).await
+                let teller = tell(Protocol::ChunkStream, Reason::BothOurs);
+                return receive_chunks(connections, incoming, held, &teller).await;
             }
-            Link::Lxd => Err(TransferError::NotSpoken),
+            Link::Lxd { control, fs, role } => (control, fs, role),
         };
-        received.map(|done| result(done.total, done.moved)).map_err(|e| e.to_string())
+        let mut control = ControlSocket::new(control, role, "source").await;
+        let mut fs = FsSocket::new(fs, role).await;
+        let done = match sink::hear(&mut control).await {
+            Ok(sink::Offered::ChunkStream) => {
+                let teller = tell(Protocol::ChunkStream, Reason::BothOursRelayed);
+                let relayed = Connections::single(Box::new(fs.into_stream()));
+                receive_chunks(relayed, incoming, held, &teller).await
+            }
+            Ok(sink::Offered::Files(offer)) => {
+                let teller = tell(Protocol::Rsync, Reason::OtherIsLxd);
+                let (mut sent, mut count) = (0, teller.count(Stage::Receiving));
+                let mut count = |more| {
+                    sent += more;
+                    count(more);
+                };
+                let held = Arc::new(held);
+                let done = sink::receive(&mut control, &mut fs, &held, &offer, incoming, &mut count).await;
+                done.map(|()| teller.ended(json!({"sent": sent})))
+            }
+            Err(e) => {
+                let _ = control.tell(Err(&e.to_string())).await;
+                Err(e)
+            }
+        };
+        control.close().await;
+        done
     }
 }
 
@@ -231,20 +310,45 @@ async fn link(reach: Reach) -> Result<Link, TransferError> {
                 });
                 Ok(Link::ChunkStream(Connections { first, more: More::Dial(dial) }))
             }
-            None => Ok(Link::Lxd),
+            None => {
+                let control = peer.websocket(CONTROL).await?;
+                Ok(Link::Lxd { control, fs: peer.websocket(FS).await?, role: Role::Client })
+            }
         },
         Reach::Awaited(mut doors) => match doors.arrival(CONTROL).await {
             None => Err(TransferError::Nobody(UNCONNECTED_LIFE)),
             Some(Arrived { carrier: Carrier::Bytes, stream }) => {
                 Ok(Link::ChunkStream(Connections { first: stream, more: More::Accept(doors) }))
             }
-            Some(Arrived { carrier: Carrier::Websocket, .. }) => Ok(Link::Lxd),
+            Some(Arrived { carrier: Carrier::Websocket, stream }) => match doors.arrival(FS).await {
+                Some(Arrived { carrier: Carrier::Websocket, stream: fs }) => {
+                    Ok(Link::Lxd { control: stream, fs, role: Role::Server })
+                }
+                _ => Err(LxdError::NotConnected(FS).into()),
+            },
         },
     }
 }
 
-fn result(total: u64, moved: u64) -> Value {
-    json!({"total": total, "sent": moved})
+async fn send_chunks(
+    pools: &Pools,
+    connections: Connections,
+    outgoing: Outgoing,
+    held: Held,
+    teller: &Teller,
+) -> Result<Value, TransferError> {
+    let sent = send(pools, held, connections, outgoing, teller.report()).await?;
+    Ok(teller.ended(json!({"total": sent.total, "sent": sent.moved, "unset": sent.unset})))
+}
+
+async fn receive_chunks(
+    connections: Connections,
+    incoming: Incoming,
+    held: Held,
+    teller: &Teller,
+) -> Result<Value, TransferError> {
+    let received = receive(held, connections, incoming, teller.report()).await?;
+    Ok(teller.ended(json!({"total": received.total, "sent": received.moved, "unset": received.unset})))
 }
 
 /// Publishes progress into an operation.

@@ -1,0 +1,182 @@
+//! rsync as LXD runs it: a process on each side, whose conversation goes over `fs` until the barriers.
+//!
+//! The sender is an rsync client, since the receiver is `rsync --server`. A client makes its connection by a command,
+//! which is given the pipes; ours joins these to the client's own standard input and output, which are pipes of ours.
+//! The command ends when its input does, and rsync with it: that is when the other side's barrier has come.
+//!
+//! What a hostile sender can do to a receiver is rsync's to prevent: it refuses names that are absolute or have `..` in
+//! them (`ABORTING due to unsafe pathname from sender`), and works in a staging area whose only content it has written
+//! itself. Symlinks are made as they come, as a container's tree has many that are absolute, and never followed here.
+//!
+//! Of what a copy should keep, LXD's flags leave out hard links (each name gets a copy of its own) and ACLs.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStderr, Command};
+
+use super::LxdError;
+use super::message::RsyncFeatures;
+use super::socket::FsSocket;
+use crate::transfer::shipment::Consistency;
+
+/// What both sides are told by LXD.
+const ALIKE: [&str; 4] = ["--numeric-ids", "--devices", "--partial", "--sparse"];
+/// Joins the pipes of a client to the standard input and output of rsync itself, its parent.
+const JOIN: &str = "sh -c 'exec 3<&0; cat <&3 >/proc/$PPID/fd/1 & exec cat </proc/$PPID/fd/0 3<&-'";
+/// How much is read of rsync at a time.
+const PART: usize = 128 * 1024;
+/// How much of what rsync complains of is told.
+const SAID: u64 = 2048;
+/// rsync's word for files that vanished while it read.
+const VANISHED: i32 = 24;
+
+/// Sends the tree at `tree`. `told` learns how many bytes more have gone.
+pub async fn send(
+    fs: &mut FsSocket,
+    tree: &Path,
+    features: RsyncFeatures,
+    vanishing: Consistency,
+    told: &mut (dyn FnMut(u64) + Send),
+) -> Result<(), LxdError> {
+    let mut command = Command::new("rsync");
+    command.arg("-ar").args(ALIKE).args(feature_args(features));
+    // The target makes its own.
+    command.arg("--exclude=/backup.yaml");
+    let mut from = tree.as_os_str().to_owned();
+    from.push("/");
+    command.arg(from).arg("localhost:/tmp/foo").arg("-e").arg(JOIN);
+    let lenient = vanishing == Consistency::AllowInconsistent;
+    converse(fs, command, told, |code| lenient && code == VANISHED).await
+}
+
+/// Receives a tree into `tree`, which is there and in staging. `told` learns how many bytes more have come.
+pub async fn receive(
+    fs: &mut FsSocket,
+    tree: &Path,
+    features: RsyncFeatures,
+    told: &mut (dyn FnMut(u64) + Send),
+) -> Result<(), LxdError> {
+    let mut command = Command::new("rsync");
+    command.args(["--server", "-vlogDtpre.iLsfx"]).args(ALIKE).arg("--modify-window=-1");
+    command.args(feature_args(features)).args([".", "."]);
+    // Names are resolved from within: there is no way out by a name.
+    command.current_dir(tree);
+    converse(fs, command, told, |_| false).await
+}
+
+fn feature_args(features: RsyncFeatures) -> Vec<&'static str> {
+    let mut args = Vec::new();
+    if features.xattrs == Some(true) {
+        args.extend(["--xattrs", "--filter=-x security.selinux"]);
+    }
+    if features.delete == Some(true) {
+        args.push("--delete");
+    }
+    if features.compress == Some(true) {
+        args.extend(["--compress", "--compress-level=2"]);
+    }
+    args
+}
+
+/// Runs rsync with its standard input and output over `fs`, until both sides have said that they are done. Dropped, it is
+/// killed.
+async fn converse(
+    fs: &mut FsSocket,
+    mut command: Command,
+    told: &mut (dyn FnMut(u64) + Send),
+    forgiven: impl Fn(i32) -> bool,
+) -> Result<(), LxdError> {
+    command.env_clear().env("LC_ALL", "C");
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(LxdError::NoRsync)?;
+    let (Some(stdin), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(LxdError::Malformed("rsync without pipes"));
+    };
+    let told = std::sync::Mutex::new(told);
+    let count = |bytes: usize| {
+        if let Ok(mut told) = told.lock() {
+            told(bytes as u64);
+        }
+    };
+    let (mut sender, mut receiver) = fs.split();
+    let up = async {
+        let mut stdout = stdout;
+        let mut part = BytesMut::new();
+        loop {
+            part.reserve(PART);
+            let read = stdout.read_buf(&mut part).await?;
+            if read == 0 {
+                return sender.barrier().await;
+            }
+            count(read);
+            sender.send(part.split().freeze()).await?;
+        }
+    };
+    let down = async {
+        let mut stdin = Some(stdin);
+        while let Some(bytes) = receiver.next().await? {
+            count(bytes.len());
+            // What comes after rsync has gone is of no use to anybody; why it has gone, its status tells.
+            if let Some(pipe) = &mut stdin
+                && pipe.write_all(&bytes).await.is_err()
+            {
+                stdin = None;
+            }
+        }
+        Ok::<(), LxdError>(())
+    };
+    let ended = async {
+        let said = said(stderr).await;
+        let status = child.wait().await?;
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(code) if forgiven(code) => Ok(()),
+            _ => Err(LxdError::Rsync { status, said }),
+        }
+    };
+    // rsync's own words come first: if it fails, what becomes of the connection is the consequence.
+    let (up, down, ended) = join(up, down, ended).await;
+    ended.and(up).and(down)
+}
+
+type Done = Result<(), LxdError>;
+
+/// All three; but once rsync has failed, or the connection has, the others are not waited for.
+async fn join(
+    up: impl Future<Output = Done>,
+    down: impl Future<Output = Done>,
+    ended: impl Future<Output = Done>,
+) -> (Done, Done, Done) {
+    tokio::pin!(up, down, ended);
+    let (mut sent, mut taken, mut outcome) = (None, None, None);
+    loop {
+        tokio::select! {
+            done = &mut up, if sent.is_none() => sent = Some(done),
+            done = &mut down, if taken.is_none() => taken = Some(done),
+            done = &mut ended, if outcome.is_none() => outcome = Some(done),
+        }
+        let failed = [&sent, &taken, &outcome].into_iter().flatten().any(Result::is_err);
+        if failed || (sent.is_some() && taken.is_some() && outcome.is_some()) {
+            return (sent.unwrap_or(Ok(())), taken.unwrap_or(Ok(())), outcome.unwrap_or(Ok(())));
+        }
+    }
+}
+
+/// The first of what rsync complains of, in one line.
+async fn said(stderr: ChildStderr) -> String {
+    let mut stderr = stderr;
+    let mut said = Vec::new();
+    let _ = (&mut stderr).take(SAID).read_to_end(&mut said).await;
+    // The rest is read as well, so that it does not wait for a reader.
+    let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+    let text = String::from_utf8_lossy(&said);
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

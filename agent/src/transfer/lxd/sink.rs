@@ -1,0 +1,187 @@
+//! The target's side of LXD's migration: everything is built in staging, and put in its place in one step.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use schema::kind::transfer::Mode;
+use schema::name::SnapshotName;
+
+use super::index::{self, Answer};
+use super::message::{CHUNK_STREAM, Header, INDEX_VERSION, RsyncFeatures, Type, type_name};
+use super::socket::{ControlSocket, FsSocket};
+use super::{LxdError, rsync};
+use crate::dataset::Owner;
+use crate::dataset::pool::{Arrived, Held, Switch, remove_tree};
+use crate::transfer::TransferError;
+use crate::transfer::shipment::{Chosen, Incoming};
+
+/// Largest index header that is taken.
+const MAX_INDEX: usize = 16 << 20;
+/// Where this protocol builds, within staging: what another attempt left there is of no use to it.
+const AREA: &str = "lxd";
+/// What LXD writes beside an instance's tree about its records. Ours are in the store; the source's are not ours.
+const BACKUP: &str = "backup.yaml";
+
+/// What the source has offered.
+pub enum Offered {
+    /// It is one of ours, and was told that the chunk stream goes over `fs`.
+    ChunkStream,
+    Files(Header),
+}
+
+/// Hears the source's offer.
+pub async fn hear(control: &mut ControlSocket) -> Result<Offered, TransferError> {
+    let offer: Header = control.answer().await?;
+    if offer.chunk_stream == Some(CHUNK_STREAM) {
+        let answer = Header { chunk_stream: Some(CHUNK_STREAM), ..Header::default() };
+        control.send(&answer).await?;
+        return Ok(Offered::ChunkStream);
+    }
+    Ok(Offered::Files(offer))
+}
+
+/// Takes what is offered. Whatever goes wrong is told to the source, and the target is what it was.
+pub async fn receive(
+    control: &mut ControlSocket,
+    fs: &mut FsSocket,
+    held: &Arc<Held>,
+    offer: &Header,
+    incoming: Incoming,
+    told: &mut (dyn FnMut(u64) + Send),
+) -> Result<(), TransferError> {
+    let done = match agree(control, offer, incoming).await {
+        Ok(agreed) => tokio::select! {
+            done = take(fs, held, agreed, told) => done,
+            // It says nothing, unless it fails.
+            said = control.verdict() => Err(match said {
+                Ok(()) => LxdError::Malformed("it acknowledges what it sends itself"),
+                Err(e) => e,
+            }.into()),
+        },
+        Err(e) => Err(e),
+    };
+    match &done {
+        // From here on the target has it, whether or not the source learns so.
+        Ok(()) => {
+            if let Err(reason) = control.tell(Ok(())).await {
+                tracing::info!(%reason, "the source could not be told that its tree has arrived");
+            }
+        }
+        Err(TransferError::Lxd(LxdError::Theirs { .. } | LxdError::Broken(_))) => {}
+        Err(e) => {
+            let _ = control.tell(Err(&e.to_string())).await;
+        }
+    }
+    done
+}
+
+/// What comes, and what is done with it.
+struct Agreed {
+    answer: Header,
+    chosen: Chosen,
+    refresh: bool,
+    instance: bool,
+    record: crate::transfer::shipment::Record,
+}
+
+async fn agree(
+    control: &mut ControlSocket,
+    offer: &Header,
+    incoming: Incoming,
+) -> Result<Agreed, TransferError> {
+    // Whatever a pool prefers, every LXD offers rsync as well, unless what it sends is no tree of files.
+    let Some(theirs) = offer.rsync_features else {
+        return Err(LxdError::NoCommonType(type_name(offer.fs)).into());
+    };
+    if matches!(Type::try_from(offer.fs), Ok(Type::BlockAndRsync | Type::RbdAndRsync)) {
+        return Err(LxdError::NoCommonType(type_name(offer.fs)).into());
+    }
+    let instance = matches!(incoming.dataset.owner, Owner::Instance { .. });
+    let names = index::names(offer)?;
+    let header = serde_json::to_value(index::header_of(offer, instance))
+        .map_err(|_| LxdError::Malformed("an offer that cannot be told of"))?;
+    let chosen = (incoming.choose)(header, names.clone()).await.map_err(TransferError::Refused)?;
+    let refresh = incoming.mode == Mode::Refresh;
+    let takes = |name: &str| chosen.take.iter().any(|taken| taken.as_str() == name);
+    let answer = Header {
+        fs: Type::Rsync.into(),
+        snapshot_names: chosen.take.iter().map(ToString::to_string).collect(),
+        snapshots: offer.snapshots.iter().filter(|s| takes(&s.name)).cloned().collect(),
+        rsync_features: Some(RsyncFeatures::OURS.common(theirs)),
+        // A source sends what it is asked for alone where it is told that this is a refresh.
+        refresh: Some(refresh || chosen.take != names),
+        index_header_version: Some(offer.index_header_version.unwrap_or(0).min(INDEX_VERSION)),
+        ..Header::default()
+    };
+    control.send(&answer).await?;
+    Ok(Agreed { answer, chosen, refresh, instance, record: incoming.record })
+}
+
+async fn take(
+    fs: &mut FsSocket,
+    held: &Arc<Held>,
+    agreed: Agreed,
+    told: &mut (dyn FnMut(u64) + Send),
+) -> Result<(), TransferError> {
+    if agreed.answer.index_header_version.unwrap_or(0) > 0 {
+        fs.take(MAX_INDEX).await?;
+        let answer = Answer { refresh: agreed.answer.refresh, ..Answer::default() };
+        fs.send(serde_json::to_vec(&answer).unwrap_or_default()).await?;
+    }
+    let features = agreed.answer.rsync_features.unwrap_or_default();
+    let area = held.staging()?.join(AREA);
+    remove_tree(&area)?;
+    make(&area, 0o700)?;
+    let main = area.join("main");
+    match held.tree().filter(|_| agreed.refresh) {
+        Some(present) => held.pools().clone_tree(&present, &main).await?,
+        None => make(&main, 0o711)?,
+    }
+    let mut snapshots = Vec::new();
+    for (at, name) in agreed.chosen.take.iter().enumerate() {
+        rsync::receive(fs, &main, features, told).await?;
+        settle(&main, agreed.instance)?;
+        // Each is what was there at its time: the next ones are sent as what differs from it.
+        let kept = area.join(format!("snapshot-{at}"));
+        held.pools().clone_tree(&main, &kept).await?;
+        snapshots.push((name.clone(), Arrived::Built(kept)));
+    }
+    rsync::receive(fs, &main, features, told).await?;
+    settle(&main, agreed.instance)?;
+    switch(held, main, snapshots, agreed.chosen.drop).await?;
+    (agreed.record)().await.map_err(TransferError::NotRecorded)
+}
+
+async fn switch(
+    held: &Arc<Held>,
+    main: PathBuf,
+    snapshots: Vec<(SnapshotName, Arrived)>,
+    drop: Vec<SnapshotName>,
+) -> Result<(), TransferError> {
+    let held = held.clone();
+    let switch = Switch { main: Some(main), snapshots, drop };
+    let switched = tokio::task::spawn_blocking(move || held.switch_in(switch)).await;
+    switched.map_err(|_| TransferError::Stopped)?.map_err(TransferError::Pool)
+}
+
+fn make(path: &Path, mode: u32) -> Result<(), LxdError> {
+    Ok(fs::DirBuilder::new().mode(mode).create(path)?)
+}
+
+/// What every tree that has come is still in need of.
+fn settle(tree: &Path, instance: bool) -> Result<(), LxdError> {
+    if !rustix::process::geteuid().is_root() {
+        // The folder of a container is closed to all but root (mode 0100), and would be to this agent as well.
+        let mode = fs::metadata(tree)?.permissions().mode();
+        fs::set_permissions(tree, fs::Permissions::from_mode(mode & 0o7777 | 0o700))?;
+    }
+    if !instance {
+        return Ok(());
+    }
+    match fs::remove_file(tree.join(BACKUP)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,105 @@
+//! What a migration is asked for with, and what it tells of what goes over.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Devices by name.
+pub type Devices = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What a source tells of what it sends: LXD's index header, in the spelling of its `backup.yaml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexHeader {
+    #[serde(default)]
+    pub config: IndexConfig,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceIndex>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<InstanceSnapshotIndex>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeIndex>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_snapshots: Vec<VolumeSnapshotIndex>,
+}
+
+/// An instance as it is told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceIndex {
+    pub name: String,
+    pub description: String,
+    pub architecture: String,
+    pub config: BTreeMap<String, String>,
+    pub devices: Devices,
+    pub profiles: Vec<String>,
+    pub ephemeral: bool,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub status_code: u16,
+    pub created_at: Timestamp,
+    pub last_used_at: Timestamp,
+}
+
+/// A snapshot of an instance as it is told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceSnapshotIndex {
+    /// Of the snapshot alone.
+    pub name: String,
+    pub architecture: String,
+    pub config: BTreeMap<String, String>,
+    pub devices: Devices,
+    pub profiles: Vec<String>,
+    pub ephemeral: bool,
+    pub stateful: bool,
+    pub created_at: Timestamp,
+    /// Zero (LXD's year 1, or 1970): it stays.
+    pub expires_at: Timestamp,
+}
+
+/// A volume as it is told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeIndex {
+    pub name: String,
+    pub description: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub content_type: String,
+    pub config: BTreeMap<String, String>,
+    pub created_at: Timestamp,
+}
+
+/// A snapshot of a volume as it is told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeSnapshotIndex {
+    /// Of the snapshot alone.
+    pub name: String,
+    pub description: String,
+    pub content_type: String,
+    pub config: BTreeMap<String, String>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}
+
+impl IndexConfig {
+    /// When a snapshot of that name was taken, whatever it is one of; `None` where the source does not say.
+    pub fn taken_at(&self, name: &str) -> Option<Timestamp> {
+        let of_instance = self.snapshots.iter().map(|s| (s.name.as_str(), s.created_at));
+        let of_volume = self.volume_snapshots.iter().map(|s| (s.name.as_str(), s.created_at));
+        let (_, at) = of_instance.chain(of_volume).find(|(snapshot, _)| *snapshot == name)?;
+        said(at)
+    }
+}
+
+/// The time, unless it is one of those that stand for none.
+pub fn said(at: Timestamp) -> Option<Timestamp> {
+    (at > Timestamp::UNIX_EPOCH).then_some(at)
+}
