@@ -13,6 +13,7 @@ mod cluster_link;
 pub mod etag;
 mod events;
 mod metrics;
+pub mod migration;
 pub mod operation;
 mod project;
 mod recursion;

@@ -52,6 +52,11 @@ pub fn take_over(request: &mut Request) -> Result<(Response, Pending), NoWebsock
 pub struct Pending(OnUpgrade);
 
 impl Pending {
+    /// The connection, for who speaks the frames itself; `None` if the client has gone already.
+    pub async fn stream(self) -> Option<TokioIo<Upgraded>> {
+        self.0.await.ok().map(TokioIo::new)
+    }
+
     /// The socket; `None` if the client has gone already.
     pub async fn socket(self) -> Option<Socket> {
         let upgraded = self.0.await.ok()?;

@@ -126,6 +126,14 @@ impl Offers {
         door.taker.take().map(Claim).ok_or(ClaimError::Taken)
     }
 
+    /// Whether the secret is one of the offer's, used or not.
+    pub fn knows(&self, id: Uuid, secret: &Secret) -> bool {
+        let waiting = self.lock();
+        waiting
+            .get(&id)
+            .is_some_and(|offer| offer.doors.iter().filter(|d| d.digest.matches(secret)).count() > 0)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Offer>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

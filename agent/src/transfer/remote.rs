@@ -25,6 +25,12 @@ pub const CONTROL: &str = "control";
 /// The connection that LXD sends files over.
 pub const FS: &str = "fs";
 
+impl From<BTreeMap<String, Secret>> for Secrets {
+    fn from(map: BTreeMap<String, Secret>) -> Self {
+        Self(map)
+    }
+}
+
 /// Secrets by what they are for. Never logged: `Secret` does not print itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]

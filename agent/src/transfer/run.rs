@@ -176,6 +176,11 @@ impl Transfers {
         self.offers.claim(id, secret, certificate)
     }
 
+    /// Whether the secret is one of the operation's, used or not.
+    pub fn knows(&self, id: Uuid, secret: &Secret) -> bool {
+        self.offers.knows(id, secret)
+    }
+
     /// Holds the target, and checks before anything is moved that it may be written.
     fn claim(&self, incoming: &Incoming) -> Result<Held, TransferError> {
         let dataset = &incoming.dataset;

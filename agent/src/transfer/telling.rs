@@ -171,7 +171,8 @@ mod tests {
         assert_eq!(bytes(1000), "1.00kB");
         assert_eq!(bytes(1_650_000_000), "1.65GB");
         assert_eq!(bytes(u64::MAX), "18.44EB");
-        let reached = Progress { done: 630, total: Some(1000), rate: 31, ..Meter::default().read(Instant::now()) };
+        let reached =
+            Progress { done: 630, total: Some(1000), rate: 31, ..Meter::default().read(Instant::now()) };
         assert_eq!(line("c1", &reached), "c1: 630B (31B/s), 63%, 11s left");
         assert_eq!(line("c1", &Progress { total: None, rate: 0, ..reached }), "c1: 630B (0B/s)");
         assert_eq!(line("c1", &Progress { rate: 0, ..reached }), "c1: 630B (0B/s), 63%");

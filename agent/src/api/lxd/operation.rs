@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -17,12 +17,15 @@ use uuid::Uuid;
 use super::answer::{self, LxdError};
 use super::recursion::Recursion;
 use crate::api::ApiState;
+use crate::api::websocket;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::operation::{Class, Operation, Status};
+use crate::transfer::offer::{Carrier, ClaimError};
 use crate::trust::Caller;
 use crate::trust::client_token::ClientError;
 use crate::trust::entity::DEFAULT_PROJECT;
 use crate::wire::lxd::operation::{OperationBody, Requestor};
+use crate::wire::token::Secret;
 
 pub mod tokens;
 
@@ -34,7 +37,7 @@ pub fn router() -> Router<ApiState> {
         .route("/operations", get(list))
         .route("/operations/{id}", get(show).delete(cancel))
         .route("/operations/{id}/wait", get(wait))
-        .route("/operations/{id}/websocket", get(websocket))
+        .route("/operations/{id}/websocket", get(connect))
 }
 
 #[derive(Debug, Deserialize)]
@@ -96,6 +99,9 @@ struct Wait {
     /// Seconds; -1 for as long as it takes.
     #[serde(default = "forever")]
     timeout: i64,
+    /// Of the operation: who has one need not be known here.
+    #[serde(default)]
+    secret: String,
 }
 
 fn forever() -> i64 {
@@ -108,9 +114,14 @@ async fn wait(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<Uuid>,
-    Query(Wait { timeout }): Query<Wait>,
+    Query(Wait { timeout, secret }): Query<Wait>,
 ) -> Result<Response, LxdError> {
-    let operation = visible(&state, &caller, id).await?;
+    let operation = match state.operations.get(id) {
+        Some(operation) if !secret.is_empty() && state.transfers.knows(id, &Secret::new(secret)) => {
+            body(&operation)
+        }
+        _ => visible(&state, &caller, id).await?,
+    };
     let limit = u64::try_from(timeout).map_or(LONGEST_WAIT, Duration::from_secs).min(LONGEST_WAIT);
     if operation.class == "token" {
         return Ok(answer::sync(redeemed(&state, operation, limit).await?));
@@ -169,24 +180,45 @@ struct Connect {
     secret: String,
 }
 
-/// Nothing that runs here is spoken over LXD's websockets yet (our transfers have a protocol and a path of their own),
-/// so what a secret could open is not here; what LXD says of each fault is said all the same.
-async fn websocket(
+/// A connection to an operation that waits for one: whoever has its secret may, a stranger as well. An operation that has
+/// ended is not there for strangers.
+async fn connect(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<Uuid>,
     Query(Connect { secret }): Query<Connect>,
+    mut request: Request,
 ) -> Result<Response, LxdError> {
     if secret.is_empty() {
         return Err(LxdError::bad_request("Missing websocket secret"));
     }
-    let operation = state.operations.get(id).ok_or_else(not_found)?;
+    let operation = state.operations.get(id).filter(|operation| !operation.status.ended());
+    let operation = operation.ok_or_else(not_found)?;
     if operation.class != Class::Websocket {
         return Err(LxdError::bad_request("Only websocket operations can be connected"));
     }
     if operation.status != Status::Running {
         return Err(LxdError::bad_request("Only running operations can be connected"));
     }
-    Err(LxdError::plain(StatusCode::FORBIDDEN))
+    let secret = Secret::new(secret);
+    let claim = state.transfers.take_up(id, &secret, caller.fingerprint());
+    let claim = claim.map_err(|reason| {
+        tracing::warn!(operation = %id, %caller, %reason, "refused a websocket");
+        match reason {
+            ClaimError::Taken => LxdError::new(StatusCode::CONFLICT, "Connection already established"),
+            ClaimError::Unknown => not_found(),
+            ClaimError::WrongSecret | ClaimError::NotYou => LxdError::plain(StatusCode::FORBIDDEN),
+        }
+    })?;
+    let (response, pending) =
+        websocket::take_over(&mut request).map_err(|error| LxdError::bad_request(error.to_string()))?;
+    let ending = state.tasks.ending();
+    state.tasks.spawn("websocket of an operation", async move {
+        if let Some(Some(stream)) = ending.run_until_cancelled(pending.stream()).await {
+            claim.serve(Carrier::Websocket, Box::new(stream));
+        }
+    });
+    Ok(response)
 }
 
 fn owns(caller: &Caller, operation: &Operation) -> bool {

@@ -19,13 +19,14 @@ use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{self, LxdError};
+use super::migration;
 use super::recursion::Recursion;
 use super::storage_pool::existing;
 use super::{body, etag};
 use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
-use crate::authorize::{Entitlement, Entity};
+use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::dataset::{Dataset, PoolError};
 use crate::storage::config::of_new_volume;
 use crate::storage::volume_snapshots::url;
@@ -92,19 +93,25 @@ async fn create(
         let message = "Storage volumes can be made in the project \"default\" only, as yet";
         return Err(LxdError::bad_request(message));
     }
-    let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
-    let pool = existing(&state, pool)?;
     let wanted: StorageVolumesPost = body::read(&bytes)?;
+    let source = wanted.source["type"].as_str().unwrap_or_default();
+    let copied = !matches!(source, "" | "none");
+    // To refresh one takes no right to make one: that is looked at by whom it is handed to.
+    let permit = if copied {
+        require_trust(&caller).map(|_| None)?
+    } else {
+        Some(state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?)
+    };
+    let pool = existing(&state, pool)?;
     if !matches!(wanted.kind.as_str(), "" | "custom") {
         return Err(LxdError::bad_request("Currently not allowed to create storage volumes of this type"));
     }
     if !matches!(wanted.content_type.as_str(), "" | "filesystem") {
         return Err(LxdError::bad_request("Invalid content type: only filesystem is supported"));
     }
-    let source = &wanted.source["type"];
-    if !source.is_null() && source != "" && source != "none" {
-        return Err(LxdError::bad_request(format!("Unknown source type {source}")));
-    }
+    let Some(permit) = permit else {
+        return migration::create_volume(&state, &caller, pool, &bytes).await;
+    };
     let name = name_of(&wanted.name)?;
     if volume::find(&state.store, &pool, &name).await?.is_some() {
         return Err(LxdError::new(StatusCode::CONFLICT, "Volume by that name already exists"));
@@ -206,7 +213,7 @@ async fn post(
     asked.check()?;
     let wanted: StorageVolumePost = body::read(&bytes)?;
     if wanted.migration {
-        return Err(LxdError::bad_request("Migration of storage volumes is not offered yet"));
+        return migration::migrate_volume(&state, &caller, (pool, name), None, &bytes).await;
     }
     let permit = state.permit(&caller, Entitlement::CanEdit, entity(&pool, &name))?;
     declared(&state, &pool, &name).await?;

@@ -11,6 +11,7 @@ use schema::name::{PoolName, SnapshotName, VolumeName};
 use serde_json::Value;
 
 use super::answer::{self, LxdError};
+use super::migration;
 use super::operation::body as operation_body;
 use super::volume::{Asked, declared};
 use super::{body, etag};
@@ -191,7 +192,7 @@ async fn post(
     asked.check()?;
     let wanted: StorageVolumePost = body::read(&bytes)?;
     if wanted.migration {
-        return Err(LxdError::bad_request("Migration of storage volumes is not offered yet"));
+        return migration::migrate_volume(&state, &caller, (pool, volume), Some(name), &bytes).await;
     }
     let permit = manage(&state, &caller, &pool, &volume)?;
     find(&state, &pool, &volume, &name).await?;

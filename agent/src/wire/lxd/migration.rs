@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::wire::token::Secret;
+
 /// Devices by name.
 pub type Devices = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -102,4 +104,86 @@ impl IndexConfig {
 /// The time, unless it is one of those that stand for none.
 pub fn said(at: Timestamp) -> Option<Timestamp> {
     (at > Timestamp::UNIX_EPOCH).then_some(at)
+}
+
+/// `source` of what is to be made by a copy or a migration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// `copy` or `migration`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `pull` (as nothing) or `push`.
+    pub mode: String,
+    /// The source's operation, as a URL.
+    pub operation: String,
+    pub secrets: BTreeMap<String, Secret>,
+    /// PEM.
+    pub certificate: String,
+    /// What is copied within this server: an instance, perhaps with a snapshot of it.
+    pub source: String,
+    /// The same, of a volume.
+    pub name: String,
+    pub pool: String,
+    pub project: String,
+    pub live: bool,
+    pub instance_only: bool,
+    pub container_only: bool,
+    pub volume_only: bool,
+    pub refresh: bool,
+    pub allow_inconsistent: bool,
+    #[serde(rename = "base-image")]
+    pub base_image: String,
+    /// Ours: a refresh lets go of the target's own snapshots, which LXD always does.
+    pub prune: bool,
+}
+
+/// `POST /1.0/instances`, as far as copies and migrations are concerned.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceCopyPost {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub description: String,
+    pub architecture: String,
+    pub config: BTreeMap<String, String>,
+    pub devices: Devices,
+    pub profiles: Option<Vec<String>>,
+    pub ephemeral: bool,
+    pub source: Source,
+}
+
+/// `POST /1.0/storage-pools/{pool}/volumes/custom`, as far as copies and migrations are concerned.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeCopyPost {
+    pub name: String,
+    pub description: String,
+    pub config: BTreeMap<String, String>,
+    pub source: Source,
+}
+
+/// `POST` with `migration: true` to what is to be sent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MigrationPost {
+    pub live: bool,
+    pub instance_only: bool,
+    pub container_only: bool,
+    pub volume_only: bool,
+    pub allow_inconsistent: bool,
+    /// Where it is pushed to; without it, it waits for whoever comes.
+    pub target: Option<MigrationTarget>,
+    /// Ours: SHA-256 of the certificate that the target will show; nobody else is given anything then.
+    pub target_fingerprint: String,
+}
+
+/// The target's operation.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MigrationTarget {
+    pub operation: String,
+    pub certificate: String,
+    pub secrets: BTreeMap<String, Secret>,
 }
