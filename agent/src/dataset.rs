@@ -14,6 +14,7 @@ pub mod chunk;
 mod consistency;
 pub mod encoding;
 pub mod finish;
+pub mod library;
 pub mod manifest;
 pub mod owner;
 pub mod packed;

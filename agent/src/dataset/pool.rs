@@ -380,6 +380,11 @@ impl Pools {
         Ok(self.pool(pool)?.join(".removed").join(uuid::Uuid::new_v4().to_string()))
     }
 
+    /// The folder of a pool.
+    pub(super) fn base(&self, pool: &PoolName) -> Result<PathBuf, PoolError> {
+        self.pool(pool)
+    }
+
     fn pool(&self, pool: &PoolName) -> Result<PathBuf, PoolError> {
         let path = self.root.join(pool.as_str());
         if self.exists(pool) {

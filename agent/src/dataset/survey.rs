@@ -179,7 +179,8 @@ impl Survey {
     }
 }
 
-fn now() -> i64 {
+/// This machine's clock, nanoseconds since 1970.
+pub(super) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -173,7 +173,34 @@ impl Pools {
             Copying { from: &tree, packed: &packed, to: &new, like: None }
                 .run()
                 .inspect_err(|_| remove_later(new.clone()))?;
-            held.switch_in(Switch::main(new))
+            held.switch_in(Switch { known: Some(packed), ..Switch::main(new) })
+        })
+        .await
+    }
+
+    /// A frozen tree like `frozen` in another pool; in its own, and where there is one like it, that costs nothing. It
+    /// shares what it can with `before`, a frozen tree of that pool. To be used in a [`Switch`] while it is held.
+    pub async fn keep_in(
+        &self,
+        to: &Dataset,
+        frozen: &Frozen,
+        before: Option<&Frozen>,
+    ) -> Result<Frozen, PoolError> {
+        let (pools, to, frozen, before) = (self.clone(), to.clone(), frozen.clone(), before.cloned());
+        blocking(move || {
+            if let Some(there) = pools.frozen_by_hash(&to.pool, frozen.hash())? {
+                return Ok(there);
+            }
+            let before = match before.filter(|before| before.kept.pool == to.pool) {
+                Some(before) => Some((before.tree(), before.packed()?)),
+                None => None,
+            };
+            let like = before.as_ref().map(|(tree, packed)| Alike::of(tree, packed));
+            let (packed, copy) = (frozen.packed()?, pools.bin(&to.pool)?);
+            Copying { from: &frozen.tree(), packed: &packed, to: &copy, like }
+                .run()
+                .and_then(|()| pools.keep(&to, &copy, Some(&packed)))
+                .inspect_err(|_| remove_later(copy.clone()))
         })
         .await
     }

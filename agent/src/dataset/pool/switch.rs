@@ -20,6 +20,7 @@ use super::folder::{
 use super::snapshot::{Frozen, Reference, References};
 use super::{Held, PoolError};
 use crate::dataset::packed::Packed;
+use crate::dataset::survey;
 use crate::task::crash;
 
 /// The file of a staging area that says what is being switched.
@@ -30,6 +31,8 @@ pub(super) const SWITCHING: &str = "switching";
 pub struct Switch {
     /// The new tree, built in staging.
     pub main: Option<PathBuf>,
+    /// What is in it, if all of that could be set here: then it need not be read the next time.
+    pub known: Option<Packed>,
     /// Snapshots that come, oldest first. One that is there under that name is replaced.
     pub snapshots: Vec<(SnapshotName, Arrived)>,
     /// Snapshots that go.
@@ -92,6 +95,7 @@ impl Held {
         };
         sync_all(&staging)?;
         crash::point("transfer-before-switch");
+        let switched = survey::now();
         let turn = self.pools.turn();
         let mut snapshots = self.pools.references(&self.dataset)?.snapshots;
         let gone: BTreeSet<&SnapshotName> =
@@ -109,6 +113,13 @@ impl Held {
         fs::rename(&staging, &bin).map_err(|e| PoolError::io(&staging, "removed", e))?;
         staging.parent().map_or(Ok(()), sync_dir)?;
         remove_later(bin);
+        if let Some(packed) = &switch.known
+            && switch.main.is_some()
+            && let Err(e) =
+                survey::index::adopt(&self.pools.index_at(&self.dataset)?, &place, packed, switched)
+        {
+            tracing::warn!(dataset = %self.dataset, reason = %e, "a new tree is read the next time");
+        }
         drop(turn);
         drop(frozen);
         self.pools.collect(&self.dataset.pool)

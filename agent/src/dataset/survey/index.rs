@@ -18,8 +18,12 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, Stat, fstat, statat};
+
 use super::Stamp;
+use crate::dataset::beneath::Root;
 use crate::dataset::chunk::Hash;
+use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{Child, Children, Directories, MAX_PACKED, NodeRef, Packed, Record, Step};
 
 const MAGIC: &[u8; 8] = b"cmtyidx1";
@@ -93,6 +97,28 @@ impl Known {
         let at = record.at as usize;
         Some((*self.packed.bytes().get(at)?, record.body))
     }
+}
+
+/// Writes an index for a tree that was just made of `packed` and put in place at the moment `since`, without reading it. What
+/// has been touched since is not believed.
+pub(in crate::dataset) fn adopt(path: &Path, tree: &Path, packed: &Packed, since: i64) -> io::Result<()> {
+    let mut root = Root::open(tree)?;
+    let device = fstat(root.as_fd())?.st_dev;
+    let mut stamps = Vec::with_capacity(packed.sums().entries as usize);
+    let mut walk = packed.walk();
+    while let Some(step) = walk.next() {
+        let (Step::Enter(record) | Step::Entry(record)) = step else { continue };
+        let name = TreePath::new(walk.path().to_vec()).map_err(io::Error::other)?;
+        let stat = root
+            .place(&name)
+            .and_then(|place| Ok(statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW)?));
+        let fits = |stat: &Stat| {
+            record.content().is_none_or(|content| u64::try_from(stat.st_size) == Ok(content.size))
+        };
+        let none = Stamp { inode: 0, ctime: UNSETTLED };
+        stamps.push(stat.ok().filter(fits).map_or(none, |stat| Stamp::of(&stat)));
+    }
+    write(path, device, since, packed, &stamps)
 }
 
 /// The manifest that an index holds, whatever has become of its tree since.

@@ -150,11 +150,11 @@ impl Instances {
         let (_source, target) = (self.pools.hold(from, Use::Reading)?, self.pools.hold(to, Use::Replacing)?);
         let staging = target.staging()?;
         let mut switch = Switch::default();
-        for (number, name) in self.pools.snapshots(from)?.into_iter().enumerate() {
-            let built = staging.join(format!("snapshot-{number}"));
-            let frozen = self.pools.snapshot(from, &name)?;
-            self.pools.clone_tree(&frozen.tree(), &built).await?;
-            switch.snapshots.push((name, Arrived::Built(built)));
+        let mut before = None;
+        for name in self.pools.snapshots(from)? {
+            let kept = self.pools.keep_in(to, &self.pools.snapshot(from, &name)?, before.as_ref()).await?;
+            before = Some(kept.clone());
+            switch.snapshots.push((name, Arrived::Kept(kept)));
         }
         let main = staging.join("main");
         self.pools.clone_tree(&self.pools.tree(from)?, &main).await?;

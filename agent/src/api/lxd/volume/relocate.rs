@@ -68,11 +68,11 @@ async fn copy(pools: &Pools, from: &Dataset, to: &Dataset) -> Result<(), PoolErr
     let main = staging.join("moved");
     pools.clone_tree(&pools.tree(from)?, &main).await?;
     let mut switch = Switch::main(main);
+    let mut before = None;
     for name in pools.snapshots(from)? {
-        let frozen = pools.snapshot(from, &name)?;
-        let tree = staging.join(format!("moved-{name}"));
-        pools.clone_tree(&frozen.tree(), &tree).await?;
-        switch.snapshots.push((name, Arrived::Built(tree)));
+        let kept = pools.keep_in(to, &pools.snapshot(from, &name)?, before.as_ref()).await?;
+        before = Some(kept.clone());
+        switch.snapshots.push((name, Arrived::Kept(kept)));
     }
     let switched = tokio::task::spawn_blocking(move || {
         let switched = target.switch_in(switch);
