@@ -25,7 +25,7 @@ use crate::peering::Peering;
 use crate::project::Projects;
 use crate::reconcile::Reconcile;
 use crate::settings::{Addresses, Settings};
-use crate::storage::{Instances, StoragePools, VolumeSnapshots};
+use crate::storage::{Backups, Instances, StoragePools, VolumeSnapshots};
 use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -101,6 +101,7 @@ pub struct ApiParts {
     pub instances: Arc<Instances>,
     pub storage_pools: Arc<StoragePools>,
     pub volume_snapshots: Arc<VolumeSnapshots>,
+    pub backups: Backups,
     pub operations: Operations,
     pub transfers: Transfers,
     /// The folder that `--watch` keeps applied.

@@ -8,6 +8,7 @@
 //! All file access goes through [`beneath`]: paths are resolved from a directory that is held open and never
 //! through a symlink, because a tree belongs to whoever may write to the volume, and the agent may be root.
 
+pub mod archive;
 pub mod beneath;
 pub mod build;
 pub mod chunk;

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use schema::name::{PoolName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
+pub mod backup_index;
+pub mod backups;
 pub mod config;
 pub mod expiry;
 pub mod instances;
@@ -18,6 +20,7 @@ pub mod pools;
 pub mod schedule;
 pub mod volume_snapshots;
 
+pub use backups::{BackupError, Backups};
 pub use instances::{Held, InstanceError, Instances};
 pub use pools::{StoragePoolError, StoragePools};
 pub use volume_snapshots::{SnapshotError, VolumeSnapshots};

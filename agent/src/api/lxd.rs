@@ -7,6 +7,7 @@ use super::ApiState;
 pub mod answer;
 pub mod attempt;
 mod auth;
+pub mod backup;
 pub mod body;
 mod certificates;
 mod cluster_link;
@@ -38,5 +39,6 @@ pub fn router(state: &ApiState) -> Router<ApiState> {
         .merge(storage_pool::router())
         .merge(volume::router())
         .merge(volume_snapshot::router())
+        .merge(backup::router())
         .layer(axum::middleware::from_fn_with_state(state.clone(), project::asked::check))
 }

@@ -128,6 +128,7 @@ impl Served {
             doors: Doors::new(false, Vec::new(), addresses.clone(), Sockets::alone()),
             projects: Projects::start(store.clone(), audit.clone(), &tasks).await.unwrap(),
             instances: crate::storage::Instances::new(store.clone(), pools.clone(), audit.clone()),
+            backups: Backups::open(dir.path()).unwrap(),
             storage_pools: StoragePools::new(store.clone(), pools.clone(), audit.clone()),
             volume_snapshots: VolumeSnapshots::new(store.clone(), pools.clone(), audit, &tasks),
             store,

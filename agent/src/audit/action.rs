@@ -84,6 +84,10 @@ pub enum Action {
     StorageVolumeSnapshotUpdated,
     /// A volume's data is what a snapshot of it was.
     StorageVolumeRestored,
+    InstanceBackupCreated,
+    InstanceBackupRenamed,
+    InstanceBackupRetrieved,
+    InstanceBackupDeleted,
     StorageVolumeBackupCreated,
     StorageVolumeBackupRenamed,
     StorageVolumeBackupRetrieved,

@@ -14,7 +14,7 @@ use crate::peering::PeeringError;
 use crate::peering::rotation::RotationError;
 use crate::project::ProjectError;
 use crate::settings::SettingsError;
-use crate::storage::InstanceError;
+use crate::storage::{BackupError, InstanceError};
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
 use crate::trust::certificate::CertificateError;
@@ -57,6 +57,8 @@ pub enum DaemonError {
     Project(#[from] ProjectError),
     #[error(transparent)]
     Instances(#[from] InstanceError),
+    #[error(transparent)]
+    Backups(#[from] BackupError),
     #[error(transparent)]
     Web(#[from] WebError),
     #[error(transparent)]

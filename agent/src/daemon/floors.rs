@@ -28,7 +28,7 @@ use crate::reconcile::{Reconcile, ReconcileParts};
 use crate::settings::{Addresses, Settings};
 use crate::sockets::Sockets;
 use crate::storage::expiry::{self, ExpiryParts};
-use crate::storage::{Instances, StoragePools, VolumeSnapshots};
+use crate::storage::{Backups, Instances, StoragePools, VolumeSnapshots};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
@@ -119,10 +119,13 @@ pub(super) async fn build(
     if let Err(error) = volume_snapshots.sweep().await {
         tracing::error!(%error, "what a crash may have left of snapshots could not be looked for");
     }
+    let backups = Backups::open(place.path())?;
     expiry::start(
         ExpiryParts {
             store: store.clone(),
             volumes: volume_snapshots.clone(),
+            instances: instances.clone(),
+            backups: backups.clone(),
             identities: identities.clone(),
             seen: place.path().join("schedules-seen"),
             clock: Timestamp::now,
@@ -165,6 +168,7 @@ pub(super) async fn build(
         instances,
         storage_pools: StoragePools::new(store.clone(), pools.clone(), audit.clone()),
         volume_snapshots,
+        backups,
         audit,
         doors,
         store,

@@ -1,6 +1,6 @@
 //! Snapshots that are taken by themselves and go by themselves.
 //!
-//! Once a minute whoever is due has a snapshot taken, and what has expired is deleted. How far it has looked is kept in a
+//! Once a minute whoever is due has a snapshot taken, and what has expired is deleted, backups with it. How far it has looked is kept in a
 //! file, so that a run that was missed while the agent was away is made up for when it is back: once, however many were
 //! missed. (LXD leaves them out.) That file is a hint: without it nothing counts as missed.
 
@@ -17,8 +17,10 @@ use schema::record::{Record, RecordKey};
 use schema::snapshot::Schedule;
 use uuid::Uuid;
 
+use super::instances::work;
 use super::schedule::is_due;
 use super::volume_snapshots::{SnapshotError, VolumeSnapshots, Wanted};
+use super::{Backups, InstanceError, Instances};
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
 use crate::store::value::{Declared, decode};
 use crate::store::{Store, StoreError, keys};
@@ -35,6 +37,8 @@ pub type Clock = fn() -> Timestamp;
 pub struct ExpiryParts {
     pub store: Arc<dyn Store>,
     pub volumes: Arc<VolumeSnapshots>,
+    pub instances: Arc<Instances>,
+    pub backups: Backups,
     pub identities: Arc<Identities>,
     /// Where it is kept how far it has looked.
     pub seen: PathBuf,
@@ -72,6 +76,13 @@ impl ExpiryParts {
         if let Err(error) = self.take(since, now).await {
             tracing::error!(%error, "it could not be seen whose snapshots are due");
         }
+        if let Err(error) = self.instances(since, now).await {
+            tracing::error!(%error, "the snapshots of instances could not be looked at");
+        }
+        let backups = self.backups.clone();
+        if tokio::task::spawn_blocking(move || backups.expire(now)).await.is_err() {
+            tracing::error!("expired backups could not be looked for");
+        }
     }
 
     async fn expire(&self, now: Timestamp) -> Result<(), SnapshotError> {
@@ -79,7 +90,7 @@ impl ExpiryParts {
             let expired =
                 all.iter().filter(|(_, snapshot)| snapshot.times.expires_at.is_some_and(|at| at <= now));
             for (name, _) in expired {
-                let Ok(permit) = self.permit(&pool, &volume) else { continue };
+                let Ok(permit) = self.permit(volume_entity(&pool, &volume)) else { continue };
                 match self.volumes.delete(&permit, &pool, &volume, name, now).await {
                     Ok(()) => tracing::info!(%pool, %volume, %name, "deleted a snapshot that has expired"),
                     // Tried again in a minute, or gone already.
@@ -103,7 +114,7 @@ impl ExpiryParts {
             if !due(&of.config, since, now, &zone) {
                 continue;
             }
-            let Ok(permit) = self.permit(&pool, &volume) else { continue };
+            let Ok(permit) = self.permit(volume_entity(&pool, &volume)) else { continue };
             match self.volumes.create(&permit, &pool, &volume, Wanted::default(), now).await {
                 Ok(name) => tracing::info!(%pool, %volume, %name, "took a snapshot by schedule"),
                 Err(error) => {
@@ -114,12 +125,58 @@ impl ExpiryParts {
         Ok(())
     }
 
+    /// The same for instances. None runs, so only those are taken that say so (`snapshots.schedule.stopped`).
+    async fn instances(&self, since: Timestamp, now: Timestamp) -> Result<(), InstanceError> {
+        let zone = TimeZone::system();
+        for (project, name, held) in self.instances.all().await? {
+            let place = (&project, &name);
+            let entity = Entity::Instance { project: project.clone(), name: name.to_string() };
+            let Ok(permit) = self.permit(entity) else { continue };
+            for (snapshot, of) in &held.instance.snapshots {
+                if of.times.expires_at.is_none_or(|at| at > now) {
+                    continue;
+                }
+                let removed = async {
+                    let busy = self.instances.hold(place, "snapshot")?;
+                    self.instances.remove_snapshot(&permit, place, snapshot, busy, now).await
+                };
+                match removed.await {
+                    Ok(()) => {
+                        tracing::info!(%project, %name, %snapshot, "deleted a snapshot that has expired")
+                    }
+                    Err(InstanceError::NoSuchSnapshot) => {}
+                    Err(error) => {
+                        tracing::warn!(%project, %name, %snapshot, %error, "an expired snapshot could not be deleted");
+                    }
+                }
+            }
+            let config = &held.instance.shape.config;
+            let stopped = config.get("snapshots.schedule.stopped").is_some_and(|value| is_true(value));
+            if !stopped || !due(config, since, now, &zone) {
+                continue;
+            }
+            let taken = async {
+                let busy = self.instances.hold(place, "snapshot")?;
+                let instance = self.instances.find(&project, &name).await?.instance;
+                let snapshot = work::next_name(&instance, now)?;
+                let expires = work::expiry(&instance, now);
+                self.instances.take_snapshot(&permit, place, &snapshot, expires, busy, now).await
+            };
+            match taken.await {
+                Ok(()) => tracing::info!(%project, %name, "took a snapshot by schedule"),
+                Err(error) => {
+                    tracing::warn!(%project, %name, %error, "a snapshot that was due could not be taken");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whoever set the schedule has asked for it, so this is done by nobody else's right than the agent's own.
-    fn permit(&self, pool: &PoolName, volume: &VolumeName) -> Result<Permit, Denied> {
+    fn permit(&self, entity: Entity) -> Result<Permit, Denied> {
         let uid = rustix::process::geteuid().as_raw();
         let origin = Origin { request: Uuid::new_v4(), address: None, session: None };
         let agent = Caller { who: Who::Local { uid }, origin, shown: None };
-        let entity = Entity::Volume { pool: pool.clone(), volume: volume.clone() };
         let permit = decide(&agent, Entitlement::CanManageSnapshots, entity, &self.identities.policy());
         permit.inspect_err(|denied| tracing::error!(%denied, "the agent may not manage snapshots"))
     }
@@ -136,6 +193,14 @@ impl ExpiryParts {
             tracing::warn!(%error, path = %self.seen.display(), "it could not be noted that schedules were looked at");
         }
     }
+}
+
+fn volume_entity(pool: &PoolName, volume: &VolumeName) -> Entity {
+    Entity::Volume { pool: pool.clone(), volume: volume.clone() }
+}
+
+fn is_true(value: &str) -> bool {
+    ["true", "1", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
 
 /// Whether what is set like this (`snapshots.schedule`) is due. What cannot be read is never due; it is checked when it

@@ -448,7 +448,7 @@ pub fn next_name<'a>(
         Some(text) => text.parse()?,
         None => Pattern::default(),
     };
-    pattern.next(moment(now, &TimeZone::system()), taken)
+    pattern.next(moment(now, &TimeZone::UTC), taken)
 }
 
 /// When a snapshot goes that is taken at `now` of what is set like this (`snapshots.expiry`).

@@ -27,6 +27,10 @@ const EXTENSIONS: &[&str] = &[
     "auth_oidc_sessions",
     "certificate_token",
     "certificate_project",
+    "backup_compression_algorithm",
+    "container_backup",
+    "custom_volume_backup",
+    "custom_volume_snapshot_expiry",
     "etag",
     "event_lifecycle",
     "event_lifecycle_name_and_project",
@@ -39,8 +43,13 @@ const EXTENSIONS: &[&str] = &[
     "patch",
     "projects",
     "remote_token_expiry",
+    "snapshot_schedule_aliases",
+    "snapshot_scheduling",
     "storage",
     "storage_api_local_volume_handling",
+    "storage_api_volume_rename",
+    "storage_api_volume_snapshots",
+    "storage_volume_state",
 ];
 
 pub fn router() -> Router<ApiState> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequest as _, Path, Query, Request, State};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -14,11 +14,12 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use schema::kind::volume::Volume;
 use schema::kind::volume::config::{self, ConfigError};
-use schema::name::{PoolName, VolumeName};
+use schema::name::{PoolName, ProjectName, VolumeName};
 use schema::record::{Record, RecordKey};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{self, LxdError};
+use super::backup::import;
 use super::migration;
 use super::recursion::Recursion;
 use super::storage_pool::existing;
@@ -28,6 +29,7 @@ use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::dataset::{Dataset, PoolError};
+use crate::storage::backups::Of;
 use crate::storage::config::of_new_volume;
 use crate::storage::volume_snapshots::url;
 use crate::store::value::Declared;
@@ -76,6 +78,11 @@ impl Asked {
         if self.is_default() { Ok(()) } else { Err(LxdError::plain(StatusCode::NOT_FOUND)) }
     }
 
+    /// The project that is asked for.
+    pub fn project_name(&self) -> Option<ProjectName> {
+        if self.is_default() { DEFAULT_PROJECT.parse().ok() } else { self.project.parse().ok() }
+    }
+
     /// Whether whole entries are wanted of a list.
     pub fn whole(&self) -> bool {
         self.recursion.whole()
@@ -87,12 +94,20 @@ async fn create(
     Extension(caller): Extension<Caller>,
     Path(pool): Path<PoolName>,
     Query(asked): Query<Asked>,
-    bytes: Bytes,
+    request: Request,
 ) -> Result<Response, LxdError> {
     if !asked.is_default() {
         let message = "Storage volumes can be made in the project \"default\" only, as yet";
         return Err(LxdError::bad_request(message));
     }
+    if import::is_import(request.headers()) {
+        let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
+        let pool = existing(&state, pool)?;
+        let (parts, body) = request.into_parts();
+        return import::volume(&state, caller, permit, pool, &parts.headers, body).await;
+    }
+    let bytes = Bytes::from_request(request, &state).await;
+    let bytes = bytes.map_err(|error| LxdError::new(error.status(), error.body_text()))?;
     let wanted: StorageVolumesPost = body::read(&bytes)?;
     let source = wanted.source["type"].as_str().unwrap_or_default();
     let copied = !matches!(source, "" | "none");
@@ -221,9 +236,14 @@ async fn post(
         let message = "Storage volumes can be moved within the project \"default\" only, as yet";
         return Err(LxdError::bad_request(message));
     }
+    if Users::of(&state, &caller).await?.any(&pool, &name) {
+        return Err(LxdError::bad_request("The storage volume is still in use"));
+    }
     let to = name_of(&wanted.name)?;
     if wanted.pool.is_empty() || wanted.pool == pool.as_str() {
+        let from = Of::Volume(pool.clone(), name.clone());
         state.apply.relocate_volume(&permit, (pool.clone(), name), (pool.clone(), to.clone())).await?;
+        state.backups.follow(&from, &Of::Volume(pool.clone(), to.clone()));
         return Ok(answer::created(&url(&pool, &to, None), serde_json::Map::new()));
     }
     let not_found = || LxdError::new(StatusCode::NOT_FOUND, "Storage pool not found");
@@ -246,6 +266,7 @@ async fn delete(
         return Err(LxdError::bad_request("The storage volume is still in use"));
     }
     volume::delete(&state.apply, &permit, &pool, &name).await?;
+    state.backups.forget(&Of::Volume(pool, name));
     Ok(answer::empty())
 }
 

@@ -12,6 +12,7 @@ use crate::authorize::Permit;
 use crate::dataset::pool::{Arrived, Switch, Use};
 use crate::dataset::{Dataset, PoolError, Pools};
 use crate::operation::{Class, Start};
+use crate::storage::backups::Of;
 use crate::storage::volume_snapshots::url;
 use crate::trust::Caller;
 
@@ -47,6 +48,7 @@ pub async fn start(
 async fn relocate(state: &ApiState, permit: &Permit, from: Place, to: Place) -> Result<(), String> {
     let (source, target) = (Dataset::volume(&from.0, &from.1), Dataset::volume(&to.0, &to.1));
     copy(&state.pools, &source, &target).await.map_err(|error| said(&error))?;
+    let backups = (Of::Volume(from.0.clone(), from.1.clone()), Of::Volume(to.0.clone(), to.1.clone()));
     let recorded = state.apply.relocate_volume(permit, from, to).await;
     if let Err(error) = recorded {
         if let Err(left) = state.pools.destroy(&target).await {
@@ -54,6 +56,7 @@ async fn relocate(state: &ApiState, permit: &Permit, from: Place, to: Place) -> 
         }
         return Err(error.to_string());
     }
+    state.backups.follow(&backups.0, &backups.1);
     Ok(())
 }
 

@@ -1,0 +1,199 @@
+//! From a tree into a tar.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use tar::{Builder, Header, HeaderMode};
+
+use super::super::beneath::Root;
+use super::super::manifest::TreePath;
+use super::super::scan::{names, xattrs};
+use super::ArchiveError;
+
+/// An archive that is being written.
+pub struct Pack<W: Write> {
+    tar: Builder<W>,
+    sockets: usize,
+    attributes: usize,
+}
+
+impl<W: Write> Pack<W> {
+    pub fn new(into: W) -> Self {
+        let mut tar = Builder::new(into);
+        tar.mode(HeaderMode::Complete);
+        tar.follow_symlinks(false);
+        tar.sparse(true);
+        Self { tar, sockets: 0, attributes: 0 }
+    }
+
+    /// Adds a file that is nobody's.
+    pub fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
+        let mut header = Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        self.tar.append_data(&mut header, name, bytes).map_err(ArchiveError::output)
+    }
+
+    /// Adds the tree at `tree`, under `prefix`, but for `without` in its root. It may be in use: a file that changes while it
+    /// is read is refused.
+    pub fn tree(&mut self, prefix: &str, tree: &Path, without: Option<&str>) -> Result<(), ArchiveError> {
+        let top = TreePath::root();
+        let root = Root::open(tree).map_err(|e| ArchiveError::read(&top, e))?;
+        let mut walk = Walk { pack: self, root, prefix, links: HashMap::new() };
+        let mut todo = Vec::new();
+        if walk.entry(&top)? {
+            todo.push(top);
+        }
+        while let Some(directory) = todo.pop() {
+            for name in names(&mut walk.root, &directory).map_err(|e| ArchiveError::read(&directory, e))? {
+                let path = directory.join(&name)?;
+                if without.is_some_and(|without| path.as_bytes() == without.as_bytes()) {
+                    continue;
+                }
+                if walk.entry(&path)? {
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the archive: what it was written to, and what could not be put into it, in sentences.
+    pub fn finish(self) -> Result<(W, Vec<String>), ArchiveError> {
+        let mut left_out = Vec::new();
+        if self.sockets > 0 {
+            left_out.push(format!("{} sockets are left out: a tar cannot hold them", self.sockets));
+        }
+        if self.attributes > 0 {
+            left_out.push(format!(
+                "{} extended attributes are left out: a tar cannot hold their names",
+                self.attributes
+            ));
+        }
+        Ok((self.tar.into_inner().map_err(ArchiveError::output)?, left_out))
+    }
+}
+
+/// One tree on its way in.
+struct Walk<'a, W: Write> {
+    pack: &'a mut Pack<W>,
+    root: Root,
+    prefix: &'a str,
+    /// First name of each inode that has several.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+impl<W: Write> Walk<'_, W> {
+    /// Adds one entry; true if it is a directory.
+    fn entry(&mut self, path: &TreePath) -> Result<bool, ArchiveError> {
+        let at = |e: io::Error| ArchiveError::read(path, e);
+        let name = self.name(path);
+        let place = self.root.place(path).map_err(at)?;
+        let meta = if path.is_root() {
+            // Its last part is `.`, which the folder's own path stands for.
+            fs::metadata(place.proc_path()).map_err(at)?
+        } else {
+            fs::symlink_metadata(place.proc_path()).map_err(at)?
+        };
+        let kind = meta.file_type();
+        if kind.is_socket() {
+            self.pack.sockets += 1;
+            return Ok(false);
+        }
+        if !kind.is_dir() && meta.nlink() > 1 {
+            let first = self.links.entry((meta.dev(), meta.ino())).or_insert_with(|| name.clone());
+            if *first != name {
+                let mut header = header_of(&meta);
+                header.set_entry_type(tar::EntryType::Link);
+                let first = first.clone();
+                return self.add_link(&mut header, &name, &first).map(|()| false);
+            }
+        }
+        let attributes = xattrs(place).map_err(at)?;
+        self.pack.attributes(&meta, &attributes)?;
+        if kind.is_file() {
+            let mut file = place.open(OFlags::RDONLY).map_err(at)?;
+            if stamp(&file.metadata().map_err(at)?) != stamp(&meta) {
+                return Err(ArchiveError::Changed(path.clone()));
+            }
+            self.pack.tar.append_file(&name, &mut file).map_err(ArchiveError::output)?;
+            if stamp(&file.metadata().map_err(at)?) != stamp(&meta) {
+                return Err(ArchiveError::Changed(path.clone()));
+            }
+            return Ok(false);
+        }
+        let mut header = header_of(&meta);
+        if kind.is_symlink() {
+            let to = fs::read_link(place.proc_path()).map_err(at)?;
+            self.add_link(&mut header, &name, &to)?;
+        } else {
+            self.pack.tar.append_data(&mut header, &name, io::empty()).map_err(ArchiveError::output)?;
+        }
+        Ok(kind.is_dir())
+    }
+
+    fn add_link(&mut self, header: &mut Header, name: &Path, to: &Path) -> Result<(), ArchiveError> {
+        self.pack.tar.append_link(header, name, to).map_err(ArchiveError::output)
+    }
+
+    fn name(&self, path: &TreePath) -> PathBuf {
+        let prefix = Path::new(self.prefix);
+        if path.is_root() { prefix.to_owned() } else { prefix.join(OsStr::from_bytes(path.as_bytes())) }
+    }
+}
+
+impl<W: Write> Pack<W> {
+    /// Says of the next entry what a plain header cannot: its attributes, and its time to the nanosecond.
+    fn attributes(&mut self, meta: &Metadata, attributes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), ArchiveError> {
+        let mut records: Vec<(String, &[u8])> = Vec::new();
+        let time = time(meta.mtime(), meta.mtime_nsec());
+        if meta.mtime_nsec() != 0 || meta.mtime() < 0 {
+            records.push(("mtime".to_owned(), time.as_bytes()));
+        }
+        for (name, value) in attributes {
+            match std::str::from_utf8(name) {
+                Ok(name) if !name.contains('=') => records.push((format!("SCHILY.xattr.{name}"), value)),
+                _ => self.attributes += 1,
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let records = records.iter().map(|(name, value)| (name.as_str(), *value));
+        self.tar.append_pax_extensions(records).map_err(ArchiveError::output)
+    }
+}
+
+/// A time in decimal, as tars have it.
+fn time(seconds: i64, nanoseconds: i64) -> String {
+    if seconds < 0 && nanoseconds > 0 {
+        // Half a second before 1970 is -0.5, not -1 and a half more.
+        let (seconds, nanoseconds) = (seconds + 1, 1_000_000_000 - nanoseconds);
+        return format!("-{}.{nanoseconds:09}", -seconds);
+    }
+    format!("{seconds}.{nanoseconds:09}")
+}
+
+fn header_of(meta: &Metadata) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_metadata(meta);
+    header.set_size(0);
+    let kind = meta.file_type();
+    if kind.is_block_device() || kind.is_char_device() {
+        // A GNU header has a place for them, so neither can fail.
+        let _ = header.set_device_major(rustix::fs::major(meta.rdev()));
+        let _ = header.set_device_minor(rustix::fs::minor(meta.rdev()));
+    }
+    header
+}
+
+/// What shows that a file is still as it was.
+fn stamp(meta: &Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
+    (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
+}
