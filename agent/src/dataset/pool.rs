@@ -17,8 +17,11 @@
 mod clone;
 mod folder;
 mod hold;
+mod retire;
 mod snapshot;
 mod switch;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fs;

@@ -31,6 +31,7 @@ use super::manifest::TreePath;
 use super::packed::{Directories, Packed};
 use super::scan::ScanError;
 use index::Known;
+use work::Flagged;
 
 /// Most threads that one survey takes.
 const MOST_WORKERS: usize = 8;
@@ -78,6 +79,7 @@ pub struct Survey {
     read: u64,
     /// Of what was known, if anything was.
     known: Option<Hash>,
+    flagged: Flagged,
 }
 
 /// What shows that an entry is still the one that was read. A change of anything about it moves its ctime, which
@@ -107,11 +109,12 @@ impl Survey {
         let stat = fstat(root.as_fd()).map_err(|e| ScanError::io(&TreePath::root(), e))?;
         let device = stat.st_dev;
         let known = manner.index.and_then(|path| Known::load(path, device));
-        let found = work::all(&root, &stat, manner.consistency, known.as_ref(), watch)?;
+        let mut found = work::all(&root, &stat, manner.consistency, known.as_ref(), watch)?;
+        let flagged = std::mem::take(&mut found.flagged);
         let hash = known.map(|known| known.hash());
         let read = found.read;
         let (bytes, stamps) = assemble::assemble(found)?;
-        Ok(Self { packed: Packed::decode(bytes)?, stamps, root, device, began, read, known: hash })
+        Ok(Self { packed: Packed::decode(bytes)?, stamps, root, device, began, read, known: hash, flagged })
     }
 
     pub fn packed(&self) -> &Packed {
@@ -121,6 +124,17 @@ impl Survey {
     /// Bytes of data that had to be read.
     pub fn bytes_read(&self) -> u64 {
         self.read
+    }
+
+    /// What of the tree no copy keeps, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        let more = self.flagged.inodes.len().saturating_sub(1);
+        let what = "immutable and append-only flags are not copied";
+        match &self.flagged.first {
+            Some(path) if more == 0 => vec![format!("{what}: {path}")],
+            Some(path) => vec![format!("{what}: {path} and {more} more")],
+            None => Vec::new(),
+        }
     }
 
     /// Whether it is just what the index says, so that there is nothing to keep.
@@ -175,7 +189,13 @@ impl Survey {
 
     /// Keeps what was seen, for the next survey of this tree.
     pub fn write_index(&self, path: &Path) -> std::io::Result<()> {
-        index::write(path, self.device, self.began, &self.packed, &self.stamps)
+        let about = index::About {
+            device: self.device,
+            began: self.began,
+            unsettled: &self.flagged.inodes,
+            settled: &std::collections::HashSet::new(),
+        };
+        index::write(path, &about, &self.packed, &self.stamps)
     }
 }
 

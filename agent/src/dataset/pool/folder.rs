@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
+
 use super::PoolError;
 
 /// Removes a tree, also one with directories that its owner may not write to.
@@ -15,6 +17,9 @@ pub fn remove_tree(path: &Path) -> Result<(), PoolError> {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             // Parents come before what is in them, so each is readable by the time it is entered.
             for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
+                if entry.file_type().is_dir() || entry.file_type().is_file() {
+                    unlock(entry.path());
+                }
                 if entry.file_type().is_dir() {
                     set_mode(entry.path(), 0o700)?;
                 }
@@ -22,6 +27,19 @@ pub fn remove_tree(path: &Path) -> Result<(), PoolError> {
             fs::remove_dir_all(path).map_err(|e| PoolError::io(path, "removed", e))
         }
         Err(e) => Err(PoolError::io(path, "removed", e)),
+    }
+}
+
+/// Takes the flags off that keep even root from removing a file, where there are any and that may be done.
+fn unlock(path: &Path) {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return };
+    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
+    if let Ok(flags) = ioctl_getflags(&file)
+        && flags.intersects(locks)
+    {
+        // Where it fails the removal does, and says so.
+        let _ = ioctl_setflags(&file, flags - locks);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use super::folder::make_dir;
-use super::{PoolError, Pools};
+use super::{PoolError, Pools, switch};
 use crate::dataset::Dataset;
 
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,11 @@ impl Held {
     /// The staging directory of the dataset, made if need be.
     pub fn staging(&self) -> Result<PathBuf, PoolError> {
         let path = self.pools.staging_of(&self.dataset)?;
+        if path.join(switch::SWITCHING).exists() {
+            // A switch that was decided and could not be done to its end, for want of space perhaps.
+            let references = self.pools.references_at(&self.dataset)?;
+            switch::finish(&path, &self.pools.place(&self.dataset)?, &references)?;
+        }
         make_dir(&path)?;
         Ok(path)
     }

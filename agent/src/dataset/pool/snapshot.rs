@@ -142,6 +142,9 @@ impl Pools {
                 return Err(PoolError::SnapshotExists { dataset, snapshot: name });
             }
             let survey = pools.survey(&dataset, Consistency::Strict, &Unwatched)?;
+            for note in survey.notes() {
+                tracing::warn!(%dataset, snapshot = %name, "{note}");
+            }
             let frozen = match pools.frozen_by_hash(&dataset.pool, survey.packed().hash())? {
                 Some(frozen) => {
                     survey.unchanged()?;
@@ -397,15 +400,17 @@ impl Pools {
     }
 }
 
-/// Removes references of trees that are not there: what a crash between two steps of a removal or renaming leaves.
+/// Removes references and indexes of trees that are not there: what a crash between two steps of a removal or renaming leaves.
 pub(super) fn forget_strays(base: &Path) -> Result<(), PoolError> {
     for area in AREAS {
-        let folder = base.join(".snapshots").join(area);
-        make_dir(&folder)?;
-        for path in entries_of(&folder)? {
-            let stray = path.file_name().is_none_or(|name| !base.join(area).join(name).is_dir());
-            if stray {
-                fs::remove_file(&path).map_err(|e| PoolError::io(&path, "removed", e))?;
+        for ours in [".snapshots", ".index"] {
+            let folder = base.join(ours).join(area);
+            make_dir(&folder)?;
+            for path in entries_of(&folder)? {
+                let stray = path.file_name().is_none_or(|name| !base.join(area).join(name).is_dir());
+                if stray {
+                    fs::remove_file(&path).map_err(|e| PoolError::io(&path, "removed", e))?;
+                }
             }
         }
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::{
     loosen, make_dir, remove_later, remove_tree, replace_file, set_mode, sync_all, sync_dir,
 };
+use super::retire::{Successor, retire};
 use super::snapshot::{Frozen, Reference, References};
 use super::{Held, PoolError};
 use crate::dataset::packed::Packed;
@@ -112,13 +113,12 @@ impl Held {
         let bin = self.pools.bin(&self.dataset.pool)?;
         fs::rename(&staging, &bin).map_err(|e| PoolError::io(&staging, "removed", e))?;
         staging.parent().map_or(Ok(()), sync_dir)?;
-        remove_later(bin);
-        if let Some(packed) = &switch.known
-            && switch.main.is_some()
-            && let Err(e) =
-                survey::index::adopt(&self.pools.index_at(&self.dataset)?, &place, packed, switched)
-        {
-            tracing::warn!(dataset = %self.dataset, reason = %e, "a new tree is read the next time");
+        match switch.known.filter(|_| switch.main.is_some()) {
+            Some(packed) => {
+                let index = self.pools.index_at(&self.dataset)?;
+                retire(bin, Successor { tree: place, packed, index, since: switched });
+            }
+            None => remove_later(bin),
         }
         drop(turn);
         drop(frozen);

@@ -25,6 +25,7 @@ use crate::dataset::beneath::Root;
 use crate::dataset::chunk::Hash;
 use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{Child, Children, Directories, MAX_PACKED, NodeRef, Packed, Record, Step};
+use crate::dataset::scan::meta_of;
 
 const MAGIC: &[u8; 8] = b"cmtyidx1";
 /// A head, and of every entry a stamp.
@@ -99,26 +100,90 @@ impl Known {
     }
 }
 
-/// Writes an index for a tree that was just made of `packed` and put in place at the moment `since`, without reading it. What
-/// has been touched since is not believed.
-pub(in crate::dataset) fn adopt(path: &Path, tree: &Path, packed: &Packed, since: i64) -> io::Result<()> {
-    let mut root = Root::open(tree)?;
-    let device = fstat(root.as_fd())?.st_dev;
-    let mut stamps = Vec::with_capacity(packed.sums().entries as usize);
-    let mut walk = packed.walk();
-    while let Some(step) = walk.next() {
-        let (Step::Enter(record) | Step::Entry(record)) = step else { continue };
-        let name = TreePath::new(walk.path().to_vec()).map_err(io::Error::other)?;
-        let stat = root
-            .place(&name)
-            .and_then(|place| Ok(statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW)?));
-        let fits = |stat: &Stat| {
-            record.content().is_none_or(|content| u64::try_from(stat.st_size) == Ok(content.size))
-        };
-        let none = Stamp { inode: 0, ctime: UNSETTLED };
-        stamps.push(stat.ok().filter(fits).map_or(none, |stat| Stamp::of(&stat)));
+/// What is known of a tree that was just made of a manifest and put in place, without reading it.
+pub(in crate::dataset) struct Adoption {
+    device: u64,
+    since: i64,
+    stamps: Vec<Stamp>,
+    /// Files that another tree has too: their ctime will move when it goes. By inode, the first entry.
+    shared: HashMap<u64, u32>,
+    /// Those of them of which nothing but that has moved it.
+    alone: HashSet<u64>,
+}
+
+impl Adoption {
+    /// Looks at each entry of `tree`, which was put in place at the moment `since`. What has been touched since is not
+    /// believed, a file that is shared only if it was last written well before.
+    pub fn of(tree: &Path, packed: &Packed, since: i64) -> io::Result<Self> {
+        let mut root = Root::open(tree)?;
+        let device = fstat(root.as_fd())?.st_dev;
+        let (mut stamps, mut shared) = (Vec::with_capacity(packed.sums().entries as usize), HashMap::new());
+        let mut walk = packed.walk();
+        while let Some(step) = walk.next() {
+            let (Step::Enter(record) | Step::Entry(record)) = step else { continue };
+            let name = TreePath::new(walk.path().to_vec()).map_err(io::Error::other)?;
+            let stat = root
+                .place(&name)
+                .and_then(|place| Ok(statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW)?));
+            let same = |stat: &Stat| match (record.content(), record.meta()) {
+                (Some(content), Some(meta)) => {
+                    u64::try_from(stat.st_size) == Ok(content.size)
+                        && meta_of(stat, Vec::new()).mtime == meta.mtime
+                }
+                _ => true,
+            };
+            let Some(stat) = stat.ok().filter(same) else {
+                stamps.push(Stamp { inode: 0, ctime: UNSETTLED });
+                continue;
+            };
+            let stamp = Stamp::of(&stat);
+            let written = stat.st_mtime.saturating_mul(1_000_000_000);
+            if record.content().is_some()
+                && stat.st_nlink > 1
+                && written < since.saturating_sub(SETTLED_SECONDS)
+            {
+                shared.entry(stamp.inode).or_insert(record.number);
+            }
+            stamps.push(stamp);
+        }
+        Ok(Self { device, since, stamps, shared, alone: HashSet::new() })
     }
-    write(path, device, since, packed, &stamps)
+
+    pub fn shares_any(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    pub fn shares(&self, inode: u64) -> bool {
+        self.shared.contains_key(&inode)
+    }
+
+    /// A shared file has lost a name elsewhere, and this is how it was before and is now.
+    pub fn lost_a_name(&mut self, before: &Stat, after: &Stat) {
+        let (was, is) = (Stamp::of(before), Stamp::of(after));
+        let Some(stamp) =
+            self.shared.get(&was.inode).and_then(|number| self.stamps.get_mut(*number as usize))
+        else {
+            return;
+        };
+        let about =
+            |stat: &Stat| (stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode);
+        if *stamp == was && about(before) == about(after) {
+            *stamp = is;
+            self.alone.insert(is.inode);
+        } else {
+            self.alone.remove(&is.inode);
+        }
+    }
+
+    pub fn write(&self, path: &Path, packed: &Packed) -> io::Result<()> {
+        let about = About {
+            device: self.device,
+            began: self.since,
+            unsettled: &HashSet::new(),
+            settled: &self.alone,
+        };
+        write(path, &about, packed, &self.stamps)
+    }
 }
 
 /// The manifest that an index holds, whatever has become of its tree since.
@@ -159,20 +224,26 @@ fn load(path: &Path, device: Option<u64>) -> Option<(Packed, Vec<Stamp>)> {
     (stamps.len() == packed.sums().entries as usize).then_some((packed, stamps))
 }
 
+/// Which tree an index is of, and what in it is not to be believed.
+pub(super) struct About<'a> {
+    pub device: u64,
+    pub began: i64,
+    /// Inodes that are never believed, and those that are whatever their ctime.
+    pub unsettled: &'a HashSet<u64>,
+    pub settled: &'a HashSet<u64>,
+}
+
 /// Writes an index in one step. It need not be durable: it is a hint.
-pub(super) fn write(
-    path: &Path,
-    device: u64,
-    began: i64,
-    packed: &Packed,
-    stamps: &[Stamp],
-) -> io::Result<()> {
+pub(super) fn write(path: &Path, about: &About<'_>, packed: &Packed, stamps: &[Stamp]) -> io::Result<()> {
+    let About { device, began, unsettled, settled: sure } = *about;
     let settled = |ctime: i64| {
         let margin = if ctime % 1_000_000_000 == 0 { SETTLED_SECONDS } else { SETTLED };
         ctime < began.saturating_sub(margin)
     };
     let stamp = |stamp: &Stamp| {
-        let ctime = if settled(stamp.ctime) { stamp.ctime } else { UNSETTLED };
+        let known =
+            sure.contains(&stamp.inode) || (settled(stamp.ctime) && !unsettled.contains(&stamp.inode));
+        let ctime = if known { stamp.ctime } else { UNSETTLED };
         let mut bytes = [0; STAMP];
         bytes[..8].copy_from_slice(&stamp.inode.to_le_bytes());
         bytes[8..].copy_from_slice(&ctime.to_le_bytes());

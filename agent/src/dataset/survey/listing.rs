@@ -7,10 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat, fstat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, Stat, StatxAttributes, StatxFlags, fstat, openat, readlinkat,
+    statat, statx,
+};
 use rustix::io::Errno;
 
-use super::work::{Open, PART, Shared};
+use super::work::{DIRECTORY, Open, PART, Shared};
 use super::{Stamp, Watch};
 use crate::dataset::beneath::Place;
 use crate::dataset::chunk::Cutter;
@@ -171,6 +174,7 @@ impl<W: Watch> Reading<'_, '_, W> {
         let (node, attributes) = match kind {
             FileType::RegularFile => {
                 let file = place.open(OFlags::RDONLY).map_err(|e| self.io(e))?;
+                self.note_flags(file.as_fd(), &stat)?;
                 let content = self.content(&file, &stat)?;
                 let after = fstat(&file).map_err(|e| self.io(e))?;
                 if Stamp::of(&after) != Stamp::of(&stat) {
@@ -181,7 +185,12 @@ impl<W: Watch> Reading<'_, '_, W> {
                 }
                 (Node::File(content), attributes_of(file.as_fd()).map_err(|e| self.io(e))?)
             }
-            FileType::Directory => (Node::Directory, xattrs(place).map_err(|e| self.io(e))?),
+            FileType::Directory => {
+                let fd =
+                    openat(place.directory, place.name, DIRECTORY, Mode::empty()).map_err(|e| self.io(e))?;
+                self.note_flags(fd.as_fd(), &stat)?;
+                (Node::Directory, attributes_of(fd.as_fd()).map_err(|e| self.io(e))?)
+            }
             FileType::Symlink => {
                 let target = readlinkat(place.directory, place.name, Vec::new()).map_err(|e| self.io(e))?;
                 (Node::Symlink(target.into_bytes()), xattrs(place).map_err(|e| self.io(e))?)
@@ -199,6 +208,25 @@ impl<W: Watch> Reading<'_, '_, W> {
             FileType::Unknown => return Err(self.io(io::Error::other("is of a kind that cannot be copied"))),
         };
         write::record(out, self.name, &node, &meta_of(&stat, attributes));
+        Ok(())
+    }
+
+    /// Flags that shut out even the owner are not copied: what is built could not be finished, or replaced. They are told
+    /// of, each time.
+    fn note_flags(&self, fd: BorrowedFd<'_>, stat: &Stat) -> Result<(), ScanError> {
+        let flags = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+        let about = match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty()) {
+            Ok(about) => about,
+            // An old kernel, or a sandbox: nobody can say.
+            Err(Errno::NOSYS | Errno::PERM) => return Ok(()),
+            Err(e) => return Err(self.io(e)),
+        };
+        if about.stx_attributes.intersects(flags) {
+            let path = self.open.path.join(self.name)?;
+            let mut flagged = self.shared.flagged.lock().unwrap_or_else(PoisonError::into_inner);
+            flagged.inodes.insert(Stamp::of(stat).inode);
+            flagged.first.get_or_insert(path);
+        }
         Ok(())
     }
 

@@ -195,3 +195,27 @@ fn trees_deeper_than_any_path_are_read() {
     assert_eq!((found.packed().sums().entries, found.packed().sums().data), (62, 9));
     found.unchanged().unwrap();
 }
+
+#[test]
+fn flags_that_no_copy_keeps_are_told_of() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, index) = (dir.path().join("tree"), dir.path().join("index"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("log"), b"line").unwrap();
+    let file = File::open(tree.join("log")).unwrap();
+    let Ok(flags) = ioctl_getflags(&file) else { return };
+    if ioctl_setflags(&file, flags | IFlags::APPEND).is_err() {
+        eprintln!("no flags can be set here; not tried");
+        return;
+    }
+    settle(&tree);
+    for _ in 0..2 {
+        let found = read(&tree, Some(&index));
+        assert_eq!(found.notes(), ["immutable and append-only flags are not copied: log"]);
+        found.write_index(&index).unwrap();
+    }
+    crate::dataset::pool::remove_tree(&tree).unwrap();
+    assert!(!tree.exists());
+}

@@ -1,6 +1,6 @@
 //! The threads of a survey, and what they share: directories that are still to be read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,7 +23,7 @@ pub(super) const PART: usize = 512;
 /// Directories that are held open for their own directories' sake; beyond, these are found from the root again.
 const MOST_HELD: usize = 400;
 
-const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What all threads share.
@@ -38,6 +38,7 @@ pub(super) struct Shared<'a, W> {
     listings: Mutex<Vec<Vec<Listing>>>,
     /// Files with several names, by inode: kind and body once they are known.
     pub links: Mutex<HashMap<u64, Link>>,
+    pub flagged: Mutex<Flagged>,
     read: AtomicU64,
     held: Arc<AtomicUsize>,
 }
@@ -80,7 +81,15 @@ pub(super) struct Found {
     pub root_stamp: Stamp,
     /// Of every directory its parts, by its number.
     pub listings: Vec<Vec<Listing>>,
+    pub flagged: Flagged,
     pub read: u64,
+}
+
+/// Files and directories that are immutable or append-only.
+#[derive(Debug, Default)]
+pub(super) struct Flagged {
+    pub first: Option<TreePath>,
+    pub inodes: HashSet<u64>,
 }
 
 /// Reads the whole tree.
@@ -103,6 +112,7 @@ pub(super) fn all<W: Watch>(
         ready: Condvar::new(),
         listings: Mutex::new(vec![Vec::new()]),
         links: Mutex::default(),
+        flagged: Mutex::default(),
         read: AtomicU64::new(0),
         held: Arc::default(),
     };
@@ -122,6 +132,7 @@ pub(super) fn all<W: Watch>(
         root: meta_of(stat, xattrs),
         root_stamp: stamp,
         listings: shared.listings.into_inner().unwrap_or_else(PoisonError::into_inner),
+        flagged: shared.flagged.into_inner().unwrap_or_else(PoisonError::into_inner),
         read: shared.read.into_inner(),
     })
 }
