@@ -17,7 +17,7 @@ use super::clone::{Alike, Copying};
 use super::folder::{
     blocking, entries_of, make_dir, remove_later, remove_tree, replace_file, sync_all, sync_dir,
 };
-use super::hold::Use;
+use super::hold::{Held, Use};
 use super::switch::Switch;
 use super::{AREAS, PoolError, Pools};
 use crate::dataset::Consistency;
@@ -194,16 +194,8 @@ impl Pools {
             if let Some(there) = pools.frozen_by_hash(&to.pool, frozen.hash())? {
                 return Ok(there);
             }
-            let before = match before.filter(|before| before.kept.pool == to.pool) {
-                Some(before) => Some((before.tree(), before.packed()?)),
-                None => None,
-            };
-            let like = before.as_ref().map(|(tree, packed)| Alike::of(tree, packed));
-            let (packed, copy) = (frozen.packed()?, pools.bin(&to.pool)?);
-            Copying { from: &frozen.tree(), packed: &packed, to: &copy, like }
-                .run()
-                .and_then(|()| pools.keep(&to, &copy, Some(&packed)))
-                .inspect_err(|_| remove_later(copy.clone()))
+            let (tree, packed) = (frozen.tree(), frozen.packed()?);
+            pools.freeze_copy(&to, &tree, &packed, before.as_ref(), || Ok(()))
         })
         .await
     }
@@ -272,21 +264,34 @@ impl Pools {
         Ok(folder.join(owner.folder()))
     }
 
-    /// Freezes a copy of the tree that was surveyed. It shares what it can with the newest snapshot.
+    /// Freezes a copy of the dataset's tree, as it was surveyed. It shares what it can with the newest snapshot.
     fn freeze(&self, dataset: &Dataset, survey: &Survey) -> Result<Frozen, PoolError> {
         let newest = self.references(dataset)?.snapshots.pop();
         let newest =
             newest.map(|newest| self.frozen_by_hash(&dataset.pool, newest.tree)).transpose()?.flatten();
-        let newest = match newest {
-            Some(newest) => Some((newest.tree(), newest.packed()?, newest)),
+        let tree = self.tree(dataset)?;
+        self.freeze_copy(dataset, &tree, survey.packed(), newest.as_ref(), || Ok(survey.unchanged()?))
+    }
+
+    /// Copies a tree, sharing what it can with `before`, and freezes the copy if it is `sure` of it by then.
+    fn freeze_copy(
+        &self,
+        dataset: &Dataset,
+        tree: &Path,
+        packed: &Packed,
+        before: Option<&Frozen>,
+        sure: impl FnOnce() -> Result<(), PoolError>,
+    ) -> Result<Frozen, PoolError> {
+        let before = match before.filter(|before| before.kept.pool == dataset.pool) {
+            Some(before) => Some((before.tree(), before.packed()?)),
             None => None,
         };
-        let like = newest.as_ref().map(|(tree, packed, _)| Alike::of(tree, packed));
-        let (tree, copy) = (self.tree(dataset)?, self.bin(&dataset.pool)?);
-        Copying { from: &tree, packed: survey.packed(), to: &copy, like }
+        let like = before.as_ref().map(|(tree, packed)| Alike::of(tree, packed));
+        let copy = self.bin(&dataset.pool)?;
+        Copying { from: tree, packed, to: &copy, like }
             .run()
-            .and_then(|()| Ok(survey.unchanged()?))
-            .and_then(|()| self.keep(dataset, &copy, Some(survey.packed())))
+            .and_then(|()| sure())
+            .and_then(|()| self.keep(dataset, &copy, Some(packed)))
             .inspect_err(|_| remove_later(copy.clone()))
     }
 
@@ -397,6 +402,26 @@ impl Pools {
 
     pub(super) fn drop_references(&self, dataset: &Dataset) -> Result<(), PoolError> {
         References::default().write(&self.references_at(dataset)?)
+    }
+}
+
+impl Held {
+    /// Freezes a copy of `tree`, which is in staging and goes on being built there. It shares what it can with `before`, and
+    /// what was seen of the tree is kept beside it for the next time. To be used in a [`Switch`] while it is held.
+    pub async fn freeze(&self, tree: &Path, before: Option<&Frozen>) -> Result<Frozen, PoolError> {
+        let (pools, dataset) = (self.pools.clone(), self.dataset.clone());
+        let (tree, before) = (tree.to_owned(), before.cloned());
+        blocking(move || {
+            let index = tree.with_extension("index");
+            let manner = Manner { index: Some(&index), ..Manner::default() };
+            let survey = Survey::read(&tree, manner, &Unwatched)?;
+            survey.write_index(&index).map_err(|e| PoolError::io(&index, "written", e))?;
+            if let Some(there) = pools.frozen_by_hash(&dataset.pool, survey.packed().hash())? {
+                return Ok(there);
+            }
+            pools.freeze_copy(&dataset, &tree, survey.packed(), before.as_ref(), || Ok(survey.unchanged()?))
+        })
+        .await
     }
 }
 

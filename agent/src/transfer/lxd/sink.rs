@@ -139,14 +139,14 @@ async fn take(
         Some(present) => held.pools().clone_tree(&present, &main).await?,
         None => make(&main, 0o711)?,
     }
-    let mut snapshots = Vec::new();
-    for (at, name) in agreed.chosen.take.iter().enumerate() {
+    let (mut snapshots, mut before) = (Vec::new(), None);
+    for name in &agreed.chosen.take {
         rsync::receive(fs, &main, features, told).await?;
         settle(&main, agreed.instance)?;
         // Each is what was there at its time: the next ones are sent as what differs from it.
-        let kept = area.join(format!("snapshot-{at}"));
-        held.pools().clone_tree(&main, &kept).await?;
-        snapshots.push((name.clone(), Arrived::Built(kept)));
+        let kept = held.freeze(&main, before.as_ref()).await?;
+        before = Some(kept.clone());
+        snapshots.push((name.clone(), Arrived::Kept(kept)));
     }
     rsync::receive(fs, &main, features, told).await?;
     settle(&main, agreed.instance)?;
@@ -161,7 +161,7 @@ async fn switch(
     drop: Vec<SnapshotName>,
 ) -> Result<(), TransferError> {
     let held = held.clone();
-    let switch = Switch { main: Some(main), snapshots, drop };
+    let switch = Switch { snapshots, drop, ..Switch::main(main) };
     let switched = tokio::task::spawn_blocking(move || held.switch_in(switch)).await;
     switched.map_err(|_| TransferError::Stopped)?.map_err(TransferError::Pool)
 }
