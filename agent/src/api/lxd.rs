@@ -13,9 +13,11 @@ mod certificates;
 mod cluster_link;
 pub mod etag;
 mod events;
+pub mod instance;
 mod metrics;
 pub mod migration;
 pub mod operation;
+mod profile;
 mod project;
 mod recursion;
 mod server;
@@ -36,6 +38,8 @@ pub fn router(state: &ApiState) -> Router<ApiState> {
         .merge(operation::router())
         .merge(events::router())
         .merge(project::router())
+        .merge(instance::router())
+        .merge(profile::router())
         .merge(storage_pool::router())
         .merge(volume::router())
         .merge(volume_snapshot::router())

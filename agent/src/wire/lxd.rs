@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod entity_url;
 pub mod event;
 pub mod identity;
+pub mod instance;
 pub mod migration;
 pub mod operation;
 pub mod server;

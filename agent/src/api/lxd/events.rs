@@ -184,9 +184,10 @@ impl Listener {
 
     async fn operation(&mut self, operation: &Operation) -> Result<(), Gone> {
         let seen = sees(&self.state, &self.now(), operation);
-        if seen && self.wanted.takes(Kind::Operation, Some(DEFAULT_PROJECT)) {
+        let project = super::operation::project_of(operation).to_string();
+        if seen && self.wanted.takes(Kind::Operation, Some(&project)) {
             let metadata = serde_json::to_value(body(operation)).unwrap_or_default();
-            self.tell("operation", operation.updated_at, metadata, Some(DEFAULT_PROJECT.to_owned())).await?;
+            self.tell("operation", operation.updated_at, metadata, Some(project)).await?;
         }
         Ok(())
     }

@@ -9,12 +9,14 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use http::StatusCode;
 use jiff::Timestamp;
+use schema::name::ProjectName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{self, LxdError};
+use super::project::asked::default_project;
 use super::recursion::Recursion;
 use crate::api::ApiState;
 use crate::api::websocket;
@@ -62,13 +64,13 @@ async fn list(
         return Err(LxdError::bad_request("Cannot specify a project when requesting all projects"));
     }
     let mut seen = Vec::new();
-    // All work there is is in the default project.
-    if all || matches!(asked.project.as_str(), "" | DEFAULT_PROJECT) {
-        let running = state.operations.list();
-        seen.extend(running.iter().filter(|operation| sees(&state, &caller, operation)).map(body));
-        if sees_tokens(&state, &caller) {
-            seen.extend(tokens::pending(&state).await?);
-        }
+    let project = if asked.project.is_empty() { DEFAULT_PROJECT } else { &asked.project };
+    let running = state.operations.list();
+    let there = running.iter().filter(|operation| all || project_of(operation).as_str() == project);
+    seen.extend(there.filter(|operation| sees(&state, &caller, operation)).map(body));
+    // Tokens are the server's, which LXD lists with the default project.
+    if (all || project == DEFAULT_PROJECT) && sees_tokens(&state, &caller) {
+        seen.extend(tokens::pending(&state).await?);
     }
     let mut by_status = BTreeMap::<String, Vec<Value>>::new();
     for operation in seen {
@@ -228,7 +230,14 @@ fn owns(caller: &Caller, operation: &Operation) -> bool {
 /// Whether the caller may know of an operation.
 pub fn sees(state: &ApiState, caller: &Caller, operation: &Operation) -> bool {
     let may = |entity| state.permit(caller, Entitlement::CanViewOperations, entity).is_ok();
-    owns(caller, operation) || may(Entity::default_project()) || may(Entity::Server)
+    owns(caller, operation) || may(Entity::Project(project_of(operation))) || may(Entity::Server)
+}
+
+/// The project that an operation is of: that of the first thing that it works on.
+pub fn project_of(operation: &Operation) -> ProjectName {
+    let query = operation.resources.first().and_then(|path| path.split_once('?')).map(|(_, query)| query);
+    let named = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("project=")));
+    named.and_then(|name| name.parse().ok()).unwrap_or_else(default_project)
 }
 
 /// Whether the caller may know of tokens that are out: who may manage identities may.
@@ -262,7 +271,9 @@ pub fn body(operation: &Operation) -> OperationBody {
     let mut resources = BTreeMap::<String, Vec<String>>::new();
     for path in &operation.resources {
         let kind = kind_of(path);
-        resources.entry(kind.to_owned()).or_default().push(path.clone());
+        // LXD leaves the project out here.
+        let path = path.split('?').next().unwrap_or(path);
+        resources.entry(kind.to_owned()).or_default().push(path.to_owned());
     }
     OperationBody {
         id: operation.id,

@@ -228,6 +228,12 @@ async fn body_of(
     held: &Held,
 ) -> Result<Shown, LxdError> {
     let mut used_by = Vec::new();
+    for (instance, _) in state.instances.list(name).await? {
+        let place = (name, &instance);
+        if state.permit(caller, Entitlement::CanView, super::instance::entity(place)).is_ok() {
+            used_by.push(crate::storage::instances::url(place));
+        }
+    }
     if *name == asked::default_project() {
         let volumes = crate::api::volume::all(&state.store).await?;
         let sees = |entity| state.permit(caller, Entitlement::CanView, entity).is_ok();

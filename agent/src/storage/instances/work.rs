@@ -8,16 +8,17 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp};
 use schema::name::SnapshotName;
-use schema::snapshot::{Lifetime, Moment, Pattern};
+use schema::snapshot::{Lifetime, Pattern};
 
 use super::step::Step;
 use super::{Busy, InstanceError, Instances, Place, dataset};
 use crate::authorize::Permit;
 use crate::dataset::pool::{Arrived, Switch, Use};
 use crate::dataset::{Dataset, PoolError};
+use crate::storage::schedule::{end_of, moment};
 use crate::storage::{Instance, InstanceSnapshot, SnapshotTimes};
 
 /// What every instance's tree holds (LXD: what the instance sees as `/`).
@@ -307,30 +308,13 @@ pub fn next_name(instance: &Instance, now: Timestamp) -> Result<SnapshotName, In
     let pattern = instance.shape.config.get("snapshots.pattern").filter(|text| !text.is_empty());
     let pattern: Pattern =
         pattern.map(|text| text.parse()).transpose().map_err(InstanceError::Pattern)?.unwrap_or_default();
-    let at = now.to_zoned(TimeZone::UTC);
-    let moment = Moment {
-        year: at.year(),
-        month: at.month().unsigned_abs(),
-        day: at.day().unsigned_abs(),
-        hour: at.hour().unsigned_abs(),
-        minute: at.minute().unsigned_abs(),
-        second: at.second().unsigned_abs(),
-    };
-    pattern.next(moment, instance.snapshots.keys()).map_err(InstanceError::Pattern)
+    pattern.next(moment(now, &TimeZone::UTC), instance.snapshots.keys()).map_err(InstanceError::Pattern)
 }
 
 /// When a snapshot goes that is taken now, by the instance's `snapshots.expiry`.
 pub fn expiry(instance: &Instance, now: Timestamp) -> Option<Timestamp> {
     let lifetime: Lifetime = instance.shape.config.get("snapshots.expiry")?.parse().ok()?;
-    let span = Span::new()
-        .years(lifetime.years)
-        .months(lifetime.months)
-        .weeks(lifetime.weeks)
-        .days(lifetime.days)
-        .hours(lifetime.hours)
-        .minutes(lifetime.minutes)
-        .seconds(lifetime.seconds);
-    now.to_zoned(TimeZone::UTC).checked_add(span).ok().map(|at| at.timestamp())
+    end_of(lifetime, now)
 }
 
 async fn blocking(

@@ -1,0 +1,122 @@
+//! `POST /1.0/instances`: makes an instance, empty or of another one.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Asked, begin, new_name, petname};
+use crate::api::ApiState;
+use crate::api::lxd::answer::LxdError;
+use crate::api::lxd::body;
+use crate::authorize::{Entitlement, Entity, require_trust};
+use crate::storage::instances::config::DEFAULT_PROFILE;
+use crate::storage::{Instance, InstanceError, Shape};
+use crate::trust::Caller;
+use crate::wire::lxd::instance::{InstancePut, InstancesPost};
+
+/// Tries at a name that nobody has.
+const TRIES: usize = 20;
+
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, LxdError> {
+    require_trust(&caller)?;
+    let project = asked.project()?;
+    let permit = state.permit(&caller, Entitlement::CanCreateInstances, Entity::Project(project.clone()))?;
+    if headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
+        return Err(LxdError::bad_request("Instances cannot be made of a backup file here yet"));
+    }
+    let wanted: InstancesPost = body::read(&bytes)?;
+    match wanted.kind.as_deref().unwrap_or_default() {
+        "" | "container" => {}
+        "virtual-machine" => {
+            let message = "Instance type \"virtual-machine\" is not supported on this server: \
+                           it keeps containers only";
+            return Err(LxdError::bad_request(message));
+        }
+        _ => return Err(LxdError::bad_request("Invalid instance type")),
+    }
+    match wanted.source.get("type").and_then(Value::as_str).unwrap_or_default() {
+        "none" => {}
+        "image" => {
+            let message = "There are no images here to make an instance of: make an empty one (source \
+                           type \"none\", `--empty`), or copy one from another server";
+            return Err(LxdError::bad_request(message));
+        }
+        other => {
+            let shown: String = other.chars().filter(|c| c.is_ascii_alphanumeric()).take(32).collect();
+            return Err(LxdError::bad_request(format!("Unknown source type {shown}")));
+        }
+    }
+    if wanted.start == Some(true) {
+        return Err(LxdError::bad_request(super::state::NO_RUNTIME));
+    }
+    let name = match wanted.name.as_deref().unwrap_or_default() {
+        "" => unused_name(&state, &project).await?,
+        name => new_name(name)?,
+    };
+    let shape = shape_of(wanted.put);
+    let pool = state.instances.check(&shape).await?;
+    let now = Timestamp::now();
+    let instance = Instance { pool, shape, created_at: now, last_used_at: None, snapshots: BTreeMap::new() };
+    let busy = state.instances.hold((&project, &name), "create")?;
+    if state.instances.get(&project, &name).await?.is_some() {
+        return Err(InstanceError::Exists(name).into());
+    }
+    let work = {
+        let (instances, project, name) = (state.instances.clone(), project.clone(), name.clone());
+        async move { instances.make_empty(&permit, (&project, &name), instance, busy, now).await }
+    };
+    Ok(begin(&state, caller, "Creating instance", (&project, &name), work))
+}
+
+async fn unused_name(
+    state: &ApiState,
+    project: &schema::name::ProjectName,
+) -> Result<schema::name::ContainerName, LxdError> {
+    for _ in 0..TRIES {
+        let name = petname::next();
+        if state.instances.get(project, &name).await?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(LxdError::bad_request("No name could be found that is not taken; give one"))
+}
+
+/// What a new instance is like: what is not said is as LXD has it.
+pub fn shape_of(put: InstancePut) -> Shape {
+    let mut config: BTreeMap<String, String> = pairs(put.config);
+    config.entry("volatile.uuid".to_owned()).or_insert_with(|| uuid::Uuid::new_v4().to_string());
+    Shape {
+        description: put.description.unwrap_or_default(),
+        architecture: put
+            .architecture
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        config,
+        devices: put
+            .devices
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(name, device)| Some((name, device?)))
+            .collect(),
+        profiles: put.profiles.unwrap_or_else(|| vec![DEFAULT_PROFILE.to_owned()]),
+        ephemeral: put.ephemeral.unwrap_or_default(),
+    }
+}
+
+/// Keys with values: what is set to nothing is not set.
+pub fn pairs(config: Option<BTreeMap<String, Option<String>>>) -> BTreeMap<String, String> {
+    let config = config.unwrap_or_default().into_iter();
+    config.filter_map(|(key, value)| Some((key, value.filter(|value| !value.is_empty())?))).collect()
+}

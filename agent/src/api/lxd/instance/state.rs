@@ -1,0 +1,81 @@
+//! `/1.0/instances/{name}/state`: always stopped, and why.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+
+use super::{Asked, find, named, shown};
+use crate::api::ApiState;
+use crate::api::lxd::answer::{LxdError, sync};
+use crate::api::lxd::body;
+use crate::authorize::{Entitlement, require_trust};
+use crate::storage::instances::config::{expanded_devices, root_disk};
+use crate::storage::instances::dataset;
+use crate::trust::Caller;
+use crate::wire::lxd::instance::{DiskUsage, StatePut};
+
+/// Why nothing starts.
+pub const NO_RUNTIME: &str = "Instances do not run here yet: this server keeps, snapshots, copies and moves them. Copy \
+                              or move it to a server that runs instances (LXD) and start it there";
+
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, LxdError> {
+    let (project, name) = (asked.project()?, named(&name)?);
+    let (_, held) = find(&state, &caller, Entitlement::CanView, (&project, &name)).await?;
+    let mut disk = BTreeMap::new();
+    // What cannot be counted is not shown.
+    if let Ok(usage) = state.pools.usage(&dataset((&project, &name), &held.instance.pool)).await
+        && let Ok((root, _)) = root_disk(&expanded_devices(&held.instance.shape))
+    {
+        disk.insert(root.to_owned(), DiskUsage { usage, total: 0 });
+    }
+    Ok(sync(shown::state(disk)))
+}
+
+pub(super) async fn put(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+    bytes: Bytes,
+) -> Result<Response, LxdError> {
+    let (project, name) = (asked.project()?, named(&name)?);
+    let wanted: StatePut = body::read(&bytes)?;
+    find(&state, &caller, Entitlement::CanUpdateState, (&project, &name)).await?;
+    Err(refusal(&wanted.action))
+}
+
+/// The same for all instances at once (LXD: bulk state change).
+pub(super) async fn put_all(
+    Extension(caller): Extension<Caller>,
+    bytes: Bytes,
+) -> Result<Response, LxdError> {
+    #[derive(serde::Deserialize)]
+    struct All {
+        #[serde(default)]
+        state: StatePut,
+    }
+    require_trust(&caller)?;
+    let wanted: All = body::read(&bytes)?;
+    Err(refusal(&wanted.state.action))
+}
+
+/// LXD's words, where it has some for what is stopped.
+fn refusal(action: &str) -> LxdError {
+    LxdError::bad_request(match action {
+        "start" => NO_RUNTIME.to_owned(),
+        "stop" | "restart" => "The instance is already stopped".to_owned(),
+        "freeze" | "unfreeze" => "The container isn't running".to_owned(),
+        other => {
+            let shown: String = other.chars().filter(|c| c.is_ascii_alphanumeric()).take(32).collect();
+            format!("Unknown action: '{shown}'")
+        }
+    })
+}
