@@ -168,28 +168,6 @@ impl Instances {
         Ok(root)
     }
 
-    /// The instances that a custom volume is attached to, or that a pool's trees are of: as paths of the API.
-    pub async fn users_of(
-        &self,
-        pool: &PoolName,
-        volume: Option<&VolumeName>,
-    ) -> Result<Vec<String>, InstanceError> {
-        let mut users = Vec::new();
-        for (project, name, held) in self.all().await? {
-            let of_volume = |volume: &VolumeName| {
-                held.instance
-                    .shape
-                    .devices
-                    .values()
-                    .any(|device| attached(device) == Some((pool.as_str(), volume.as_str())))
-            };
-            if volume.map_or(held.instance.pool == *pool, of_volume) {
-                users.push(url((&project, &name)));
-            }
-        }
-        Ok(users)
-    }
-
     /// Keeps everybody else from changing the instance until the answer is dropped. `doing` is what they are told that
     /// it is busy with (LXD's words: `create`, `update`, `snapshot`, `restore`, …).
     pub fn hold(&self, place: Place<'_>, doing: &'static str) -> Result<Busy, InstanceError> {

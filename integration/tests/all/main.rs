@@ -21,6 +21,7 @@ mod groups;
 mod hostile;
 mod hosts;
 mod identities;
+mod instances;
 mod known_servers;
 mod leaf;
 mod leaf_scan;

@@ -8,12 +8,13 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
 use jiff::Timestamp;
+use schema::name::{ContainerName, ProjectName};
 use serde_json::Value;
 
 use super::{Asked, begin, new_name, petname};
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
-use crate::api::lxd::body;
+use crate::api::lxd::{body, migration};
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::storage::instances::config::DEFAULT_PROFILE;
 use crate::storage::{Instance, InstanceError, Shape};
@@ -32,11 +33,21 @@ pub(super) async fn create(
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     let project = asked.project()?;
-    let permit = state.permit(&caller, Entitlement::CanCreateInstances, Entity::Project(project.clone()))?;
     if headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
         return Err(LxdError::bad_request("Instances cannot be made of a backup file here yet"));
     }
-    let wanted: InstancesPost = body::read(&bytes)?;
+    let mut wanted: InstancesPost = body::read(&bytes)?;
+    let source = wanted.source.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if matches!(source.as_str(), "copy" | "migration") {
+        let bytes = if wanted.name.as_deref().unwrap_or_default().is_empty() {
+            let name = unused_name(&state, &project).await?;
+            named(&bytes, &name)?
+        } else {
+            bytes
+        };
+        return migration::create_instance(&state, &caller, project, &bytes).await;
+    }
+    let permit = state.permit(&caller, Entitlement::CanCreateInstances, Entity::Project(project.clone()))?;
     match wanted.kind.as_deref().unwrap_or_default() {
         "" | "container" => {}
         "virtual-machine" => {
@@ -46,7 +57,7 @@ pub(super) async fn create(
         }
         _ => return Err(LxdError::bad_request("Invalid instance type")),
     }
-    match wanted.source.get("type").and_then(Value::as_str).unwrap_or_default() {
+    match source.as_str() {
         "none" => {}
         "image" => {
             let message = "There are no images here to make an instance of: make an empty one (source \
@@ -61,7 +72,7 @@ pub(super) async fn create(
     if wanted.start == Some(true) {
         return Err(LxdError::bad_request(super::state::NO_RUNTIME));
     }
-    let name = match wanted.name.as_deref().unwrap_or_default() {
+    let name = match wanted.name.take().unwrap_or_default().as_str() {
         "" => unused_name(&state, &project).await?,
         name => new_name(name)?,
     };
@@ -80,10 +91,14 @@ pub(super) async fn create(
     Ok(begin(&state, caller, "Creating instance", (&project, &name), work))
 }
 
-async fn unused_name(
-    state: &ApiState,
-    project: &schema::name::ProjectName,
-) -> Result<schema::name::ContainerName, LxdError> {
+/// The same body with a name in it.
+fn named(bytes: &[u8], name: &ContainerName) -> Result<Bytes, LxdError> {
+    let mut body: serde_json::Map<String, Value> = body::read(bytes)?;
+    body.insert("name".to_owned(), Value::from(name.as_str()));
+    Ok(Value::Object(body).to_string().into())
+}
+
+async fn unused_name(state: &ApiState, project: &ProjectName) -> Result<ContainerName, LxdError> {
     for _ in 0..TRIES {
         let name = petname::next();
         if state.instances.get(project, &name).await?.is_none() {

@@ -12,7 +12,7 @@ use super::create::pairs;
 use super::{Asked, begin, find, named, new_name};
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
-use crate::api::lxd::body;
+use crate::api::lxd::{body, migration};
 use crate::authorize::{Entitlement, Entity};
 use crate::storage::instances::config::{expanded_devices, root_disk};
 use crate::storage::{Held, Instance};
@@ -28,13 +28,13 @@ pub(super) async fn post(
 ) -> Result<Response, LxdError> {
     let (project, name) = (asked.project()?, named(&name)?);
     let wanted: InstancePost = body::read(&bytes)?;
-    let (permit, held) = find(&state, &caller, Entitlement::CanEdit, (&project, &name)).await?;
     let migrates = wanted.migration == Some(true);
     let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (pool, target_project) = (said(&wanted.pool), said(&wanted.project));
-    if migrates && pool.is_none() && target_project.is_none() {
-        return Err(LxdError::bad_request("Instances cannot be migrated from here yet"));
+    if migrates && (wanted.target.is_some() || (pool.is_none() && target_project.is_none())) {
+        return migration::migrate_instance(&state, &caller, (project, name), None, &bytes).await;
     }
+    let (permit, held) = find(&state, &caller, Entitlement::CanEdit, (&project, &name)).await?;
     let to_project = match &target_project {
         Some(target) if migrates => existing_project(&state, &caller, target)?,
         _ => project.clone(),

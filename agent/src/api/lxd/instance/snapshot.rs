@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{Asked, begin, find, named, new_snapshot_name, shown, snapshot_named};
 use crate::api::ApiState;
 use crate::api::lxd::answer::{LxdError, sync};
-use crate::api::lxd::{body, etag};
+use crate::api::lxd::{body, etag, migration};
 use crate::authorize::Entitlement;
 use crate::storage::InstanceError;
 use crate::storage::instances::{snapshot_url, work};
@@ -138,13 +138,13 @@ pub(super) async fn post(
     let (project, name) = (asked.project()?, named(&name)?);
     let place = (&project, &name);
     let wanted: SnapshotPost = body::read(&bytes)?;
-    let (permit, held) = find(&state, &caller, Entitlement::CanManageSnapshots, place).await?;
     let from = snapshot_named(&snapshot)?;
+    if wanted.migration == Some(true) {
+        return migration::migrate_instance(&state, &caller, (project, name), Some(from), &bytes).await;
+    }
+    let (permit, held) = find(&state, &caller, Entitlement::CanManageSnapshots, place).await?;
     if !held.instance.snapshots.contains_key(&from) {
         return Err(InstanceError::NoSuchSnapshot.into());
-    }
-    if wanted.migration == Some(true) {
-        return Err(LxdError::bad_request("Snapshots cannot be migrated from here yet"));
     }
     let to = new_snapshot_name(wanted.name.as_deref().unwrap_or_default())?;
     if held.instance.snapshots.contains_key(&to) {
