@@ -51,4 +51,5 @@ mod transfer_faults;
 mod transfer_kills;
 mod transfers;
 mod trust;
+mod volumes;
 mod watch;
