@@ -58,6 +58,8 @@ pub enum ArchiveError {
     TooLarge(u64),
     #[error("the archive is compressed by {0}, which is not read here; unpack it first, or use gzip or zstd")]
     Compression(&'static str),
+    #[error("stopped")]
+    Stopped,
 }
 
 impl ArchiveError {

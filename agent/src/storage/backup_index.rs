@@ -202,7 +202,7 @@ impl Index {
                 description: shape.description.clone(),
                 created_at: Some(instance.created_at),
                 expanded_config: shape.config.clone(),
-                expanded_devices: shape.devices.clone(),
+                expanded_devices: expanded(&shape.devices, &instance.pool),
                 name: name.to_string(),
                 status: "Stopped".to_owned(),
                 status_code: 102,
@@ -212,7 +212,7 @@ impl Index {
                 project: project.to_string(),
             }),
             snapshots: Some(
-                taken.iter().map(|(name, snapshot)| of_instance_snapshot(name, snapshot)).collect(),
+                taken.iter().map(|(name, of)| of_instance_snapshot(name, of, &instance.pool)).collect(),
             ),
             pool: Some(Pool {
                 name: instance.pool.to_string(),
@@ -384,7 +384,22 @@ fn of_snapshot(name: &SnapshotName, snapshot: &VolumeSnapshot) -> OfSnapshot {
     }
 }
 
-fn of_instance_snapshot(name: &SnapshotName, snapshot: &InstanceSnapshot) -> ContainerSnapshot {
+/// Devices with the root disk that the profile gives.
+fn expanded(devices: &Devices, pool: &PoolName) -> Devices {
+    let mut expanded = devices.clone();
+    if !devices.values().any(|device| device.get("path").is_some_and(|path| path == "/")) {
+        let root = [("type", "disk"), ("path", "/"), ("pool", pool.as_str())];
+        let root = root.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        expanded.insert("root".to_owned(), BTreeMap::from(root));
+    }
+    expanded
+}
+
+fn of_instance_snapshot(
+    name: &SnapshotName,
+    snapshot: &InstanceSnapshot,
+    pool: &PoolName,
+) -> ContainerSnapshot {
     let shape = &snapshot.shape;
     ContainerSnapshot {
         architecture: shape.architecture.clone(),
@@ -394,7 +409,7 @@ fn of_instance_snapshot(name: &SnapshotName, snapshot: &InstanceSnapshot) -> Con
         devices: shape.devices.clone(),
         ephemeral: shape.ephemeral,
         expanded_config: shape.config.clone(),
-        expanded_devices: shape.devices.clone(),
+        expanded_devices: expanded(&shape.devices, pool),
         last_used_at: None,
         name: name.to_string(),
         profiles: shape.profiles.clone(),

@@ -1,6 +1,7 @@
 //! Storage pools, custom volumes, their snapshots and backups: Debian's own `lxc` 5.0.2 and plain requests.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use integration::tree::{assert_same, odd, odd_of_root};
@@ -182,6 +183,44 @@ fn a_backup_holds_all_of_a_volume() {
     wait_for("nothing to be left in staging", LIMIT, || leftovers(&east).is_empty().then_some(()));
 }
 
+/// `testdata/lxd/volume.tar.gz` is what `lxc storage volume export` of LXD 5.0.2 wrote.
+#[test]
+fn an_export_of_lxd_is_imported() {
+    if own_only() {
+        return;
+    }
+    let east = Agent::start("east");
+    let lxc = Lxc::trusted_by(&east);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/lxd/volume.tar.gz");
+    lxc.run(&["storage", "volume", "import", "default", file.to_str().unwrap()]).success();
+    let admin = Http::socket(&east);
+    assert_eq!(admin.get(&format!("{VOLUMES}/lv")).metadata()["config"], json!({"user.x": "1"}));
+    let snapshots = format!("{VOLUMES}/lv/snapshots");
+    assert_eq!(
+        admin.get(&snapshots).metadata(),
+        json!([format!("{snapshots}/s0"), format!("{snapshots}/s1")])
+    );
+    let tree = tree(&east, "lv");
+    let meta = |name: &str| fs::symlink_metadata(tree.join(name)).unwrap();
+    assert_eq!(fs::read_to_string(tree.join("deep/a")).unwrap(), "one\n");
+    assert_eq!(fs::read_to_string(tree.join("later")).unwrap(), "later\n");
+    assert_eq!((meta("b").ino(), meta("b").nlink()), (meta("deep/a").ino(), 2));
+    assert_eq!(fs::read_link(tree.join("s")).unwrap(), Path::new("nowhere"));
+    assert!(meta("fifo").file_type().is_fifo());
+    assert_eq!((meta("sparse").size(), meta("sparse").blocks()), (1 << 20, 0));
+    let mut colour = [0; 16];
+    let length = rustix::fs::getxattr(tree.join("b"), "user.c", &mut colour).unwrap();
+    assert_eq!(&colour[..length], b"blue");
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(meta("b").mode() & 0o7777, 0o4755);
+        assert!(meta("null").file_type().is_char_device());
+        let mut acl = [0; 256];
+        assert!(rustix::fs::getxattr(tree.join("b"), "system.posix_acl_access", &mut acl).unwrap() > 28);
+    }
+    lxc.run(&["storage", "volume", "restore", "default", "lv", "s0"]).success();
+    assert!(!tree.join("later").exists());
+}
+
 #[test]
 fn a_snapshot_that_was_not_recorded_goes_when_the_agent_starts_again() {
     let mut east = Agent::start("east");
@@ -247,5 +286,7 @@ fn rights_on_a_volume_decide_what_may_be_done_with_it() {
     admin.get(&format!("{VOLUMES}/v/backups/none/export")).refused(404, "not found");
     let many = json!({"compression_algorithm": "sh -c evil"});
     admin.post(&format!("{VOLUMES}/v/backups"), &many).refused(400, "Unsupported compression");
-    admin.post(&format!("{VOLUMES}/v/backups"), &json!({"optimized_storage": true})).refused(400, "not offered");
+    admin
+        .post(&format!("{VOLUMES}/v/backups"), &json!({"optimized_storage": true}))
+        .refused(400, "not offered");
 }

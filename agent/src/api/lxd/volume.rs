@@ -101,7 +101,8 @@ async fn create(
         return Err(LxdError::bad_request(message));
     }
     if import::is_import(request.headers()) {
-        let permit = state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
+        let permit =
+            state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?;
         let pool = existing(&state, pool)?;
         let (parts, body) = request.into_parts();
         return import::volume(&state, caller, permit, pool, &parts.headers, body).await;

@@ -129,6 +129,7 @@ impl Target {
         given: Given,
         from: &mut impl Read,
         most: u64,
+        stopped: &dyn Fn() -> bool,
     ) -> Result<u64, ArchiveError> {
         if path.is_root() {
             return Err(ArchiveError::Kind { path: path.to_string(), what: "the tree's root and no folder" });
@@ -141,7 +142,7 @@ impl Target {
             Err(Errno::EXIST) => return Err(ArchiveError::Twice(path.clone())),
             Err(e) => return Err(ArchiveError::write(path, e)),
         };
-        let size = fill(&file, path, from, most)?;
+        let size = fill(&file, path, from, most, stopped)?;
         drop(file);
         self.settle(path, &given, false)?;
         Ok(size)
@@ -281,7 +282,13 @@ impl Target {
 }
 
 /// Writes what `from` gives, with holes where it gives nothing but zeros.
-fn fill(file: &File, path: &TreePath, from: &mut impl Read, most: u64) -> Result<u64, ArchiveError> {
+fn fill(
+    file: &File,
+    path: &TreePath,
+    from: &mut impl Read,
+    most: u64,
+    stopped: &dyn Fn() -> bool,
+) -> Result<u64, ArchiveError> {
     let mut buffer = vec![0; 64 * HOLE];
     let mut at = 0_u64;
     let mut written = 0_u64;
@@ -297,6 +304,10 @@ fn fill(file: &File, path: &TreePath, from: &mut impl Read, most: u64) -> Result
         }
         if have == 0 {
             break;
+        }
+        // A hole may be larger than anybody waits for.
+        if stopped() {
+            return Err(ArchiveError::Stopped);
         }
         for block in buffer[..have].chunks(HOLE) {
             if block.iter().any(|byte| *byte != 0) {

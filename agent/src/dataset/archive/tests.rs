@@ -6,7 +6,7 @@ use super::*;
 
 /// Unpacks into `staging`, whatever the index says.
 fn unpack_all(bytes: &[u8], staging: &Path) -> Result<Unpacked, ArchiveError> {
-    unpack(decompressed(bytes)?, |_| Ok((Contents::Volume, staging.to_owned())))
+    unpack(decompressed(bytes)?, &|| false, |_| Ok((Contents::Volume, staging.to_owned())))
 }
 
 fn packed(tree: &Path, how: Compression) -> Vec<u8> {

@@ -51,9 +51,11 @@ pub struct Unpacked {
 }
 
 /// Reads an archive, decompressed, whose first file is its index: `index` is given that, and says what the archive is of
-/// and where its trees are to be made. They are made as `STAGING/main` and `STAGING/snapshot-NAME`.
+/// and where its trees are to be made. They are made as `STAGING/main` and `STAGING/snapshot-NAME`. `stopped` is asked now
+/// and then whether anybody still waits for it.
 pub fn unpack<E: From<ArchiveError>>(
     from: impl Read,
+    stopped: &dyn Fn() -> bool,
     index: impl FnOnce(&[u8]) -> Result<(Contents, PathBuf), E>,
 ) -> Result<Unpacked, E> {
     let mut archive = Archive::new(Guard::new(from));
@@ -70,7 +72,7 @@ pub fn unpack<E: From<ArchiveError>>(
     let mut into = Into { contents, staging, trees: BTreeMap::new(), entries: 0, bytes: 0 };
     for entry in entries {
         let mut entry = entry.map_err(ArchiveError::Input)?;
-        into.entry(&mut entry)?;
+        into.entry(&mut entry, stopped)?;
     }
     Ok(into.finish()?)
 }
@@ -102,7 +104,11 @@ struct Into {
 }
 
 impl Into {
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), ArchiveError> {
+    fn entry(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(), ArchiveError> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
             return Ok(());
@@ -147,7 +153,7 @@ impl Into {
             return Ok(());
         }
         if matches!(kind, Kind::File) {
-            let written = target.file(&at, given, entry, left)?;
+            let written = target.file(&at, given, entry, left, stopped)?;
             self.bytes = self.bytes.saturating_add(written);
             return Ok(());
         }

@@ -12,6 +12,7 @@ use schema::kind::volume::Volume;
 use schema::name::{ContainerName, PoolName, ProjectName, SnapshotName, VolumeName};
 use schema::record::{Record, RecordKey};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::stream::reader_of;
 use crate::api::ApiState;
@@ -219,9 +220,12 @@ async fn receive<T: Send + 'static>(
 ) -> Result<(Destination, T, Vec<String>), LxdError> {
     let (reader, passing) = reader_of(body);
     let runtime = tokio::runtime::Handle::current();
+    // Whoever goes away meanwhile does not want it any more.
+    let waiting = CancellationToken::new();
+    let _waits = waiting.clone().drop_guard();
     let unpacking = tokio::task::spawn_blocking(move || {
         let mut prepared = None;
-        let unpacked: Unpacked = unpack(decompressed(reader)?, |index| {
+        let unpacked: Unpacked = unpack(decompressed(reader)?, &|| waiting.is_cancelled(), |index| {
             let (destination, names, what) = runtime.block_on(prepare(Index::read(index)?))?;
             let folder = destination.folder.clone();
             prepared = Some((destination, names, what));

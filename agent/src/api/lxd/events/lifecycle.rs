@@ -31,13 +31,16 @@ pub fn of(record: &Record) -> Vec<Lifecycle> {
         let token = || record.context.get("token")?.as_str().map(|id| format!("/1.0/operations/{id}"));
         let source = record.entities.first().cloned().or_else(token);
         let source = source.or(first.map(|thing| thing.source.clone()));
+        // What volumes' snapshots and backups are kept in is bookkeeping, so nothing else tells their project.
+        let of_volume = source.as_deref().is_some_and(|source| source.contains("/volumes/custom/"));
+        let project = first.and_then(|thing| thing.project.clone());
         events.push(Lifecycle {
             action: action.clone(),
             name: source.as_deref().map(last_name).map(str::to_owned),
             source: source.unwrap_or_else(|| "/1.0".to_owned()),
             context: record.context.clone(),
             requestor: Some(requestor(record)),
-            project: first.and_then(|thing| thing.project.clone()),
+            project: project.or_else(|| of_volume.then(|| DEFAULT_PROJECT.to_owned())),
         });
     }
     // What the action has told already is not told again, a certificate being an identity, and a snapshot its instance's.
@@ -168,12 +171,6 @@ impl Thing {
             project = Some(of.to_owned());
             let query = if of == DEFAULT_PROJECT { String::new() } else { format!("?project={of}") };
             ("instance", format!("/1.0/instances/{name}{query}"), name.to_owned())
-        } else if let Some(place) = changed.key.strip_prefix(keys::VOLUME_SNAPSHOT) {
-            // Which of them it is, and what became of it, the action says.
-            project = Some(DEFAULT_PROJECT.to_owned());
-            let (pool, volume) = place.split_once('/')?;
-            let source = format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}");
-            ("storage-volume-snapshot", source, volume.to_owned())
         } else if changed.key.starts_with(keys::STORAGE_POOL) {
             ("storage-pool", format!("/1.0/storage-pools/{}", last()), last())
         } else if changed.key.starts_with(keys::MANIFEST) {
@@ -252,6 +249,11 @@ mod tests {
         let events = of(&taken);
         assert_eq!((events.len(), events[0].action.as_str()), (1, "instance-snapshot-created"));
         assert_eq!((events[0].name.as_deref(), events[0].project.as_deref()), (Some("snap0"), Some("blah")));
+        let taken =
+            record(Action::StorageVolumeSnapshotCreated, &[("/volume-snapshot/default/v", Some(0), 4)]);
+        let taken = of(&taken.on("/1.0/storage-pools/default/volumes/custom/v/snapshots/s0"));
+        assert_eq!((taken.len(), taken[0].name.as_deref()), (1, Some("s0")));
+        assert_eq!(taken[0].project.as_deref(), Some("default"));
         assert!(of(&record(Action::TokenRefused, &[])).is_empty());
         assert_eq!(
             told(&record(Action::SettingsUpdated, &[("/settings", Some(0), 1)]))[0],
