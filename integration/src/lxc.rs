@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::http::fingerprint_of;
 use crate::process::{self, Done};
-use crate::{Agent, golden};
+use crate::{Agent, Host, golden};
 
 /// Whether only what needs nothing from outside Rust and a C compiler is to run.
 pub fn own_only() -> bool {
@@ -19,6 +19,7 @@ pub fn own_only() -> bool {
 #[derive(Debug)]
 pub struct Lxc {
     folder: TempDir,
+    host: Option<Host>,
 }
 
 impl Default for Lxc {
@@ -33,7 +34,13 @@ impl Lxc {
         // Without one, its first command greets whoever runs it, and lists remotes on the internet ever after.
         let config = "default-remote: local\nremotes: {}\naliases: {}\n";
         std::fs::write(folder.path().join("config.yml"), config).expect("a file");
-        Self { folder }
+        Self { folder, host: None }
+    }
+
+    /// Somebody on this host.
+    #[must_use]
+    pub fn on(host: &Host) -> Self {
+        Self { host: Some(host.clone()), ..Self::new() }
     }
 
     /// Somebody whom `agent` trusts, with `agent` as a remote under its own name and as the default.
@@ -74,7 +81,14 @@ impl Lxc {
 
     /// The command, for those who run it beside something else.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("lxc");
+        let mut command = match &self.host {
+            None => Command::new("lxc"),
+            Some(host) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", host.namespace(), "lxc"]);
+                command
+            }
+        };
         command
             .args(arguments)
             .env("LXD_CONF", self.folder.path())

@@ -48,6 +48,13 @@ impl Config {
         Self(FEATURES.into_iter().map(|key| (key.to_owned(), "true".to_owned())).collect())
     }
 
+    /// Whether what could reach out of the project is refused there.
+    pub fn is_restricted(&self) -> bool {
+        self.0
+            .get(RESTRICTED)
+            .is_some_and(|value| matches!(&*value.to_ascii_lowercase(), "true" | "1" | "yes" | "on"))
+    }
+
     /// Keys that are set to nothing are left out.
     pub fn read(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let mut config = BTreeMap::new();

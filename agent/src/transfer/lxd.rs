@@ -26,6 +26,9 @@ pub mod sink;
 pub mod socket;
 pub mod source;
 
+#[cfg(test)]
+mod tests;
+
 /// Why a migration failed, in words for people.
 #[derive(Debug, thiserror::Error)]
 pub enum LxdError {

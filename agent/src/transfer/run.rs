@@ -58,7 +58,13 @@ enum Reach {
 /// A connection to the other side, by how it came.
 enum Link {
     ChunkStream(Connections),
-    Lxd { control: Box<dyn Stream>, fs: Box<dyn Stream>, role: Role },
+    /// The offer stays as long as the transfer does: whoever comes with a secret again hears that it was used.
+    Lxd {
+        control: Box<dyn Stream>,
+        fs: Box<dyn Stream>,
+        role: Role,
+        offer: Option<Doors>,
+    },
 }
 
 impl Transfers {
@@ -213,12 +219,12 @@ impl Transfers {
     ) -> Result<Value, TransferError> {
         let dataset = outgoing.dataset.clone();
         let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
-        let (control, fs, role) = match link(reach).await? {
+        let (control, fs, role, _offer) = match link(reach).await? {
             Link::ChunkStream(connections) => {
                 let teller = tell(Protocol::ChunkStream, Reason::BothOurs);
                 return send_chunks(&self.pools, connections, outgoing, held, &teller).await;
             }
-            Link::Lxd { control, fs, role } => (control, fs, role),
+            Link::Lxd { control, fs, role, offer } => (control, fs, role, offer),
         };
         let mut control = ControlSocket::new(control, role, "target").await;
         let mut fs = FsSocket::new(fs, role).await;
@@ -267,12 +273,12 @@ impl Transfers {
     ) -> Result<Value, TransferError> {
         let dataset = incoming.dataset.clone();
         let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
-        let (control, fs, role) = match link(reach).await? {
+        let (control, fs, role, _offer) = match link(reach).await? {
             Link::ChunkStream(connections) => {
                 let teller = tell(Protocol::ChunkStream, Reason::BothOurs);
                 return receive_chunks(connections, incoming, held, &teller).await;
             }
-            Link::Lxd { control, fs, role } => (control, fs, role),
+            Link::Lxd { control, fs, role, offer } => (control, fs, role, offer),
         };
         let mut control = ControlSocket::new(control, role, "source").await;
         let mut fs = FsSocket::new(fs, role).await;
@@ -317,7 +323,7 @@ async fn link(reach: Reach) -> Result<Link, TransferError> {
             }
             None => {
                 let control = peer.websocket(CONTROL).await?;
-                Ok(Link::Lxd { control, fs: peer.websocket(FS).await?, role: Role::Client })
+                Ok(Link::Lxd { control, fs: peer.websocket(FS).await?, role: Role::Client, offer: None })
             }
         },
         Reach::Awaited(mut doors) => match doors.arrival(CONTROL).await {
@@ -327,7 +333,7 @@ async fn link(reach: Reach) -> Result<Link, TransferError> {
             }
             Some(Arrived { carrier: Carrier::Websocket, stream }) => match doors.arrival(FS).await {
                 Some(Arrived { carrier: Carrier::Websocket, stream: fs }) => {
-                    Ok(Link::Lxd { control: stream, fs, role: Role::Server })
+                    Ok(Link::Lxd { control: stream, fs, role: Role::Server, offer: Some(doors) })
                 }
                 _ => Err(LxdError::NotConnected(FS).into()),
             },

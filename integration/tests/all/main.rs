@@ -30,6 +30,7 @@ mod links;
 mod login;
 mod lxc;
 mod lxd_cases;
+mod lxd_migration;
 mod oidc;
 mod oidc_hostile;
 mod operations;

@@ -36,7 +36,9 @@ impl Instances {
         match (&left.step, record) {
             // The record came after all: the tree is its.
             (Step::Remove | Step::Rename { .. }, Some(_)) => {}
-            (Step::Remove, None) => self.pools.destroy(&tree).await?,
+            // Where there is no tree yet, what a transfer has staged of it is kept: begun again, it goes on from there.
+            (Step::Remove, None) if self.pools.has(&tree) => self.pools.destroy(&tree).await?,
+            (Step::Remove, None) => {}
             (Step::Rename { project, name }, None) => {
                 let old = dataset((project, name), &left.pool);
                 if self.pools.has(&tree) && !self.pools.has(&old) {

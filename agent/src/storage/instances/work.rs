@@ -268,7 +268,10 @@ impl Instances {
     /// Makes sure that nothing is where a tree is to be: what was on its way out goes now, and what is nobody's is told.
     pub async fn make_room(&self, place: Place<'_>, tree: &Dataset) -> Result<(), InstanceError> {
         if self.begun(&tree.pool, place.0, place.1).await? == Some(Step::Remove) {
-            self.pools.destroy(tree).await?;
+            // What is staged of it, and nothing more, is a transfer's that may go on.
+            if self.pools.has(tree) {
+                self.pools.destroy(tree).await?;
+            }
             self.end(&tree.pool, place.0, place.1).await?;
         }
         if self.pools.has(tree) { Err(InstanceError::InTheWay(tree.clone())) } else { Ok(()) }

@@ -19,7 +19,7 @@ use crate::transfer::shipment::{Chosen, Incoming};
 
 /// Largest index header that is taken.
 const MAX_INDEX: usize = 16 << 20;
-/// Where this protocol builds, within staging: what another attempt left there is of no use to it.
+/// Where this protocol builds, within staging.
 const AREA: &str = "lxd";
 /// What LXD writes beside an instance's tree about its records. Ours are in the store; the source's are not ours.
 const BACKUP: &str = "backup.yaml";
@@ -33,7 +33,7 @@ pub enum Offered {
 
 /// Hears the source's offer.
 pub async fn hear(control: &mut ControlSocket) -> Result<Offered, TransferError> {
-    let offer: Header = control.answer().await?;
+    let offer = control.header().await?;
     if offer.chunk_stream == Some(CHUNK_STREAM) {
         let answer = Header { chunk_stream: Some(CHUNK_STREAM), ..Header::default() };
         control.send(&answer).await?;
@@ -132,13 +132,7 @@ async fn take(
     }
     let features = agreed.answer.rsync_features.unwrap_or_default();
     let area = held.staging()?.join(AREA);
-    remove_tree(&area)?;
-    make(&area, 0o700)?;
-    let main = area.join("main");
-    match held.tree().filter(|_| agreed.refresh) {
-        Some(present) => held.pools().clone_tree(&present, &main).await?,
-        None => make(&main, 0o711)?,
-    }
+    let main = prepare(held, &area, features, agreed.refresh).await?;
     let (mut snapshots, mut before) = (Vec::new(), None);
     for name in &agreed.chosen.take {
         rsync::receive(fs, &main, features, told).await?;
@@ -154,6 +148,31 @@ async fn take(
     (agreed.record)().await.map_err(TransferError::NotRecorded)
 }
 
+/// The tree that rsync writes to: what an attempt that was cut off has left, the present tree's copy, or nothing yet.
+async fn prepare(
+    held: &Held,
+    area: &Path,
+    features: RsyncFeatures,
+    refresh: bool,
+) -> Result<PathBuf, TransferError> {
+    make(area, 0o700)?;
+    let main = area.join("main");
+    for left in fs::read_dir(area).map_err(LxdError::Io)? {
+        let left = left.map_err(LxdError::Io)?.path();
+        // What the source does not have is deleted of it, as of the copy: rsync needs only that it is alike.
+        if left != main || features.delete != Some(true) {
+            remove_tree(&left)?;
+        }
+    }
+    if !main.is_dir() {
+        match held.tree().filter(|_| refresh) {
+            Some(present) => held.pools().clone_tree(&present, &main).await?,
+            None => make(&main, 0o711)?,
+        }
+    }
+    Ok(main)
+}
+
 async fn switch(
     held: &Arc<Held>,
     main: PathBuf,
@@ -167,7 +186,7 @@ async fn switch(
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), LxdError> {
-    Ok(fs::DirBuilder::new().mode(mode).create(path)?)
+    Ok(fs::DirBuilder::new().recursive(true).mode(mode).create(path)?)
 }
 
 /// What every tree that has come is still in need of.

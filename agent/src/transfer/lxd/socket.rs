@@ -12,7 +12,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::LxdError;
-use super::message::{Control, MAX_MESSAGE, decode};
+use super::message::{Control, Header, MAX_MESSAGE, decode};
 use crate::transfer::bridge::{MAX_SILENCE, Stream};
 
 /// Largest message of `fs` that is taken; LXD's are 32 KiB, and a relaying client passes on what it got.
@@ -51,9 +51,13 @@ impl ControlSocket {
 
     /// The next message, with no limit on how long it takes: the work between two may be long. Safe to drop.
     pub async fn receive<M: prost::Message + Default>(&mut self) -> Result<M, LxdError> {
+        decode(&self.bytes().await?)
+    }
+
+    async fn bytes(&mut self) -> Result<Bytes, LxdError> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Binary(bytes))) => return decode(&bytes),
+                Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
                 Some(Ok(Message::Text(_))) => {
                     return Err(LxdError::Malformed("Only binary messages allowed"));
                 }
@@ -68,22 +72,27 @@ impl ControlSocket {
         }
     }
 
-    /// The same, for an answer that takes no work.
-    pub async fn answer<M: prost::Message + Default>(&mut self) -> Result<M, LxdError> {
-        let answer = tokio::time::timeout(MAX_SILENCE, self.receive());
-        answer.await.map_err(|_| LxdError::Silent(MAX_SILENCE))?
+    /// The other side's header, or why there is none.
+    pub async fn header(&mut self) -> Result<Header, LxdError> {
+        let bytes = tokio::time::timeout(MAX_SILENCE, self.bytes()).await;
+        let bytes = bytes.map_err(|_| LxdError::Silent(MAX_SILENCE))??;
+        decode(&bytes).or_else(|unreadable| match decode::<Control>(&bytes) {
+            Ok(Control { success: false, message }) => Err(self.refusal(message)),
+            _ => Err(unreadable),
+        })
     }
 
     /// What the other side says of the whole.
     pub async fn verdict(&mut self) -> Result<(), LxdError> {
         let Control { success, message } = self.receive().await?;
-        if success {
-            return Ok(());
-        }
+        if success { Ok(()) } else { Err(self.refusal(message)) }
+    }
+
+    fn refusal(&self, message: Option<String>) -> LxdError {
         let message = message.unwrap_or_else(|| "it gives no reason".to_owned());
         // It reaches terminals and logs.
         let message = message.chars().take(4096).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Err(LxdError::Theirs { side: self.other, message })
+        LxdError::Theirs { side: self.other, message }
     }
 
     /// Tells how it went.

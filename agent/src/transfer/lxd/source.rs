@@ -37,7 +37,7 @@ pub async fn negotiate(control: &mut ControlSocket, outgoing: &Outgoing) -> Resu
         ..Header::default()
     };
     control.send(&offer).await?;
-    let answer: Header = control.answer().await?;
+    let answer = control.header().await?;
     if answer.chunk_stream == Some(CHUNK_STREAM) {
         return Ok(Agreed::ChunkStream);
     }

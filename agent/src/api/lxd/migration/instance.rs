@@ -19,6 +19,7 @@ use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::authorize::{Denied, Entitlement, Entity, Permit};
 use crate::dataset::Dataset;
+use crate::project::Held;
 use crate::storage::instances::step::Step;
 use crate::storage::instances::{Busy, InstanceError, dataset};
 use crate::storage::{Instance, InstanceSnapshot, Shape, SnapshotTimes};
@@ -56,6 +57,11 @@ pub async fn create_instance(
         name.map_err(|error| LxdError::bad_request(format!("Invalid instance name: {error}")))?;
     let place = (project, name);
     let way = Way::of(&wanted.source)?;
+    let restricted = |held: Arc<Held>| held.project.config.is_restricted();
+    if matches!(way, Way::Pull(_)) && state.projects.get(&place.0).is_some_and(restricted) {
+        let message = "Restricted projects are not allowed to use pull mode migration";
+        return Err(LxdError::new(StatusCode::FORBIDDEN, message));
+    }
     let there = state.instances.get(&place.0, &place.1).await.map_err(refused)?;
     let permit = match &there {
         Some(_) => state.permit(caller, Entitlement::CanEdit, entity(&place))?,
