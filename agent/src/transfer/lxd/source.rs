@@ -11,6 +11,7 @@ use super::{LxdError, rsync};
 use crate::dataset::Pools;
 use crate::dataset::chunk::Hash;
 use crate::transfer::TransferError;
+use crate::transfer::bridge::MAX_SILENCE;
 use crate::transfer::shipment::{Consistency, Main, Outgoing};
 use crate::wire::lxd::migration::IndexHeader;
 
@@ -57,22 +58,37 @@ pub async fn send(
     answer: &Header,
     told: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), TransferError> {
-    let sent = tokio::select! {
-        sent = files(fs, pools, outgoing, answer, told) => sent,
-        // It says nothing before all has come, unless it fails.
-        said = control.verdict() => Err(match said {
-            Ok(()) => LxdError::Malformed("it acknowledges what it does not have"),
-            Err(e) => e,
-        }.into()),
+    let sent = {
+        let files = files(fs, pools, outgoing, answer, told);
+        tokio::pin!(files);
+        tokio::select! {
+            sent = &mut files => sent.map(|()| Verdict::Awaited),
+            said = control.verdict() => match said {
+                // It has everything, and is quicker than our own rsync's end.
+                Ok(()) => match tokio::time::timeout(MAX_SILENCE, files).await {
+                    Ok(sent) => sent.map(|()| Verdict::Said),
+                    Err(_) => Err(LxdError::Malformed("it acknowledges what it does not have").into()),
+                },
+                Err(e) => Err(e.into()),
+            },
+        }
     };
-    match &sent {
-        Ok(()) => Ok(control.verdict().await?),
-        Err(TransferError::Lxd(LxdError::Theirs { .. } | LxdError::Broken(_))) => sent,
+    match sent {
+        Ok(Verdict::Said) => Ok(()),
+        Ok(Verdict::Awaited) => Ok(control.verdict().await?),
         Err(e) => {
-            let _ = control.tell(Err(&e.to_string())).await;
-            sent
+            if !matches!(e, TransferError::Lxd(LxdError::Theirs { .. } | LxdError::Broken(_))) {
+                let _ = control.tell(Err(&e.to_string())).await;
+            }
+            Err(e)
         }
     }
+}
+
+/// Whether the target has said what it makes of the whole.
+enum Verdict {
+    Said,
+    Awaited,
 }
 
 fn header(outgoing: &Outgoing) -> IndexHeader {
