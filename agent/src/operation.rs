@@ -90,6 +90,8 @@ pub struct Operation {
     pub metadata: Value,
     /// Why it failed.
     pub error: Option<String>,
+    /// Whether it can be asked to stop (LXD: may cancel).
+    pub stoppable: bool,
 }
 
 /// What starts an operation.
@@ -124,6 +126,8 @@ pub enum CancelError {
     NotFound,
     #[error("Operation already finalized")]
     Ended,
+    #[error("This operation can't be cancelled")]
+    Unstoppable,
     #[error("Only running operations can be cancelled")]
     NotRunning,
 }
@@ -154,6 +158,9 @@ impl Handle {
     }
 
     fn end(&self, result: Result<Value, String>) {
+        if let Err(error) = &result {
+            tracing::warn!(operation = %self.id(), error, "operation ended without success");
+        }
         self.running.state.send_modify(|op| {
             op.updated_at = Timestamp::now();
             match result {
@@ -191,6 +198,32 @@ impl Operations {
     where
         F: Future<Output = Result<Value, String>> + Send + 'static,
     {
+        let (operation, handle) = self.enter(tasks, start, true);
+        let future = work(handle.clone());
+        tasks.spawn("operation", async move {
+            let cancelled = handle.cancelled();
+            let result = tokio::select! {
+                result = future => result,
+                () = cancelled.cancelled() => Err("cancelled".to_owned()),
+            };
+            handle.end(result);
+        });
+        operation
+    }
+
+    /// Starts `work` that must not be left half done: it cannot be cancelled, and the agent waits for it as long as it
+    /// waits for anything before it ends.
+    pub fn start_unstoppable<F>(&self, tasks: &Tasks, start: Start, work: F) -> Operation
+    where
+        F: Future<Output = Result<Value, String>> + Send + 'static,
+    {
+        let (operation, handle) = self.enter(tasks, start, false);
+        tasks.spawn("operation", async move { handle.end(work.await) });
+        operation
+    }
+
+    /// Lists a new operation as running.
+    fn enter(&self, tasks: &Tasks, start: Start, stoppable: bool) -> (Operation, Handle) {
         let now = Timestamp::now();
         let operation = Operation {
             id: Uuid::new_v4(),
@@ -203,29 +236,15 @@ impl Operations {
             status: Status::Running,
             metadata: Value::Null,
             error: None,
+            stoppable,
         };
-        let running = Arc::new(Running {
-            state: watch::Sender::new(operation.clone()),
-            cancel: tasks.ending().child_token(),
-            told: self.told.clone(),
-        });
+        let cancel = if stoppable { tasks.ending().child_token() } else { CancellationToken::new() };
+        let state = watch::Sender::new(operation.clone());
+        let running = Arc::new(Running { state, cancel, told: self.told.clone() });
         self.forget_old(now);
         self.lock().insert(operation.id, running.clone());
         running.tell();
-        let handle = Handle { running };
-        let future = work(handle.clone());
-        tasks.spawn("operation", async move {
-            let cancelled = handle.cancelled();
-            let result = tokio::select! {
-                result = future => result,
-                () = cancelled.cancelled() => Err("cancelled".to_owned()),
-            };
-            if let Err(error) = &result {
-                tracing::warn!(operation = %handle.id(), error, "operation ended without success");
-            }
-            handle.end(result);
-        });
-        operation
+        (operation, Handle { running })
     }
 
     /// Every change of every operation from now on.
@@ -263,6 +282,7 @@ impl Operations {
         let mut asked = Ok(());
         running.state.send_if_modified(|op| {
             asked = match op.status {
+                Status::Running if !op.stoppable => Err(CancelError::Unstoppable),
                 Status::Running => Ok(()),
                 status if status.ended() => Err(CancelError::Ended),
                 _ => Err(CancelError::NotRunning),
@@ -353,5 +373,20 @@ mod tests {
         let op = operations.wait(op.id, Duration::from_secs(10)).await.unwrap();
         assert_eq!(op.status, Status::Cancelled);
         assert_eq!(operations.cancel(op.id), Err(CancelError::Ended));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_stopped_goes_on_to_its_end() {
+        let (operations, tasks) = (Operations::new(), Tasks::new());
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let op = operations.start_unstoppable(&tasks, start(), async move {
+            gone.await.map_err(|error| error.to_string())?;
+            Ok(Value::Null)
+        });
+        assert_eq!(operations.cancel(op.id), Err(CancelError::Unstoppable));
+        tasks.end();
+        go.send(()).unwrap();
+        let op = operations.wait(op.id, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(op.status, Status::Success);
     }
 }

@@ -13,7 +13,6 @@ use http::StatusCode;
 use schema::name::{ContainerName, NameError, ProjectName, SnapshotName};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::answer::{self, LxdError};
 use super::project::asked::default_project;
@@ -139,8 +138,8 @@ pub async fn find(
     Ok((permit, state.instances.find(place.0, place.1).await?))
 }
 
-/// Begins an operation on an instance and answers with it. The work goes on to its end, even if the operation is
-/// cancelled: records and trees are not left half changed.
+/// Begins an operation on an instance and answers with it. It cannot be cancelled: records and trees are not left half
+/// changed.
 fn begin<F>(
     state: &ApiState,
     caller: Caller,
@@ -152,19 +151,8 @@ where
     F: Future<Output = Result<(), InstanceError>> + Send + 'static,
 {
     let start = Start { class: Class::Task, description, by: caller, resources: vec![url(place)] };
-    let tasks = state.tasks.clone();
-    let operation = state.operations.start(&state.tasks, start, move |_| async move {
-        let (tell, told) = oneshot::channel();
-        tasks.spawn("instance", async move {
-            // Nobody may be listening any more.
-            let _ = tell.send(work.await);
-        });
-        match told.await {
-            Ok(Ok(())) => Ok(Value::Null),
-            Ok(Err(error)) => Err(said(&error)),
-            Err(_) => Err("the work ended without a word; the agent's log says why".to_owned()),
-        }
-    });
+    let work = async move { work.await.map(|()| Value::Null).map_err(|error| said(&error)) };
+    let operation = state.operations.start_unstoppable(&state.tasks, start, work);
     answer::operation(&format!("/1.0/operations/{}", operation.id), super::operation::body(&operation))
 }
 

@@ -285,7 +285,7 @@ pub fn body(operation: &Operation) -> OperationBody {
         status_code: operation.status.code(),
         resources,
         metadata: operation.metadata.clone(),
-        may_cancel: operation.status == Status::Running,
+        may_cancel: operation.stoppable && operation.status == Status::Running,
         err: operation.error.clone().unwrap_or_default(),
         err_code: if operation.status == Status::Failure { 500 } else { 0 },
         child_count: 0,

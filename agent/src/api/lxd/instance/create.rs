@@ -1,12 +1,11 @@
-//! `POST /1.0/instances`: makes an instance, empty or of another one.
+//! `POST /1.0/instances`: makes an instance, empty, of another one, or of a backup file.
 
 use std::collections::BTreeMap;
 
 use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{FromRequest as _, Query, Request, State};
 use axum::response::Response;
-use http::HeaderMap;
 use jiff::Timestamp;
 use schema::name::{ContainerName, ProjectName};
 use serde_json::Value;
@@ -14,6 +13,7 @@ use serde_json::Value;
 use super::{Asked, begin, new_name, petname};
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
+use crate::api::lxd::backup::import;
 use crate::api::lxd::{body, migration};
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::storage::instances::config::DEFAULT_PROFILE;
@@ -28,14 +28,18 @@ pub(super) async fn create(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
-    bytes: Bytes,
+    request: Request,
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     let project = asked.project()?;
-    if headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
-        return Err(LxdError::bad_request("Instances cannot be made of a backup file here yet"));
+    if import::is_import(request.headers()) {
+        let permit =
+            state.permit(&caller, Entitlement::CanCreateInstances, Entity::Project(project.clone()))?;
+        let (parts, body) = request.into_parts();
+        return import::instance(&state, caller, permit, project, &parts.headers, body).await;
     }
+    let bytes = Bytes::from_request(request, &state).await;
+    let bytes = bytes.map_err(|error| LxdError::new(error.status(), error.body_text()))?;
     let mut wanted: InstancesPost = body::read(&bytes)?;
     let source = wanted.source.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     if matches!(source.as_str(), "copy" | "migration") {
