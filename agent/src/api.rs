@@ -29,6 +29,7 @@ use crate::storage::{Backups, Instances, StoragePools, VolumeSnapshots};
 use crate::store::{Store, StoreError};
 use crate::task::Tasks;
 use crate::transfer::Transfers;
+use crate::transfer::history::History;
 use crate::trust::acme::Acme;
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
@@ -104,6 +105,8 @@ pub struct ApiParts {
     pub backups: Backups,
     pub operations: Operations,
     pub transfers: Transfers,
+    /// Which transfers arrived here.
+    pub history: History,
     /// The folder that `--watch` keeps applied.
     pub reconcile: Option<Arc<Reconcile>>,
     /// Queries of `/v1` that wait for a change.

@@ -47,6 +47,7 @@ pub mod server;
 mod service;
 mod succession;
 pub mod tagged;
+mod transfer;
 mod transport;
 mod trust;
 pub mod upgrade;

@@ -14,6 +14,7 @@ pub mod direct;
 pub mod exchange;
 pub mod frame;
 pub mod greeting;
+pub mod history;
 pub mod lxd;
 pub mod offer;
 pub mod pack;

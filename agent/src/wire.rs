@@ -20,5 +20,6 @@ pub mod storage;
 pub mod sync;
 pub mod token;
 pub mod traffic;
+pub mod transfer;
 pub mod trust;
 pub mod volume;

@@ -14,6 +14,7 @@ mod rotation;
 mod service;
 mod state;
 mod status;
+mod transfer;
 mod trust;
 mod volume;
 mod watch;
@@ -32,6 +33,7 @@ pub fn router() -> Router<ApiState> {
         .merge(mesh_root::router())
         .merge(rotation::router())
         .merge(status::router())
+        .merge(transfer::router())
         .merge(trust::router())
         .merge(volume::router())
 }

@@ -104,6 +104,7 @@ impl Served {
             tasks: tasks.clone(),
         });
         let (pools, operations) = (Pools::open(dir.path()).unwrap(), Operations::new());
+        let history = History::start(store.clone(), &operations, &tasks).await.unwrap();
         let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
         let apply = Apply::start(ApplyParts {
             store: store.clone(),
@@ -147,6 +148,7 @@ impl Served {
             peering,
             pools,
             operations,
+            history,
             transfers,
             reconcile: None,
             blocked: Blocked::default(),

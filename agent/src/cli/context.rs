@@ -13,7 +13,7 @@ use super::failure::CliError;
 use super::interrupt::Interrupts;
 use super::login;
 use super::output::{self, Encoding, Output};
-use super::remotes::{AuthType, Folder, LOCAL, LoginFiles, Remotes};
+use super::remotes::{AuthType, Folder, LOCAL, Local, LoginFiles, Remotes};
 use crate::client::login::Session;
 use crate::client::{Client, NO_BODY};
 use crate::trust::certificate::fingerprint;
@@ -124,6 +124,11 @@ impl Context {
     /// `local`'s address as lists show it.
     pub fn local_url(&self) -> String {
         format!("unix://{}", self.local.display())
+    }
+
+    /// The agent of this machine, as far as it is seen without calling it.
+    pub fn local_agent(&self) -> Local {
+        Local { url: self.local_url(), answers: self.local.exists() }
     }
 
     fn default(&self) -> Result<Client, CliError> {

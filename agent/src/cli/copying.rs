@@ -134,7 +134,12 @@ async fn pull(
     asked: &Asked,
     bar: &Bar,
 ) -> Result<OperationBody, CliError> {
-    let offered = offer(from, asked, &Value::Null).await?;
+    let mut bound = asked.clone();
+    if let Ok(target) = to.client.status().await {
+        // One of ours shows its certificate: the secret is worth nothing to anybody else.
+        bound.offer.insert("target_fingerprint".to_owned(), json!(target.fingerprint));
+    }
+    let offered = offer(from, &bound, &Value::Null).await?;
     let id = offered.id;
     let fetched = async {
         let mut tried: Vec<(String, CliError)> = Vec::new();

@@ -164,7 +164,7 @@ fn table(listed: &[Listed]) -> Table {
     let yes = |yes: bool| if yes { "YES" } else { "NO" }.to_owned();
     let mut table = Table::new(["NAME", "URL", "PROTOCOL", "AUTH TYPE", "PUBLIC", "STATIC"]);
     for remote in listed {
-        let current = if remote.current { " (current)" } else { "" };
+        let current = if remote.current { " (default)" } else { "" };
         table.row([
             format!("{}{current}", remote.name),
             remote.url.clone(),
@@ -179,7 +179,7 @@ fn table(listed: &[Listed]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::remotes::{Remote, Remotes};
+    use super::super::remotes::{Local, Remote, Remotes};
     use super::*;
 
     #[test]
@@ -187,7 +187,8 @@ mod tests {
         let mut remotes = Remotes::default();
         let socket = "unix:///var/lib/comity/unix.socket";
         let east = Remote { addresses: vec!["10.0.0.1:8443".to_owned()], ..Remote::default() };
-        remotes.add("east".parse().unwrap(), east, socket).unwrap();
+        let local = Local { url: socket.to_owned(), answers: false };
+        remotes.add("east".parse().unwrap(), east, &local).unwrap();
         let drawn = table(&remotes.list(socket)).to_string();
         assert_eq!(
             drawn,
@@ -195,7 +196,7 @@ mod tests {
 +----------------+------------------------------------+----------+-------------+--------+--------+
 | NAME           | URL                                | PROTOCOL | AUTH TYPE   | PUBLIC | STATIC |
 +----------------+------------------------------------+----------+-------------+--------+--------+
-| east (current) | https://10.0.0.1:8443              | comity   | tls         | NO     | NO     |
+| east (default) | https://10.0.0.1:8443              | comity   | tls         | NO     | NO     |
 +----------------+------------------------------------+----------+-------------+--------+--------+
 | local          | unix:///var/lib/comity/unix.socket | comity   | file access | NO     | YES    |
 +----------------+------------------------------------+----------+-------------+--------+--------+"

@@ -59,6 +59,15 @@ pub enum AuthType {
     None,
 }
 
+/// The agent of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// As lists show it.
+    pub url: String,
+    /// Whether its socket is there.
+    pub answers: bool,
+}
+
 /// What answers there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -160,10 +169,12 @@ impl Remotes {
         Err(RemotesError::ExistsAs { name: name.clone(), url })
     }
 
-    /// Adds a remote. The first becomes the default.
-    pub fn add(&mut self, name: RemoteName, remote: Remote, local_url: &str) -> Result<(), RemotesError> {
-        self.vacant(&name, local_url)?;
-        self.default.get_or_insert_with(|| name.clone());
+    /// Adds a remote. The first becomes the default where there is no agent on this machine.
+    pub fn add(&mut self, name: RemoteName, remote: Remote, local: &Local) -> Result<(), RemotesError> {
+        self.vacant(&name, &local.url)?;
+        if !local.answers {
+            self.default.get_or_insert_with(|| name.clone());
+        }
         self.remotes.insert(name, remote);
         Ok(())
     }
@@ -254,6 +265,10 @@ mod tests {
 
     const SOCKET: &str = "unix:///var/lib/comity/unix.socket";
 
+    fn nobody() -> Local {
+        Local { url: SOCKET.to_owned(), answers: false }
+    }
+
     fn name(text: &str) -> RemoteName {
         text.parse().unwrap()
     }
@@ -266,20 +281,24 @@ mod tests {
     fn the_first_remote_becomes_the_default_and_names_are_taken_once() {
         let mut remotes = Remotes::default();
         assert_eq!(remotes.default_name(), "local");
-        remotes.add(name("east"), remote("10.0.0.1:8443"), SOCKET).unwrap();
-        remotes.add(name("west"), remote("10.0.0.2:8443"), SOCKET).unwrap();
+        remotes.add(name("east"), remote("10.0.0.1:8443"), &nobody()).unwrap();
+        remotes.add(name("west"), remote("10.0.0.2:8443"), &nobody()).unwrap();
         assert_eq!(remotes.default_name(), "east");
-        let taken = remotes.add(name("east"), remote("10.0.0.3:8443"), SOCKET).unwrap_err();
+        let taken = remotes.add(name("east"), remote("10.0.0.3:8443"), &nobody()).unwrap_err();
         assert_eq!(taken.to_string(), "Remote east exists as <https://10.0.0.1:8443>");
-        let fixed = remotes.add(name("local"), remote("10.0.0.3:8443"), SOCKET).unwrap_err();
+        // An agent on this machine stays the default.
+        let mut beside = Remotes::default();
+        beside.add(name("east"), remote("10.0.0.1:8443"), &Local { answers: true, ..nobody() }).unwrap();
+        assert_eq!(beside.default_name(), "local");
+        let fixed = remotes.add(name("local"), remote("10.0.0.3:8443"), &nobody()).unwrap_err();
         assert_eq!(fixed.to_string(), format!("Remote local exists as <{SOCKET}>"));
     }
 
     #[test]
     fn the_default_follows_a_rename_and_is_not_removed_while_there_is_a_choice() {
         let mut remotes = Remotes::default();
-        remotes.add(name("east"), remote("a:1"), SOCKET).unwrap();
-        remotes.add(name("west"), remote("b:1"), SOCKET).unwrap();
+        remotes.add(name("east"), remote("a:1"), &nobody()).unwrap();
+        remotes.add(name("west"), remote("b:1"), &nobody()).unwrap();
         remotes.rename(&name("east"), name("orient")).unwrap();
         assert_eq!(remotes.default_name(), "orient");
         assert_eq!(remotes.rename(&name("west"), name("orient")), Err(RemotesError::Exists(name("orient"))));
@@ -295,7 +314,7 @@ mod tests {
     #[test]
     fn its_file_is_plain_and_a_key_too_many_is_refused() {
         let mut remotes = Remotes::default();
-        remotes.add(name("eu.east-1"), remote("10.0.0.1:8443"), SOCKET).unwrap();
+        remotes.add(name("eu.east-1"), remote("10.0.0.1:8443"), &nobody()).unwrap();
         let text = toml::to_string(&remotes).unwrap();
         assert_eq!(
             text,

@@ -1,16 +1,21 @@
-//! `comity transfer`: copies that are declared, and run on demand.
+//! `comity transfer`: copies that are declared and run on demand, those that ran, and what interrupted ones have left.
 
 use clap::Subcommand;
-use schema::kind::transfer::{Mode, Transfer};
+use schema::kind::transfer::{Mode, Transfer, VolumeAddress};
 use schema::name::TransferName;
 use schema::record::{LiveRecord, Record, RecordKey};
-use serde_json::json;
+use uuid::Uuid;
 
 use super::context::name;
-use super::operand::VolumeOperand;
+use super::copying::Way;
+use super::operand::{VolumeOperand, at, split};
 use super::volume::copy::{Existing, HowArgs, run as copy};
-use super::{CliError, Context, ExitCode, Format, Table};
+use super::{CliError, Context, ExitCode};
 use crate::client::Client;
+use crate::client::volume::volume_path;
+use crate::wire::transfer::{Left, Run, RunResult};
+
+mod shown;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -20,82 +25,200 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the transfers that are declared.
-    #[command(alias = "ls")]
-    List,
-    /// Run one.
-    Run { name: String },
+    /// List transfers: those that are declared, those that can be resumed, and the last that arrived there.
+    #[command(visible_alias = "ls")]
+    List {
+        #[arg(value_name = "REMOTE:")]
+        at: Option<String>,
+    },
+    /// Show one that is declared, by name, or one that arrived, by its operation's id.
+    Show {
+        #[arg(value_name = "[REMOTE:]NAME or ID")]
+        transfer: String,
+    },
+    /// Run one that is declared.
+    Run(RunArgs),
+    /// Go on with one that is declared and was interrupted: what has arrived is not sent again.
+    Resume(RunArgs),
+    /// Cancel one that runs, by its operation's id, or throw away what an interrupted one has left.
+    Cancel {
+        #[arg(value_name = "[REMOTE:]ID, NAME, POOL/VOLUME or INSTANCE")]
+        transfer: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[arg(value_name = "[REMOTE:]NAME")]
+    name: String,
+    /// Delete the target's snapshots that the source does not have.
+    #[arg(long)]
+    prune: bool,
+    /// Who connects to whom: the target to the source (pull), the source to the target (push), or this command to both (relay).
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    mode: Way,
+}
+
+/// A transfer as it is declared.
+#[derive(Debug, Clone)]
+struct Declared {
+    name: TransferName,
+    transfer: Transfer,
+    manifest: String,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
-    let client = context.client(None).await?;
     match args.command {
-        Command::List => list(context, &declared(&client).await?),
-        Command::Run { name: wanted } => {
-            let wanted: TransferName = name("NAME", &wanted)?;
-            let all = declared(&client).await?;
-            let Some((_, transfer, _)) = all.into_iter().find(|(name, ..)| *name == wanted) else {
-                return Err(CliError::failed(format!("transfer {wanted} is not declared there"))
-                    .code("not_found")
-                    .hint("`comity transfer list` shows those that are."));
-            };
-            // An address without a remote is of the cluster that declares it.
-            let end = async |remote| match remote {
-                Some(remote) => context.client(Some(remote)).await,
-                None => Ok(client.clone()),
-            };
-            let (from, to) =
-                (end(transfer.source.remote.as_ref()).await?, end(transfer.target.remote.as_ref()).await?);
-            let existing = match transfer.mode {
-                Mode::Copy => Existing::Refused,
-                Mode::Refresh => Existing::Refreshed,
-            };
-            let source = VolumeOperand { volume: transfer.source.clone(), snapshot: None };
-            copy(context, (&source, &from), (&transfer.target, &to), existing, &HowArgs::default()).await?;
+        Command::List { at: operand } => {
+            let (client, _) = at(context, operand.as_deref()).await?;
+            let declared = declared(&client).await?;
+            let mut rows = Vec::with_capacity(declared.len());
+            for one in declared {
+                let last = last_run(context, &client, &one.transfer.target).await;
+                rows.push((one, last));
+            }
+            shown::list(context, &rows, &client.transfers().await?);
+            Ok(ExitCode::Done)
         }
+        Command::Show { transfer } => show(context, &transfer).await,
+        Command::Run(args) | Command::Resume(args) => run_declared(context, args).await,
+        Command::Cancel { transfer } => cancel(context, &transfer).await,
     }
-    Ok(ExitCode::Done)
 }
 
-async fn declared(client: &Client) -> Result<Vec<(TransferName, Transfer, String)>, CliError> {
+async fn declared(client: &Client) -> Result<Vec<Declared>, CliError> {
     let live = client.state().await?;
     let transfers =
         live.records.into_iter().filter_map(|(key, LiveRecord { owner, record, .. })| match (key, record) {
             (RecordKey::Transfer(name), Record::Transfer(transfer)) => {
-                Some((name, transfer, owner.map(|owner| owner.to_string()).unwrap_or_default()))
+                let manifest = owner.map(|owner| owner.to_string()).unwrap_or_default();
+                Some(Declared { name, transfer, manifest })
             }
             _ => None,
         });
     Ok(transfers.collect())
 }
 
-fn list(context: &Context, transfers: &[(TransferName, Transfer, String)]) {
-    let mode = |mode| match mode {
-        Mode::Copy => "copy",
-        Mode::Refresh => "refresh",
+async fn find(client: &Client, wanted: &str) -> Result<Declared, CliError> {
+    let wanted: TransferName = name("NAME", wanted)?;
+    declared(client).await?.into_iter().find(|one| one.name == wanted).ok_or_else(|| {
+        CliError::failed(format!("transfer {wanted} is not declared there"))
+            .code("not_found")
+            .hint("`comity transfer list` shows those that are.")
+    })
+}
+
+/// An end of a declared transfer: an address without a remote is of the cluster that declares it.
+async fn end(context: &Context, declaring: &Client, address: &VolumeAddress) -> Result<Client, CliError> {
+    match address.remote.as_ref() {
+        Some(remote) => context.client(Some(remote)).await,
+        None => Ok(declaring.clone()),
+    }
+}
+
+/// The last run of whatever arrives at `target`, as far as that agent can be asked now.
+async fn last_run(context: &Context, declaring: &Client, target: &VolumeAddress) -> Option<Run> {
+    let there = end(context, declaring, target).await.ok()?;
+    let path = volume_path(&target.pool, &target.volume);
+    there.transfers().await.ok()?.runs.into_iter().find(|run| run.target == path)
+}
+
+async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
+    let (remote, wanted) = split(operand)?;
+    let client = context.client(remote.as_ref()).await?;
+    if let Ok(id) = wanted.parse::<Uuid>() {
+        let run = client.transfers().await?.runs.into_iter().find(|run| run.id == id).ok_or_else(|| {
+            CliError::failed(format!("no transfer {id} arrived there, or it was forgotten since"))
+                .code("not_found")
+                .hint("`comity transfer list` shows the last hundred.")
+        })?;
+        shown::run(context, &run);
+        return Ok(ExitCode::Done);
+    }
+    let found = find(&client, wanted).await?;
+    let target = &found.transfer.target;
+    let path = volume_path(&target.pool, &target.volume);
+    let there = match end(context, &client, target).await {
+        Ok(there) => there.transfers().await.ok(),
+        Err(_) => None,
     };
-    match context.output.format() {
-        Format::Json => {
-            let rows = transfers.iter().map(|(name, transfer, manifest)| {
-                json!({
-                    "name": name, "source": transfer.source.to_string(), "target": transfer.target.to_string(),
-                    "mode": mode(transfer.mode), "manifest": manifest,
-                })
-            });
-            context.output.json(&rows.collect::<Vec<_>>());
+    let runs =
+        there.as_ref().map(|there| there.runs.iter().filter(|run| run.target == path).cloned().collect());
+    let left = there.and_then(|there| there.left.into_iter().find(|left| left.target == path));
+    shown::one(context, &found, runs, left.as_ref());
+    Ok(ExitCode::Done)
+}
+
+async fn run_declared(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> {
+    let (remote, wanted) = split(&args.name)?;
+    let client = context.client(remote.as_ref()).await?;
+    let transfer = find(&client, wanted).await?.transfer;
+    let from = end(context, &client, &transfer.source).await?;
+    let to = end(context, &client, &transfer.target).await?;
+    let existing = match (transfer.mode, args.prune) {
+        (Mode::Copy, false) => Existing::Refused,
+        (Mode::Copy, true) => {
+            return Err(CliError::usage("--prune is for transfers whose mode is \"refresh\""));
         }
-        Format::Text => {
-            let mut table = Table::new(["NAME", "SOURCE", "TARGET", "MODE", "MANIFEST"]);
-            for (name, transfer, manifest) in transfers {
-                table.row([
-                    name.to_string(),
-                    transfer.source.to_string(),
-                    transfer.target.to_string(),
-                    mode(transfer.mode).to_owned(),
-                    manifest.clone(),
-                ]);
+        (Mode::Refresh, false) => Existing::Refreshed,
+        (Mode::Refresh, true) => Existing::Pruned,
+    };
+    let source = VolumeOperand { volume: transfer.source.clone(), snapshot: None };
+    let how = HowArgs { mode: args.mode, ..HowArgs::default() };
+    copy(context, (&source, &from), (&transfer.target, &to), existing, &how).await
+}
+
+async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
+    let (remote, wanted) = split(operand)?;
+    let mut client = context.client(remote.as_ref()).await?;
+    if let Ok(id) = wanted.parse::<Uuid>() {
+        client.cancel_operation(id).await?;
+        context.output.done(format!("Cancelled transfer {id}."), &id.to_string());
+        return Ok(ExitCode::Done);
+    }
+    let there = client.transfers().await?;
+    let mut target = there.left.into_iter().find(|left| left.name == wanted).map(|left| left.target);
+    let mut runs = there.runs;
+    if target.is_none() && !wanted.contains('/') {
+        // The name of one that is declared: what it has left is with its target.
+        if let Ok(found) = find(&client, wanted).await {
+            let address = &found.transfer.target;
+            client = end(context, &client, address).await?;
+            let path = volume_path(&address.pool, &address.volume);
+            let there = client.transfers().await?;
+            runs = there.runs;
+            target = there.left.into_iter().map(|left: Left| left.target).find(|left| *left == path);
+            let running = runs.iter().find(|run| run.target == path && run.result == RunResult::Running);
+            if let Some(running) = running {
+                client.cancel_operation(running.id).await?;
+                context.output.done(format!("Cancelled transfer {}.", running.id), &running.id.to_string());
+                return Ok(ExitCode::Done);
             }
-            context.output.table(&table);
         }
+    }
+    let Some(target) = target else {
+        let ends = |run: &&Run| {
+            run.result == RunResult::Running
+                && run.target.split('?').next().is_some_and(|path| names(path, wanted))
+        };
+        let hint = match runs.iter().find(ends) {
+            Some(running) => format!("It runs: `comity transfer cancel {}` cancels it.", running.id),
+            None => "`comity transfer list` shows what interrupted transfers have left.".to_owned(),
+        };
+        let message = "no interrupted transfer has left anything of that";
+        return Err(CliError::failed(message).code("not_found").hint(hint));
+    };
+    client.discard_transfer(target).await?;
+    context
+        .output
+        .done(format!("Discarded what had arrived of {wanted}. What was in its place is as it was."), wanted);
+    Ok(ExitCode::Done)
+}
+
+/// Whether a path of the API is what a command calls `wanted`.
+fn names(path: &str, wanted: &str) -> bool {
+    match wanted.split_once('/') {
+        Some((pool, volume)) => path == format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}"),
+        None => path == format!("/1.0/instances/{wanted}"),
     }
 }

@@ -97,7 +97,24 @@ impl Client {
             trust_token: token.to_owned(),
             ..CertificatesPost::default()
         };
-        self.lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/certificates", Some(&body)).await.map(drop)
+        let sent = self.lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/certificates", Some(&body)).await;
+        match sent {
+            Err(error) if error.status() == Some(StatusCode::FORBIDDEN) && !self.knows_tokens().await => {
+                // LXD up to 5.0 looks for it where passwords were.
+                let body =
+                    CertificatesPost { trust_token: String::new(), password: token.to_owned(), ..body };
+                self.lxd::<serde::de::IgnoredAny>(Method::POST, "/1.0/certificates", Some(&body))
+                    .await
+                    .map(drop)
+            }
+            sent => sent.map(drop),
+        }
+    }
+
+    /// Whether the server is one that looks for a token under its own name.
+    async fn knows_tokens(&self) -> bool {
+        self.has_extension("explicit_trust_token").await.unwrap_or(true)
+            || self.cluster_certificate().await.is_ok_and(|ours| ours.is_some())
     }
 
     /// The entries of the trust store.

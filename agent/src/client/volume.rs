@@ -30,12 +30,14 @@ impl Client {
         let listed: Vec<Value> = self.lxd(Method::GET, &path, NO_BODY).await?;
         // LXD lists snapshots among volumes.
         let is_volume = |listed: &Value| !listed["name"].as_str().is_some_and(|name| name.contains('/'));
-        let volumes = listed.into_iter().filter(is_volume).map(serde_json::from_value);
+        let volumes = listed.into_iter().filter(is_volume).map(|shown| in_pool(shown, pool));
         volumes.collect::<Result<_, _>>().map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
     }
 
     pub async fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<StorageVolume, ClientError> {
-        self.lxd(Method::GET, &lxd_path(pool, volume), NO_BODY).await
+        let path = lxd_path(pool, volume);
+        let shown = self.lxd(Method::GET, &path, NO_BODY).await?;
+        in_pool(shown, pool).map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
     }
 
     pub async fn volume_state(
@@ -94,6 +96,14 @@ impl Client {
     pub async fn export_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<Upgraded, ClientError> {
         self.upgrade(&format!("/control/v1/volumes/{pool}/{volume}/export"), TRANSFER_PROTOCOL, None).await
     }
+}
+
+/// LXD 5.0 leaves out which pool a volume is in.
+fn in_pool(mut shown: Value, pool: &PoolName) -> serde_json::Result<StorageVolume> {
+    if let Some(fields) = shown.as_object_mut() {
+        fields.entry("pool").or_insert_with(|| json!(pool));
+    }
+    serde_json::from_value(shown)
 }
 
 fn lxd_path(pool: &PoolName, volume: &VolumeName) -> String {

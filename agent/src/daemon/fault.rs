@@ -17,6 +17,7 @@ use crate::settings::SettingsError;
 use crate::storage::{BackupError, InstanceError};
 use crate::store::value::ValueError;
 use crate::store::{CommitError, StoreError};
+use crate::transfer::history::HistoryError;
 use crate::trust::certificate::CertificateError;
 use crate::trust::mesh::MeshError;
 use crate::trust::pki::AuthorityError;
@@ -55,6 +56,8 @@ pub enum DaemonError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Project(#[from] ProjectError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
     #[error(transparent)]
     Instances(#[from] InstanceError),
     #[error(transparent)]

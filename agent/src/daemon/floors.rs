@@ -32,6 +32,7 @@ use crate::storage::{Backups, Instances, StoragePools, VolumeSnapshots};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::transfer::Transfers;
+use crate::transfer::history::History;
 use crate::trust::acme::{Acme, AcmeParts};
 use crate::trust::client_token::Clients;
 use crate::trust::cluster_identity::ClusterIdentity;
@@ -133,6 +134,7 @@ pub(super) async fn build(
         &tasks,
     );
     let operations = Operations::new();
+    let history = History::start(store.clone(), &operations, &tasks).await?;
     let transfers = Transfers::new(pools.clone(), operations.clone(), identity.clone(), tasks.clone());
     let reconcile = watched.map(|folder| {
         Reconcile::start(ReconcileParts {
@@ -185,6 +187,7 @@ pub(super) async fn build(
         peering,
         pools,
         operations,
+        history,
         transfers,
         reconcile,
         blocked: Blocked::default(),

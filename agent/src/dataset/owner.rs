@@ -52,6 +52,21 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// Whose tree a folder of an area is; `None` for a folder that is nobody's.
+    pub fn in_folder(area: &str, folder: &str) -> Option<Self> {
+        match area {
+            "custom" => Some(Owner::Volume(folder.parse().ok()?)),
+            "containers" => {
+                // A project's name may hold `_`, an instance's does not.
+                let (project, name) = folder.rsplit_once('_').unwrap_or((DEFAULT_PROJECT, folder));
+                Some(Owner::Instance { project: project.parse().ok()?, name: name.parse().ok()? })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// `volume default/orders`, `instance c1`: as messages name it.
 impl fmt::Display for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

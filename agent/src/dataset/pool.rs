@@ -17,6 +17,7 @@
 mod clone;
 mod folder;
 mod hold;
+mod left;
 mod retire;
 mod snapshot;
 mod switch;
@@ -42,6 +43,7 @@ pub use folder::remove_tree;
 use folder::{blocking, entries_of, make_dir, names_in, remove_later, sync_dir};
 use hold::Hold;
 pub use hold::{Held, Use};
+pub use left::Left;
 pub use snapshot::Frozen;
 pub use switch::{Arrived, Switch};
 

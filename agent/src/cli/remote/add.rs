@@ -253,7 +253,7 @@ async fn keep(context: &Context, asked: &Asked, found: Found<'_>, client: &Clien
     };
     let project = project(asked, client).await?;
     let remote = Remote { addresses: found.addresses, auth_type: found.auth_type, protocol, project };
-    let (pem, local) = (to_pem(&certificate), context.local_url());
+    let (pem, local) = (to_pem(&certificate), context.local_agent());
     context.folder.add(&asked.called, remote, &pem, found.login.as_ref(), &local)?;
     Ok(())
 }

@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use schema::name::RemoteName;
 
-use super::{AuthType, LoginFiles, Remote, Remotes, RemotesError};
+use super::{AuthType, Local, LoginFiles, Remote, Remotes, RemotesError};
 use crate::client::Moved;
 use crate::client::login::Kept;
 use crate::client::vouch::{Authorities, AuthorityError};
@@ -105,11 +105,11 @@ impl Folder {
         remote: Remote,
         certificate: &str,
         login: Option<&Kept>,
-        local_url: &str,
+        local: &Local,
     ) -> Result<(), FolderError> {
         let _lock = self.lock()?;
         let mut remotes = self.load()?;
-        remotes.add(name.clone(), remote, local_url)?;
+        remotes.add(name.clone(), remote, local)?;
         write(&self.certificate_path(name)?, certificate.as_bytes())?;
         if let Some(login) = login {
             LoginFiles::new(self, name).write(login)?;
@@ -278,12 +278,13 @@ mod tests {
         let remote = || Remote { addresses: vec!["10.0.0.1:8443".to_owned()], ..Remote::default() };
 
         assert!(folder.load().unwrap().is_empty());
-        folder.add(&east, remote(), "certificate", None, "unix:///x").unwrap();
+        let local = Local { url: "unix:///x".to_owned(), answers: false };
+        folder.add(&east, remote(), "certificate", None, &local).unwrap();
         assert_eq!(mode(&root), 0o700);
         assert_eq!(mode(&root.join("config.toml")), 0o600);
         assert_eq!(mode(&root.join("servercerts/east.crt")), 0o600);
         assert!(matches!(
-            folder.add(&east, remote(), "another", None, "unix:///x"),
+            folder.add(&east, remote(), "another", None, &local),
             Err(FolderError::Remotes(RemotesError::ExistsAs { .. }))
         ));
         assert_eq!(fs::read_to_string(root.join("servercerts/east.crt")).unwrap(), "certificate");

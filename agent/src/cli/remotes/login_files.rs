@@ -177,7 +177,8 @@ mod tests {
             Remote { addresses: vec!["a:1".to_owned()], auth_type: AuthType::Oidc, ..Remote::default() };
         let cookie = Cookie { session: Secret::new("s".to_owned()), expiry: None };
         let kept = Kept { tokens: Some(tokens("first")), cookie: Some(cookie) };
-        folder.add(&east, remote, "certificate", Some(&kept), "unix:///x").unwrap();
+        let local = crate::cli::remotes::Local { url: "unix:///x".to_owned(), answers: false };
+        folder.add(&east, remote, "certificate", Some(&kept), &local).unwrap();
         for path in ["oidctokens/east.json", "jars/east"] {
             let mode = fs::metadata(scratch.path().join(path)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{path}");

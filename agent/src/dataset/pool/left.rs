@@ -1,0 +1,95 @@
+//! What interrupted transfers have left in staging: it is kept for resuming, and can be thrown away.
+
+use std::time::SystemTime;
+
+use super::{AREAS, PoolError, Pools, Use, entries_of, remove_tree};
+use crate::dataset::{Dataset, Owner};
+
+/// What has arrived of a dataset and is not in its place.
+#[derive(Debug, Clone)]
+pub struct Left {
+    pub dataset: Dataset,
+    /// Bytes of disk that it takes up.
+    pub bytes: u64,
+    pub last_written: Option<SystemTime>,
+}
+
+impl Pools {
+    /// Every staging area with something in it that nobody is filling at the moment. Walks them: for a blocking thread.
+    pub fn left(&self) -> Result<Vec<Left>, PoolError> {
+        let mut all = Vec::new();
+        for pool in self.list()? {
+            // One disk that is away keeps nobody from the others.
+            let Ok(base) = self.pool(&pool) else { continue };
+            for area in AREAS {
+                for staging in entries_of(&base.join(".staging").join(area)).unwrap_or_default() {
+                    let owner = staging.file_name().and_then(|name| Owner::in_folder(area, name.to_str()?));
+                    let Some(owner) = owner else { continue };
+                    let dataset = Dataset { pool: pool.clone(), owner };
+                    let Ok(_held) = self.hold(&dataset, Use::Replacing) else { continue };
+                    let (mut bytes, mut last_written, mut files) = (0, None, 0_u64);
+                    for entry in walkdir::WalkDir::new(&staging).min_depth(1).into_iter().flatten() {
+                        let Ok(meta) = entry.metadata() else { continue };
+                        files += u64::from(meta.is_file());
+                        bytes += std::os::unix::fs::MetadataExt::blocks(&meta) * 512;
+                        last_written = last_written.max(meta.modified().ok());
+                    }
+                    if files > 0 {
+                        all.push(Left { dataset, bytes, last_written });
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Throws away what has arrived of a dataset; what is in its place stays. False, if there was nothing.
+    pub fn discard(&self, dataset: &Dataset) -> Result<bool, PoolError> {
+        let _held = self.hold(dataset, Use::Replacing)?;
+        let staging = self.staging_of(dataset)?;
+        if !staging.exists() {
+            return Ok(false);
+        }
+        // Something decided on and not finished would be undone by half.
+        let tree = self.place(dataset)?;
+        let references = self.references_at(dataset)?;
+        if super::switch::finish(&staging, &tree, &references)? {
+            return Ok(false);
+        }
+        remove_tree(&staging)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_an_interrupted_transfer_left_is_listed_and_can_be_thrown_away() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pools = Pools::open(scratch.path()).unwrap();
+        let pool = "default".parse().unwrap();
+        let volume = Dataset::volume(&pool, &"orders".parse().unwrap());
+        let instance = Dataset::instance(&pool, &"blue".parse().unwrap(), &"c1".parse().unwrap());
+        for dataset in [&volume, &instance] {
+            let held = pools.hold(dataset, Use::Replacing).unwrap();
+            let staging = held.staging().unwrap();
+            assert!(pools.left().unwrap().iter().all(|left| left.dataset != *dataset), "it is in use");
+            fs::write(staging.join("file"), [1; 5000]).unwrap();
+        }
+        let mut left: Vec<Dataset> = pools.left().unwrap().into_iter().map(|left| left.dataset).collect();
+        left.sort();
+        let mut all = vec![volume.clone(), instance.clone()];
+        all.sort();
+        assert_eq!(left, all);
+        assert!(pools.left().unwrap().iter().all(|left| left.bytes >= 5000));
+        assert!(pools.discard(&volume).unwrap());
+        assert!(!pools.discard(&volume).unwrap());
+        assert_eq!(pools.left().unwrap().len(), 1);
+        let _held = pools.hold(&instance, Use::Replacing).unwrap();
+        assert!(matches!(pools.discard(&instance), Err(PoolError::Busy(_))));
+    }
+}
