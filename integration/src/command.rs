@@ -102,9 +102,9 @@ impl Operator {
 
     fn set(&self, command: &mut Command) {
         command
+            .env_remove("COMITY_SOCKET")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("COMITY_CONFIG_DIR", self.folder.path())
-            .env_remove("COMITY_SOCKET")
             .env("NO_COLOR", "1");
     }
 

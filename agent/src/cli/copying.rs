@@ -440,7 +440,7 @@ pub fn report(
     match context.output.format() {
         Format::Json => context.output.json(&json!({
             "source": source, "target": target, "protocol": told.protocol, "reason": told.reason,
-            "total": told.total.unwrap_or(told.done), "received": told.sent, "reused": told.reused,
+            "total": told.total, "received": told.sent, "reused": told.reused,
             "unset": told.unset,
         })),
         Format::Text if context.output.quiet() => {}

@@ -20,7 +20,6 @@ use crate::client::{Client, ClientError};
 use crate::wire::volume::{OWNER_KEY, StorageVolume};
 
 pub mod copy;
-mod offered;
 mod snapshot;
 mod tree;
 

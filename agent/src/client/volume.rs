@@ -14,11 +14,7 @@ use super::tagged::Tagged;
 use super::trust::segment;
 use super::upgrade::Upgraded;
 use super::{Client, ClientError, NO_BODY};
-use crate::wire::lxd::operation::OperationBody;
-use crate::wire::volume::{
-    OfferRequest, PoolResources, PullRequest, RemoteSource, StoragePool, StorageVolume, StorageVolumeState,
-    TRANSFER_PROTOCOL,
-};
+use crate::wire::volume::{PoolResources, StoragePool, StorageVolume, StorageVolumeState, TRANSFER_PROTOCOL};
 
 impl Client {
     pub async fn pools(&self) -> Result<Vec<StoragePool>, ClientError> {
@@ -65,26 +61,6 @@ impl Client {
         });
         let path = format!("/1.0/storage-pools/{pool}/volumes/custom");
         self.lxd::<Value>(Method::POST, &path, Some(&body)).await.map(drop)
-    }
-
-    /// Asks the source of a transfer for an offer.
-    pub async fn offer_volume(
-        &self,
-        pool: &PoolName,
-        volume: &VolumeName,
-        request: &OfferRequest,
-    ) -> Result<RemoteSource, ClientError> {
-        self.request(Method::POST, &format!("/control/v1/volumes/{pool}/{volume}/offer"), Some(request)).await
-    }
-
-    /// Has the target of a transfer pull.
-    pub async fn pull_volume(
-        &self,
-        pool: &PoolName,
-        volume: &VolumeName,
-        request: &PullRequest,
-    ) -> Result<OperationBody, ClientError> {
-        self.request(Method::POST, &format!("/control/v1/volumes/{pool}/{volume}/pull"), Some(request)).await
     }
 
     /// A connection over which the agent receives a tree for the volume.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use integration::Clusters;
+use integration::{Clusters, LIMIT, wait_for};
 
 /// Bytes without a pattern, the same each time for a seed.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -189,7 +189,11 @@ fn a_forgotten_volume_keeps_its_data_until_it_is_declared_again_or_destroyed() {
     let run = clusters.run(&["--remote", "east", "transfer", "run", "orders-to-west"]).success();
     assert!(run.stdout.contains("west:default/orders"), "{}", run.stdout);
     let listed = clusters.ask("east", &["transfer", "list"]);
-    assert_eq!(listed[0]["mode"], "refresh");
+    assert_eq!(listed["declared"][0]["mode"], "refresh");
+    wait_for("the run in the history", LIMIT, || {
+        let listed = clusters.ask("east", &["transfer", "list"]);
+        (listed["declared"][0]["last_run"]["result"] == "success").then_some(())
+    });
 
     let tree = clusters.east.data_dir().join("pools/default/custom/orders");
     clusters.write("east/shop.hcl", manifest);

@@ -1,10 +1,10 @@
 //! `comity volume copy` and `comity volume move`, and the transfers that are declared.
 
 use http::Method;
-use schema::kind::transfer::{Mode, VolumeAddress};
+use schema::kind::transfer::VolumeAddress;
 use serde_json::{Map, Value, json};
 
-use super::{missing, offered};
+use super::missing;
 use crate::cli::copying::{self, Asked, Side, Way, copy_within, report};
 use crate::cli::operand::VolumeOperand;
 use crate::cli::operation::watch::finish;
@@ -13,9 +13,6 @@ use crate::client::operation::Begun;
 use crate::client::volume::{snapshot_path, volume_path};
 use crate::client::{Client, NO_BODY};
 use crate::wire::volume::OWNER_KEY;
-
-/// What servers say that take volumes from others by LXD's way.
-const REMOTE_VOLUMES: &str = "storage_api_remote_volume_handling";
 
 #[derive(Debug, clap::Args)]
 pub struct CopyArgs {
@@ -126,11 +123,6 @@ pub async fn run(
     existing: Existing,
     how: &HowArgs,
 ) -> Result<ExitCode, CliError> {
-    if !to.has_extension(REMOTE_VOLUMES).await? && source.snapshot.is_none() && how.mode == Way::Pull {
-        let mode = if existing == Existing::Refused { Mode::Copy } else { Mode::Refresh };
-        offered::copy(context, (&source.volume, from), (target, to), mode).await?;
-        return Ok(ExitCode::Done);
-    }
     let operation = carry(context, (source, from), (target, to), existing, how).await?;
     Ok(report(context, "Copied", &source.to_string(), &target.to_string(), &operation))
 }

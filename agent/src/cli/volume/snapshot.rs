@@ -152,6 +152,13 @@ pub async fn restore(context: &Context, volume: &str, snapshot: &str) -> Result<
     let (volume, client) = at(context, "VOLUME", volume).await?;
     let snapshot: SnapshotName = name("SNAPSHOT", snapshot)?;
     let path = volume_path(&volume.pool, &volume.volume);
+    let known = client.volume_snapshots(&volume.pool, &volume.volume).await;
+    let known = known.map_err(|error| missing(&volume, error))?;
+    if !known.iter().any(|known| known.called() == snapshot.as_str()) {
+        return Err(CliError::failed(format!("{volume} has no snapshot {snapshot}"))
+            .code("not_found")
+            .hint("`comity volume snapshot list` shows those that it has."));
+    }
     ended(context, &volume, &client, Method::PUT, &path, json!({ "restore": snapshot })).await?;
     context.output.done(format!("Restored {volume} as it was in {snapshot}."), &volume.to_string());
     Ok(ExitCode::Done)
