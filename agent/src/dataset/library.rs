@@ -39,7 +39,7 @@ impl Shelf {
         Self { tree: tree.to_owned(), directories: Directories::of(&packed), packed, _keeps: None }
     }
 
-    pub fn frozen(frozen: Frozen) -> Result<Self, PoolError> {
+    pub fn frozen(frozen: &Frozen) -> Result<Self, PoolError> {
         let packed = frozen.packed()?;
         Ok(Self { _keeps: Some(frozen.clone()), ..Self::new(&frozen.tree(), packed) })
     }
@@ -181,7 +181,7 @@ impl Pools {
                 && !own.contains(&frozen.hash())
             {
                 own.push(frozen.hash());
-                shelves.extend(Shelf::frozen(frozen));
+                shelves.extend(Shelf::frozen(&frozen));
             }
         }
         let (mut manifests, mut chunks) = (0, 0);
@@ -239,7 +239,7 @@ impl Other {
         }
         match self {
             Other::Live { tree, index } => Some(Shelf::new(tree, index::manifest(index)?)),
-            Other::Frozen(hash, _) => Shelf::frozen(pools.frozen_by_hash(pool, *hash).ok()??).ok(),
+            Other::Frozen(hash, _) => Shelf::frozen(&pools.frozen_by_hash(pool, *hash).ok()??).ok(),
         }
     }
 }

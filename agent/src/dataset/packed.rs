@@ -239,8 +239,8 @@ impl<'a> ContentRef<'a> {
     /// Every chunk with its offset in the file.
     pub fn chunks(&self) -> Chunks<'a> {
         match self.shape {
-            Shape::Whole => Chunks { rest: self.rest, extents: 0, chunks: 1, at: 0, whole: Some(self.size) },
-            Shape::Extents(extents) => Chunks { rest: self.rest, extents, chunks: 0, at: 0, whole: None },
+            Shape::Whole => Chunks { rest: self.rest, extents: 0, left: 1, at: 0, whole: Some(self.size) },
+            Shape::Extents(extents) => Chunks { rest: self.rest, extents, left: 0, at: 0, whole: None },
         }
     }
 
@@ -268,7 +268,7 @@ impl<'a> ContentRef<'a> {
 pub struct Chunks<'a> {
     rest: &'a [u8],
     extents: usize,
-    chunks: usize,
+    left: usize,
     at: u64,
     whole: Option<u64>,
 }
@@ -278,12 +278,12 @@ impl Iterator for Chunks<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut reader = Reader { rest: self.rest };
-        while self.chunks == 0 {
+        while self.left == 0 {
             self.extents = self.extents.checked_sub(1)?;
             self.at += reader.number().ok()?;
-            self.chunks = reader.small().ok()?;
+            self.left = reader.small().ok()?;
         }
-        self.chunks -= 1;
+        self.left -= 1;
         let hash = reader.hash().ok()?;
         let len = match self.whole {
             Some(size) => u32::try_from(size).ok()?,

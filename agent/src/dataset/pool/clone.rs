@@ -122,7 +122,7 @@ struct Copy<'a> {
     lacks: Mutex<BTreeMap<&'static str, (TreePath, usize)>>,
 }
 
-impl<'a> Copy<'a> {
+impl Copy<'_> {
     fn path(&self, directory: u32, name: &[u8]) -> Result<TreePath, PoolError> {
         TreePath::new(self.directories.path(self.asked.packed, directory, name))
             .map_err(|unfit| PoolError::Scan(ScanError::Unfit(unfit)))
@@ -400,7 +400,7 @@ impl<'a> Copy<'a> {
                     Ok(()) => {}
                     // Its device was not made either.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        self.lacks("a device is not made", &path)
+                        self.lacks("a device is not made", &path);
                     }
                     Err(e) => return Err(self.wrote(&path)(e)),
                 }

@@ -214,7 +214,7 @@ fn load(path: &Path, device: Option<u64>) -> Option<(Packed, Vec<Stamp>)> {
         .iter()
         .map(|stamp| {
             let (inode, ctime) = stamp.split_at(8);
-            let word = |half: &[u8]| half.try_into().map(u64::from_le_bytes).unwrap_or(0);
+            let word = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
             Stamp { inode: word(inode), ctime: word(ctime).cast_signed() }
         })
         .collect();
