@@ -8,6 +8,7 @@
 
 use std::io;
 
+pub mod batch;
 pub mod bridge;
 pub mod connections;
 pub mod direct;
@@ -15,15 +16,20 @@ pub mod exchange;
 pub mod frame;
 pub mod greeting;
 pub mod history;
+pub mod lane;
 pub mod lxd;
 pub mod offer;
+pub mod outbox;
 pub mod pack;
 pub mod progress;
+pub mod reading;
 pub mod receive;
+pub mod receive_all;
 pub mod remote;
 pub mod run;
 pub mod send;
 pub mod shipment;
+pub mod staging;
 pub mod telling;
 
 #[cfg(test)]
@@ -37,7 +43,8 @@ use crate::dataset::build::BuildError;
 use crate::dataset::manifest::Hostile;
 use crate::dataset::scan::ScanError;
 use crate::dataset::{Dataset, PoolError};
-use frame::{FrameError, Frames};
+use frame::FrameError;
+use lane::Lane;
 
 /// Why a transfer failed. The target is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +102,13 @@ impl From<BuildError> for TransferError {
 
 impl TransferError {
     /// Tells the other side, unless it is the one that said so.
-    fn tell(&self, frames: &mut Frames) {
+    fn tell(&self, first: &Lane) {
         match self {
             Self::Connection(FrameError::Theirs(_) | FrameError::Broken(_)) => {}
-            Self::Connection(FrameError::Malformed(_)) => frames.fail("you do not keep to the protocol"),
-            e => frames.fail(&e.to_string()),
+            Self::Connection(FrameError::Malformed(what)) => {
+                first.writer().fail(&format!("you do not keep to the protocol: {what}"));
+            }
+            e => first.writer().fail(&e.to_string()),
         }
     }
 }

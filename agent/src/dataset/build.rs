@@ -26,7 +26,7 @@ use super::beneath::Root;
 use super::chunk::ChunkRef;
 use super::encoding;
 use super::finish::{self, Unset};
-use super::manifest::{Entry, Manifest, Node, TreePath};
+use super::manifest::{Entry, Hostile, Manifest, Node, TreePath};
 use super::pool::{PoolError, remove_tree};
 use super::scan::{Progress, Scan, ScanError};
 use super::verify::{self, VerifyError};
@@ -48,6 +48,8 @@ pub enum BuildError {
     Io { path: TreePath, source: io::Error },
     #[error("the staging area could not be used: {0}")]
     Area(io::Error),
+    #[error("it may not be built: {0}")]
+    Hostile(Hostile),
     #[error(transparent)]
     Pool(#[from] PoolError),
     #[error(transparent)]
@@ -57,7 +59,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    pub(super) fn io(path: &TreePath, source: impl Into<io::Error>) -> Self {
+    pub fn io(path: &TreePath, source: impl Into<io::Error>) -> Self {
         let source = source.into();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,

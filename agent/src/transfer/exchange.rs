@@ -12,16 +12,17 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::TransferError;
-use super::bridge::Bridge;
-use super::connections::Connections;
-use super::frame::Frames;
+use super::connections::{Connections, Opener};
+use super::lane::Lane;
 use super::progress::{Meter, Report, TOLD_EVERY};
+use super::reading::{At, Seen};
 use super::receive::{Received, receive as receive_half};
 use super::send::{Sent, send as send_half};
-use super::shipment::{Chosen, Consistency, Incoming, Main, Outgoing};
+use super::shipment::{Chosen, Incoming, Main, Outgoing};
 use crate::dataset::chunk::Hash;
-use crate::dataset::pool::{Frozen, Held, Switch};
-use crate::dataset::{PoolError, Pools};
+use crate::dataset::packed::Packed;
+use crate::dataset::pool::{Frozen, Held, Switch, remove_tree};
+use crate::dataset::{Consistency, Dataset, PoolError, Pools};
 
 /// What a source offers: its trees, snapshots first and oldest first, then its own.
 #[derive(Debug)]
@@ -36,23 +37,35 @@ pub struct Source {
 pub struct Offered {
     /// `None` for what arrives as the target's own tree.
     pub snapshot: Option<SnapshotName>,
-    pub at: PathBuf,
-    /// Keeps it, if it is a frozen one, and knows what is in it.
-    pub frozen: Option<Frozen>,
+    pub at: At,
 }
 
 /// Where trees arrive.
 pub trait Destination: Send + Sync {
     /// A private directory beside the place, on the same file system; kept when the transfer fails, for resuming.
     fn staging(&self) -> Result<PathBuf, PoolError>;
-    /// What is in the place now: what a refresh begins from.
-    fn present(&self) -> Option<PathBuf>;
+    /// Whether there is anything in the place.
+    fn has_present(&self) -> bool;
+    /// What is in the place now, and what is in that: what a refresh begins from. It is read side by side with the
+    /// source's.
+    fn present(&self, watch: &Seen) -> Option<(PathBuf, Packed)>;
+    /// Other trees that are here, in which there may be chunks of use.
+    fn others(&self) -> Vec<Other>;
     /// What of an offer is taken. Called once; an error is told to both sides, and nothing is written.
     fn choose(&self, header: Value, offered: Vec<SnapshotName>) -> Result<Chosen, String>;
-    /// Puts trees, which are in staging, in their places for good, as one step, and records them.
-    fn switch_in(&self, switch: Switch) -> Result<(), TransferError>;
     /// A tree of that hash that is kept here already.
     fn frozen(&self, hash: Hash) -> Option<Frozen>;
+    /// Puts trees, which are in staging, in their places for good, as one step, and records them.
+    fn switch_in(&self, switch: Switch) -> Result<(), TransferError>;
+}
+
+/// A tree that is here, besides the one that is replaced.
+#[derive(Debug)]
+pub struct Other {
+    pub tree: PathBuf,
+    pub packed: Packed,
+    /// Keeps it, if it is a frozen one: then its files may be shared with other frozen trees.
+    pub frozen: Option<Frozen>,
 }
 
 /// Sends a dataset, which `held` keeps as it is, and waits until the target has it for good.
@@ -66,13 +79,16 @@ pub async fn send(
     let mut trees = Vec::with_capacity(outgoing.snapshots.len() + 1);
     for name in outgoing.snapshots {
         let frozen = pools.snapshot(&outgoing.dataset, &name)?;
-        trees.push(Offered { snapshot: Some(name), at: frozen.tree(), frozen: Some(frozen) });
+        trees.push(Offered { snapshot: Some(name), at: At::Frozen(frozen) });
     }
     trees.push(match outgoing.main {
-        Main::Live => Offered { snapshot: None, at: pools.tree(&outgoing.dataset)?, frozen: None },
+        Main::Live => {
+            pools.tree(&outgoing.dataset)?;
+            Offered { snapshot: None, at: At::Live(pools.clone(), outgoing.dataset) }
+        }
         Main::Snapshot(name) => {
             let frozen = pools.snapshot(&outgoing.dataset, &name)?;
-            Offered { snapshot: None, at: frozen.tree(), frozen: Some(frozen) }
+            Offered { snapshot: None, at: At::Frozen(frozen) }
         }
     });
     let source = Source { header: outgoing.header, trees, consistency: outgoing.consistency };
@@ -104,12 +120,12 @@ pub async fn send_trees(
     source: Source,
     report: Report,
 ) -> Result<Sent, TransferError> {
-    converse(connections, report, move |frames, meter| send_half(frames, &source, meter)).await
+    converse(connections, report, move |first, opener, meter| send_half(first, &opener, &source, meter)).await
 }
 
 /// Sends the folder `at` of this machine.
 pub async fn send_folder(connections: Connections, at: &Path, report: Report) -> Result<Sent, TransferError> {
-    let trees = vec![Offered { snapshot: None, at: at.to_owned(), frozen: None }];
+    let trees = vec![Offered { snapshot: None, at: At::Folder(at.to_owned()) }];
     let source = Source { header: Value::Null, trees, consistency: Consistency::Strict };
     send_trees(connections, source, report).await
 }
@@ -120,8 +136,15 @@ pub async fn receive_trees(
     destination: impl Destination + 'static,
     report: Report,
 ) -> Result<Received, TransferError> {
-    converse(connections, report, move |frames, meter| receive_half(frames, &destination, meter)).await
+    converse(connections, report, move |first, opener, meter| {
+        receive_half(first, &opener, &destination, meter)
+    })
+    .await
 }
+
+/// Snapshots of the dataset, and other volumes, that are looked through for chunks.
+const MOST_SNAPSHOTS: usize = 16;
+const MOST_VOLUMES: usize = 64;
 
 /// Tells nobody.
 pub fn unreported() -> Report {
@@ -131,14 +154,15 @@ pub fn unreported() -> Report {
 async fn converse<T: Send + 'static>(
     connections: Connections,
     report: Report,
-    half: impl FnOnce(&mut Frames, &Meter) -> Result<T, TransferError> + Send + 'static,
+    half: impl FnOnce(Lane, Opener, &Meter) -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    let bridge = Bridge::new(connections.first, stop);
+    let first = Lane::new(connections.first, &stop);
+    let opener = Opener { more: connections.more, stop, runtime: Handle::current() };
     let meter = Arc::new(Meter::default());
     let counted = Arc::clone(&meter);
-    let work = tokio::task::spawn_blocking(move || half(&mut Frames::new(bridge), &counted));
+    let work = tokio::task::spawn_blocking(move || half(first, opener, &counted));
     let done = told(work, &meter, &report).await;
     drop(guard);
     done.unwrap_or(Err(TransferError::Stopped))
@@ -181,8 +205,24 @@ impl Destination for Place {
         self.held.staging()
     }
 
-    fn present(&self) -> Option<PathBuf> {
-        self.held.tree()
+    fn has_present(&self) -> bool {
+        self.held.tree().is_some()
+    }
+
+    fn present(&self, watch: &Seen) -> Option<(PathBuf, Packed)> {
+        let tree = self.held.tree()?;
+        match self.held.pools().survey(self.held.dataset(), Consistency::AllowInconsistent, watch) {
+            Ok(survey) => Some((tree, survey.packed().clone())),
+            // Not worth failing for: then everything is fetched.
+            Err(e) => {
+                tracing::info!(reason = %e, "the present tree gives no chunks");
+                None
+            }
+        }
+    }
+
+    fn others(&self) -> Vec<Other> {
+        others(&self.held)
     }
 
     fn choose(&self, header: Value, offered: Vec<SnapshotName>) -> Result<Chosen, String> {
@@ -198,10 +238,42 @@ impl Destination for Place {
     }
 
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
-        self.held.switch_in(switch)?;
+        if switch.main.is_some() || !switch.snapshots.is_empty() || !switch.drop.is_empty() {
+            self.held.switch_in(switch)?;
+        } else {
+            remove_tree(&self.held.staging()?)?;
+        }
         match take(&self.record) {
             Some(record) => self.runtime.block_on(record()).map_err(TransferError::NotRecorded),
             None => Ok(()),
         }
     }
+}
+
+/// Trees of the pool whose contents are known without reading them: the dataset's snapshots, and other volumes and their
+/// newest snapshots as they were last seen.
+fn others(held: &Held) -> Vec<Other> {
+    let (pools, own) = (held.pools(), held.dataset());
+    let frozen = |dataset: &Dataset, most: usize| {
+        let names = pools.snapshots(dataset).unwrap_or_default();
+        let newest = names.into_iter().rev().take(most);
+        let trees = newest.filter_map(|name| {
+            let frozen = pools.snapshot(dataset, &name).ok()?;
+            Some(Other { tree: frozen.tree(), packed: frozen.packed().ok()?, frozen: Some(frozen) })
+        });
+        trees.collect::<Vec<_>>()
+    };
+    let mut others = frozen(own, MOST_SNAPSHOTS);
+    let volumes = pools.volumes(&own.pool).unwrap_or_default();
+    for volume in volumes.iter().take(MOST_VOLUMES) {
+        let dataset = Dataset::volume(&own.pool, volume);
+        if dataset == *own {
+            continue;
+        }
+        if let (Ok(tree), Some(packed)) = (pools.tree(&dataset), pools.remembered(&dataset)) {
+            others.push(Other { tree, packed, frozen: None });
+        }
+        others.extend(frozen(&dataset, 1));
+    }
+    others
 }

@@ -1,63 +1,138 @@
 //! The frames of a transfer: a kind, a length, a payload.
 //!
 //! ```text
-//! source                                target
-//! Hello(header, what is offered)     ->
-//!                                    <- Choice(what is taken); then for each tree:
-//! Manifest …, ManifestEnd(tree hash) ->
-//!                                    <- Want(one bit a distinct chunk)
-//! Chunk …, Done                      ->
-//!                                    <- Ack(tree hash): the tree is switched in and durable
+//! source                                    target
+//! Hello(header, what is offered)         ->
+//!                                        <- Choice(what is taken, whether it has nothing at all)
+//! (whoever was dialled gave Tickets before that; the other says with Join how many connections it opened with them)
+//! then for each tree, snapshots first:
+//! Tree(hash)                             ->   (both have read theirs meanwhile)
+//!                                        <- Have, or Outline
+//! Outline(the pieces of the manifest)    ->
+//!                                        <- Pieces(one bit a piece)
+//! Manifest …                             ->
+//!                                        <- Chunks(one bit a chunk)
+//! Data … on any connection, End on each  ->
+//! Whole(hash): it has not changed        ->
+//!                                        <- Ack(hash of the last tree): all is switched in and durable
 //! ```
 //!
+//! To a target that has nothing at all the source sends the first tree while it reads it, without being asked for
+//! anything: `Data …, End` on each connection, `Tree(hash), Manifest …, Whole`.
 //! Either side may say `Working` at any time, which only breaks the silence, and `Failed`, which ends it.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::time::{Duration, Instant};
 
-use super::bridge::Bridge;
-use crate::dataset::chunk::{Hash, MAX_CHUNK};
+use super::bridge::{Input, MAX_SILENCE, Output};
+use crate::dataset::chunk::Hash;
 
-/// Largest piece of a manifest or of a list of wants.
+/// Largest piece of a list.
 pub const MAX_PIECE: usize = 1 << 20;
-/// Largest list of wants, bytes: one bit for each of 64 million chunks.
-const MAX_WANT: u32 = 8 << 20;
+/// Largest batch of data, as it is packed or once it is unpacked: a batch, and a largest chunk with its head.
+pub const MAX_BATCH: usize = 2 << 20;
 const MAX_MESSAGE: usize = 4096;
-/// Besides its data, a chunk's frame has its number and how it is packed.
-const CHUNK_HEAD: u32 = 5;
 /// Most frames of mere work in a row: each is a few seconds of it.
 const MAX_WORKING: usize = 100_000;
+/// What a frame's payload comes at, at the least, bytes each second.
+const LEAST_RATE: u64 = 16 * 1024;
 
-/// One frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
+/// What a frame says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
     /// What the source offers, as JSON.
-    Hello(Vec<u8>),
+    Hello = 1,
     /// What of it the target takes, as JSON.
-    Choice(Vec<u8>),
-    /// A piece of the manifest, encoded and compressed as one stream.
-    Manifest(Vec<u8>),
-    ManifestEnd(Hash),
-    Want(Vec<u8>),
-    Chunk {
-        number: u32,
-        packed: Packed,
-        data: Vec<u8>,
-    },
-    Done,
-    /// The tree is in its place for good. The notes say what could not be set there.
-    Ack {
-        tree: Hash,
-        notes: Vec<String>,
-    },
-    Failed(String),
-    Working,
+    Choice = 2,
+    /// A secret with which the other side may open one more connection.
+    Ticket = 3,
+    /// How many more connections were opened with tickets.
+    Join = 4,
+    /// The hash of a tree's manifest.
+    Tree = 5,
+    /// The target has that tree.
+    Have = 6,
+    /// The target wants the outline (from the target), or a part of it (from the source).
+    Outline = 7,
+    OutlineEnd = 8,
+    /// Part of a list of wanted pieces, one bit each.
+    Pieces = 10,
+    PiecesEnd = 11,
+    /// Part of the wanted pieces of a manifest, or of all of it, compressed as one stream.
+    Manifest = 12,
+    ManifestEnd = 13,
+    /// Part of a list of wanted chunks, one bit each.
+    Chunks = 14,
+    ChunksEnd = 15,
+    /// A batch of data, as it is.
+    Data = 16,
+    /// A batch of data, compressed.
+    PackedData = 17,
+    /// No more data of this tree on this connection.
+    End = 18,
+    /// The tree was sent whole, and did not change meanwhile.
+    Whole = 19,
+    /// How much there will be, as far as can be known: bytes and files.
+    Expect = 20,
+    /// All trees are in their place for good. What could not be set follows the hash.
+    Ack = 21,
+    Failed = 22,
+    Working = 23,
 }
 
-/// How a chunk's data is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packed {
-    Plain,
-    Zstd,
+impl Kind {
+    const ALL: [Kind; 22] = [
+        Kind::Hello,
+        Kind::Choice,
+        Kind::Ticket,
+        Kind::Join,
+        Kind::Tree,
+        Kind::Have,
+        Kind::Outline,
+        Kind::OutlineEnd,
+        Kind::Pieces,
+        Kind::PiecesEnd,
+        Kind::Manifest,
+        Kind::ManifestEnd,
+        Kind::Chunks,
+        Kind::ChunksEnd,
+        Kind::Data,
+        Kind::PackedData,
+        Kind::End,
+        Kind::Whole,
+        Kind::Expect,
+        Kind::Ack,
+        Kind::Failed,
+        Kind::Working,
+    ];
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// Fewest and most bytes of its payload.
+    fn lengths(self) -> (usize, usize) {
+        match self {
+            Kind::Hello | Kind::Choice | Kind::Outline | Kind::Pieces | Kind::Manifest | Kind::Chunks => {
+                (0, MAX_PIECE)
+            }
+            Kind::Join => (1, 1),
+            Kind::Ticket => (1, 256),
+            Kind::Tree | Kind::Whole => (32, 32),
+            Kind::Data | Kind::PackedData => (1, MAX_BATCH),
+            Kind::Expect => (16, 16),
+            Kind::Ack => (32, 32 + MAX_MESSAGE),
+            Kind::Failed => (0, MAX_MESSAGE),
+            Kind::Have
+            | Kind::OutlineEnd
+            | Kind::PiecesEnd
+            | Kind::ManifestEnd
+            | Kind::ChunksEnd
+            | Kind::End
+            | Kind::Working => (0, 0),
+        }
+    }
 }
 
 /// Why the conversation ended.
@@ -72,148 +147,109 @@ pub enum FrameError {
     Malformed(&'static str),
 }
 
-/// Both directions, buffered.
-pub struct Frames {
-    input: BufReader<Half>,
-    output: BufWriter<Half>,
+/// The frames that arrive.
+pub struct Reader {
+    input: BufReader<Input>,
 }
 
-/// The one bridge, shared by the reader and the writer of one thread.
-struct Half(std::rc::Rc<std::cell::RefCell<Bridge>>);
-
-impl Read for Half {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.borrow_mut().read(into)
+impl Reader {
+    pub fn new(input: Input) -> Self {
+        Self { input: BufReader::with_capacity(256 * 1024, input) }
     }
-}
 
-impl Write for Half {
-    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(from)
+    /// The next frame that says something, into `payload`; what the other side says went wrong is an error.
+    pub fn receive(&mut self, payload: &mut Vec<u8>) -> Result<Kind, FrameError> {
+        for _ in 0..MAX_WORKING {
+            match self.read(payload)? {
+                Kind::Working => {}
+                Kind::Failed => return Err(FrameError::Theirs(printable(payload))),
+                kind => return Ok(kind),
+            }
+        }
+        Err(FrameError::Malformed("it works without end"))
     }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.borrow_mut().flush()
-    }
-}
 
-impl Frames {
-    pub fn new(bridge: Bridge) -> Self {
-        let bridge = std::rc::Rc::new(std::cell::RefCell::new(bridge));
-        Self {
-            input: BufReader::with_capacity(64 * 1024, Half(bridge.clone())),
-            output: BufWriter::with_capacity(256 * 1024, Half(bridge)),
+    /// The other side's reason for having gone, if it left one.
+    pub fn last_words(&mut self) -> Option<FrameError> {
+        self.input.get_mut().until(Some(Instant::now() + Duration::from_secs(3)));
+        let mut payload = Vec::new();
+        loop {
+            match self.receive(&mut payload) {
+                Ok(_) => {}
+                Err(theirs @ FrameError::Theirs(_)) => return Some(theirs),
+                Err(_) => return None,
+            }
         }
     }
 
-    /// True once the transfer was told to stop.
-    pub fn stopped(&self) -> bool {
-        self.input.get_ref().0.borrow().stopped()
+    fn read(&mut self, payload: &mut Vec<u8>) -> Result<Kind, FrameError> {
+        let mut head = [0; 5];
+        self.input.read_exact(&mut head).map_err(FrameError::Broken)?;
+        let kind = Kind::of(head[0]).ok_or(FrameError::Malformed("a frame of unknown kind"))?;
+        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let (least, most) = kind.lengths();
+        if !(least..=most).contains(&len) {
+            return Err(FrameError::Malformed("a frame of impossible length"));
+        }
+        payload.resize(len, 0);
+        let time = MAX_SILENCE + Duration::from_secs(len as u64 / LEAST_RATE);
+        self.input.get_mut().until(Some(Instant::now() + time));
+        let read = self.input.read_exact(payload);
+        self.input.get_mut().until(None);
+        read.map_err(FrameError::Broken)?;
+        Ok(kind)
+    }
+}
+
+/// The frames that are sent.
+pub struct Writer {
+    output: BufWriter<Output>,
+}
+
+impl Writer {
+    pub fn new(output: Output) -> Self {
+        Self { output: BufWriter::with_capacity(64 * 1024, output) }
     }
 
-    pub fn send(&mut self, frame: &Frame) -> Result<(), FrameError> {
-        self.write(frame).map_err(FrameError::Broken)
+    pub fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<(), FrameError> {
+        self.write(kind, payload).map_err(FrameError::Broken)
     }
 
     pub fn flush(&mut self) -> Result<(), FrameError> {
         self.output.flush().map_err(FrameError::Broken)
     }
 
-    /// The next frame that says something; what the other side says went wrong is an error.
-    pub fn receive(&mut self) -> Result<Frame, FrameError> {
-        for _ in 0..MAX_WORKING {
-            match self.read()? {
-                Frame::Working => {}
-                Frame::Failed(message) => return Err(FrameError::Theirs(message)),
-                frame => return Ok(frame),
-            }
-        }
-        Err(FrameError::Malformed("it works without end"))
-    }
-
     /// Tells the other side why, if it still listens.
     pub fn fail(&mut self, message: &str) {
-        let _ = self.send(&Frame::Failed(clipped(message).to_owned())).and_then(|()| self.flush());
+        let _ = self.send(Kind::Failed, clipped(message).as_bytes()).and_then(|()| self.flush());
     }
 
-    fn write(&mut self, frame: &Frame) -> io::Result<()> {
-        let mut put = |kind: u8, parts: &[&[u8]]| {
-            // Each payload is far below its limit, by the side that makes it.
-            let len =
-                u32::try_from(parts.iter().map(|p| p.len()).sum::<usize>()).map_err(io::Error::other)?;
-            self.output.write_all(&[kind])?;
-            self.output.write_all(&len.to_be_bytes())?;
-            parts.iter().try_for_each(|part| self.output.write_all(part))
-        };
-        match frame {
-            Frame::Manifest(piece) => put(1, &[piece]),
-            Frame::ManifestEnd(hash) => put(2, &[&hash.0]),
-            Frame::Want(bits) => put(3, &[bits]),
-            Frame::Chunk { number, packed, data } => {
-                put(4, &[&number.to_be_bytes(), &[u8::from(*packed == Packed::Zstd)], data])
-            }
-            Frame::Done => put(5, &[]),
-            Frame::Ack { tree, notes } => {
-                let notes = notes.join("\n");
-                put(6, &[&tree.0, clipped(&notes).as_bytes()])
-            }
-            Frame::Failed(message) => put(7, &[message.as_bytes()]),
-            Frame::Working => put(8, &[]),
-            Frame::Hello(json) => put(9, &[json]),
-            Frame::Choice(json) => put(10, &[json]),
-        }
+    fn write(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        // Each payload is far below its limit, by the side that makes it.
+        let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        self.output.write_all(&[kind as u8])?;
+        self.output.write_all(&len.to_be_bytes())?;
+        self.output.write_all(payload)
     }
+}
 
-    fn read(&mut self) -> Result<Frame, FrameError> {
-        let mut head = [0; 5];
-        self.input.read_exact(&mut head).map_err(FrameError::Broken)?;
-        let kind = head[0];
-        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        // MAX_PIECE and MAX_MESSAGE are small constants.
-        #[allow(clippy::cast_possible_truncation)]
-        let (least, most) = match kind {
-            1 | 9 | 10 => (0, MAX_PIECE as u32),
-            2 => (32, 32),
-            3 => (0, MAX_WANT),
-            4 => (CHUNK_HEAD, CHUNK_HEAD + MAX_CHUNK),
-            5 | 8 => (0, 0),
-            6 => (32, 32 + MAX_MESSAGE as u32),
-            7 => (0, MAX_MESSAGE as u32),
-            _ => return Err(FrameError::Malformed("a frame of unknown kind")),
-        };
-        if !(least..=most).contains(&len) {
-            return Err(FrameError::Malformed("a frame of impossible length"));
-        }
-        let mut payload = vec![0; len as usize];
-        self.input.read_exact(&mut payload).map_err(FrameError::Broken)?;
-        let hash = |payload: &[u8]| {
-            payload.try_into().map(Hash).map_err(|_| FrameError::Malformed("a hash of impossible length"))
-        };
-        Ok(match kind {
-            1 => Frame::Manifest(payload),
-            2 => Frame::ManifestEnd(hash(&payload)?),
-            3 => Frame::Want(payload),
-            4 => {
-                let number = u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]);
-                let packed = match payload[4] {
-                    0 => Packed::Plain,
-                    1 => Packed::Zstd,
-                    _ => return Err(FrameError::Malformed("a chunk packed in an unknown way")),
-                };
-                payload.drain(..CHUNK_HEAD as usize);
-                Frame::Chunk { number, packed, data: payload }
-            }
-            5 => Frame::Done,
-            6 => {
-                let (tree, notes) = payload.split_at(32);
-                let notes = notes.split(|b| *b == b'\n').filter(|note| !note.is_empty());
-                Frame::Ack { tree: hash(tree)?, notes: notes.map(printable).collect() }
-            }
-            7 => Frame::Failed(printable(&payload)),
-            9 => Frame::Hello(payload),
-            10 => Frame::Choice(payload),
-            _ => Frame::Working,
-        })
-    }
+/// An acknowledgement: the hash of the last tree, and what could not be set, a line each.
+pub fn acknowledgement(tree: Hash, notes: &[String]) -> Vec<u8> {
+    let mut payload = tree.0.to_vec();
+    payload.extend_from_slice(clipped(&notes.join("\n")).as_bytes());
+    payload
+}
+
+/// The same, as it is read.
+pub fn acknowledged(payload: &[u8]) -> Result<(Hash, Vec<String>), FrameError> {
+    let (tree, notes) = payload.split_at_checked(32).ok_or(FrameError::Malformed("no acknowledgement"))?;
+    let notes = notes.split(|b| *b == b'\n').filter(|note| !note.is_empty());
+    Ok((hash(tree)?, notes.map(printable).collect()))
+}
+
+/// A hash, as a payload.
+pub fn hash(payload: &[u8]) -> Result<Hash, FrameError> {
+    payload.try_into().map(Hash).map_err(|_| FrameError::Malformed("a hash of impossible length"))
 }
 
 /// As much of a text as a frame takes.

@@ -17,6 +17,9 @@ pub struct Hello {
     /// Oldest first.
     #[serde(default)]
     pub snapshots: Vec<SnapshotName>,
+    /// The tree may change while it is read: it can be read once only.
+    #[serde(default)]
+    pub once: bool,
 }
 
 /// What a target takes.
@@ -25,6 +28,9 @@ pub struct Choice {
     /// Snapshots, oldest first; the tree itself is always taken.
     #[serde(default)]
     pub take: Vec<SnapshotName>,
+    /// There is nothing here that could be of use: the first tree is to be sent as it is read.
+    #[serde(default)]
+    pub eager: bool,
 }
 
 impl Hello {

@@ -86,6 +86,8 @@ pub struct Doors {
     offers: Arc<Offers>,
     id: Uuid,
     arrivals: BTreeMap<&'static str, oneshot::Receiver<Arrived>>,
+    /// How long each is waited for.
+    life: Duration,
 }
 
 impl Offers {
@@ -104,7 +106,7 @@ impl Offers {
             arrivals.insert(*name, arrival);
         }
         self.lock().insert(id, offer);
-        Doors { offers: self.clone(), id, arrivals }
+        Doors { offers: self.clone(), id, arrivals, life: UNCONNECTED_LIFE }
     }
 
     /// Takes a connection up. A wrong secret leaves the offer for the one it was made to: ids cannot be guessed either.
@@ -143,7 +145,7 @@ impl Doors {
     /// Waits for the connection of this name, once; `None` if it does not come in time.
     pub async fn arrival(&mut self, name: &str) -> Option<Arrived> {
         let arrival = self.arrivals.remove(name)?;
-        tokio::time::timeout(UNCONNECTED_LIFE, arrival).await.ok()?.ok()
+        tokio::time::timeout(self.life, arrival).await.ok()?.ok()
     }
 
     /// A secret for one more connection, and what waits for it; `None` when there are enough.
@@ -189,11 +191,12 @@ mod tests {
         assert_eq!(why(id, &control, None), ClaimError::Unknown);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_does_not_come_in_time_is_not_waited_for() {
         let offers = Arc::new(Offers::default());
         let (id, secret) = (Uuid::new_v4(), Secret::random());
         let mut doors = offers.put(id, &[("control", secret.clone())], None);
+        doors.life = Duration::from_millis(10);
         assert!(doors.arrival("control").await.is_none());
         assert!(doors.arrival("control").await.is_none(), "it is asked for once");
         let claim = offers.claim(id, &secret, None).unwrap();

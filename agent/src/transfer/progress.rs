@@ -134,6 +134,18 @@ impl Meter {
         add(&self.files_total, files);
     }
 
+    /// What is to be done is known better now.
+    pub fn correct(&self, bytes: u64, files: u64) {
+        self.total.store(bytes, Relaxed);
+        self.files_total.store(files, Relaxed);
+    }
+
+    /// Bytes done so far, and to be done if that is known.
+    pub fn so_far(&self) -> (u64, Option<u64>) {
+        let total = self.total.load(Relaxed);
+        (self.done.load(Relaxed), (total != UNKNOWN).then_some(total))
+    }
+
     /// Where it stands `now`.
     pub fn read(&self, now: Instant) -> Progress {
         let known = |counter: &AtomicU64| Some(counter.load(Relaxed)).filter(|value| *value != UNKNOWN);

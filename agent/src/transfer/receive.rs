@@ -1,30 +1,46 @@
-//! The target's half: takes the manifest, finds what it can at home, asks for the rest, and switches the whole in.
+//! The target's half: finds what it can at home, asks for the rest, and switches the whole in.
 
-use std::fs;
-use std::io::{self, Read};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use schema::name::SnapshotName;
 
 use super::TransferError;
+use super::batch::{Record, records};
+use super::connections::{Opener, ticket};
 use super::exchange::Destination;
-use super::frame::{Frame, FrameError, Frames};
-use super::greeting::{Choice, Hello};
+use super::frame::{self, FrameError, Kind};
+use super::greeting::{Choice, Hello, VERSION};
+use super::lane::{Bits, Lane, alive};
 use super::pack::Unpacker;
 use super::progress::{Meter, Stage};
-use super::send::Alive;
-use crate::dataset::PoolError;
-use crate::dataset::build::{Build, Built};
+use super::reading::Seen;
+use super::receive_all::Come;
+use super::shipment::Chosen;
+use super::staging::Staging;
+use crate::dataset::build::BuildError;
 use crate::dataset::chunk::Hash;
-use crate::dataset::encoding::{decode, tree_hash};
+use crate::dataset::complete::{Ground, complete};
+use crate::dataset::packed::{Directories, MAX_PIECE, Packed, pieces};
+use crate::dataset::plan::Plan;
 use crate::dataset::pool::{Arrived, Switch};
+use crate::dataset::site::{Hand, Site};
+use crate::dataset::stock::{Share, Stock};
+use crate::dataset::survey::{Manner, Survey};
 use crate::task::crash;
 
-/// Largest manifest, bytes, unpacked: enough for some 400 GiB of files without a repeat, or millions of small ones.
-const MAX_MANIFEST: u64 = 256 << 20;
+/// Largest manifest, bytes: some ten million small files, or a terabyte of large ones.
+const MAX_MANIFEST: usize = 1 << 30;
+/// Bytes of an outline for each piece.
+const OUTLINED: usize = 34;
 
 /// What arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes of file data in the whole tree, and those of them that had to be sent.
+    /// Bytes of file data in all trees, and those of them that had to be sent.
     pub total: u64,
     pub moved: u64,
     /// What could not be set here, in sentences.
@@ -33,181 +49,478 @@ pub struct Received {
 
 /// Receives trees. Whatever goes wrong is told to the other side, and leaves the place as it was.
 pub fn receive(
-    frames: &mut Frames,
+    first: Lane,
+    opener: &Opener,
     destination: &dyn Destination,
     meter: &Meter,
 ) -> Result<Received, TransferError> {
-    converse(frames, destination, meter).inspect_err(|e| e.tell(frames))
+    let mut lanes = vec![first];
+    converse(&mut lanes, opener, destination, meter)
+        .inspect_err(|e| lanes.iter().take(1).for_each(|first| e.tell(first)))
+}
+
+/// One transfer, at the target.
+struct Target<'a> {
+    lanes: &'a [Lane],
+    opener: &'a Opener,
+    destination: &'a dyn Destination,
+    staging: Staging,
+    meter: &'a Meter,
+    /// Trees to take files and chunks from; those that were built are added.
+    stock: Stock,
+    /// What is in the place, and what is in that.
+    present: Option<(PathBuf, Packed)>,
+    all: Received,
+    switch: Switch,
+}
+
+/// A tree that has come.
+enum Tree {
+    /// It was there.
+    Had(Packed, Option<crate::dataset::Frozen>),
+    Built {
+        tree: PathBuf,
+        packed: Packed,
+        unset: Vec<String>,
+    },
 }
 
 fn converse(
-    frames: &mut Frames,
+    lanes: &mut Vec<Lane>,
+    opener: &Opener,
     destination: &dyn Destination,
     meter: &Meter,
 ) -> Result<Received, TransferError> {
-    let Frame::Hello(hello) = frames.receive()? else {
-        return Err(FrameError::Malformed("expected an offer").into());
-    };
-    let hello = Hello::decode(&hello).ok_or(FrameError::Malformed("an offer that makes no sense"))?;
+    let (hello, tickets) = hear(&lanes[0])?;
     let offered = hello.snapshots.clone();
-    let chosen = destination.choose(hello.header, hello.snapshots).map_err(TransferError::Refused)?;
-    let take: Vec<_> = offered.into_iter().filter(|name| chosen.take.contains(name)).collect();
-    frames.send(&Frame::Choice(Choice { take: take.clone() }.encode()))?;
-    frames.flush()?;
-    let staging = destination.staging()?;
-    let mut switch = Switch { drop: chosen.drop, ..Switch::default() };
-    let mut bases: Vec<PathBuf> = destination.present().into_iter().collect();
-    let (mut all, mut last) = (Received { total: 0, moved: 0, unset: Vec::new() }, None);
-    for (at, name) in take.iter().map(Some).chain([None]).enumerate() {
-        let area = staging.join(format!("tree-{at}"));
-        fs::create_dir_all(&area).map_err(|source| PoolError::Io {
-            path: area.clone(),
-            doing: "created",
-            source,
-        })?;
-        let (hash, built, received) = one_tree(frames, &area, &bases, meter)?;
-        all.total += received.total;
-        all.moved += received.moved;
-        all.unset.extend(built.unset);
-        bases.push(built.tree.clone());
-        match name {
-            Some(name) => switch.snapshots.push((name.clone(), Arrived::Built(built.tree))),
-            None => switch.main = Some(built.tree),
-        }
-        last = Some(hash);
+    let Chosen { take, drop } =
+        destination.choose(hello.header, hello.snapshots).map_err(TransferError::Refused)?;
+    let take: Vec<SnapshotName> = offered.into_iter().filter(|name| take.contains(name)).collect();
+    let staging = Staging::begin(&destination.staging()?)?;
+    // Before the source is told: then both read at the same time.
+    let others = destination.others();
+    let anything = destination.has_present() || !staging.is_fresh() || !others.is_empty();
+    let choice = Choice { take: take.clone(), eager: hello.once || !anything };
+    answer(lanes, opener, tickets, &choice)?;
+
+    let mut target = Target {
+        lanes,
+        opener,
+        destination,
+        staging,
+        meter,
+        stock: Stock::default(),
+        present: None,
+        all: Received { total: 0, moved: 0, unset: Vec::new() },
+        switch: Switch { drop, ..Switch::default() },
+    };
+    if anything && !choice.eager {
+        meter.stage(Stage::Comparing);
+        alive(&lanes[..1], || target.look_around(&others));
     }
-    let Some(hash) = last else { return Err(TransferError::Stopped) };
-    if frames.stopped() {
+    let mut last = Hash::of(b"");
+    for (at, name) in take.iter().map(Some).chain([None]).enumerate() {
+        if opener.stop.is_cancelled() {
+            return Err(TransferError::Stopped);
+        }
+        let tree = if at == 0 && choice.eager { target.eagerly(name)? } else { target.as_asked(name)? };
+        last = target.arrived(name, tree)?;
+    }
+    let Target { switch, all, .. } = target;
+    if opener.stop.is_cancelled() {
         return Err(TransferError::Stopped);
     }
     meter.stage(Stage::Switching);
-    destination.switch_in(switch)?;
+    alive(&lanes[..1], || destination.switch_in(switch))?;
+    crash::point("transfer-before-acknowledgement");
     // From here on the target has it, whether or not the source learns so.
-    if let Err(e) =
-        frames.send(&Frame::Ack { tree: hash, notes: all.unset.clone() }).and_then(|()| frames.flush())
-    {
+    if let Err(e) = lanes[0].say(Kind::Ack, &frame::acknowledgement(last, &all.unset)) {
         tracing::info!(reason = %e, "the source could not be told that its tree has arrived");
     }
     Ok(all)
 }
 
-fn one_tree(
-    frames: &mut Frames,
-    area: &Path,
-    bases: &[PathBuf],
-    meter: &Meter,
-) -> Result<(Hash, Built, Received), TransferError> {
-    let (encoded, hash) = receive_manifest(frames)?;
-    let manifest = decode(&encoded).map_err(TransferError::Hostile)?;
-    let (total, files) = (manifest.data_bytes(), manifest.files().count());
-    let mut build = Build::begin(area, manifest, &encoded)?;
-    drop(encoded);
-
-    let mut alive = Alive::begin();
-    meter.stage(Stage::Comparing);
-    build.reuse(None, &mut |_| alive.sign(frames))?;
-    for base in bases {
-        build.reuse(Some(base), &mut |_| alive.sign(frames))?;
-    }
-    let (bits, wanted, wanted_bytes) = wants(&build);
-    frames.send(&Frame::Want(bits))?;
-    frames.flush()?;
-
-    meter.stage(Stage::Receiving);
-    meter.expect(total, files as u64);
-    meter.reused(total - wanted_bytes);
-    let (mut received, mut left) = (0, wanted);
-    let mut unpacker = Unpacker::new().map_err(TransferError::Packing)?;
+fn hear(first: &Lane) -> Result<(Hello, Vec<crate::wire::token::Secret>), TransferError> {
+    let (mut tickets, mut payload) = (Vec::new(), Vec::new());
     loop {
-        match frames.receive()? {
-            Frame::Chunk { number, packed, data } => {
-                let chunk = build.chunk(number).ok_or(FrameError::Malformed("a chunk of no tree"))?;
-                meter.sent(data.len() as u64);
-                let data = unpacker
-                    .unpack(packed, data, chunk)
-                    .map_err(|_| FrameError::Malformed("a chunk that does not unpack"))?;
-                build.put(number, &data)?;
-                received += u64::from(chunk.len);
-                left = left.saturating_sub(1);
-                if left == wanted / 2 {
-                    crash::point("transfer-half");
+        match first.receive(&mut payload)? {
+            Kind::Ticket if tickets.len() < super::connections::MAX_CONNECTIONS => {
+                tickets.push(ticket(&payload)?);
+            }
+            Kind::Hello => {
+                let hello =
+                    Hello::decode(&payload).ok_or(FrameError::Malformed("an offer that makes no sense"))?;
+                if hello.version != VERSION {
+                    let message = format!(
+                        "the source speaks version {} of the chunk stream, and this agent version {VERSION}",
+                        hello.version
+                    );
+                    return Err(TransferError::Refused(message));
                 }
-                meter.done(chunk.len.into());
+                return Ok((hello, tickets));
             }
-            Frame::Done if left == 0 => break,
-            Frame::Done => return Err(FrameError::Malformed("chunks are missing").into()),
-            _ => return Err(FrameError::Malformed("expected chunks").into()),
+            _ => return Err(FrameError::Malformed("expected an offer").into()),
         }
     }
-    meter.stage(Stage::Verifying);
-    let built = build.finish(&mut |_| alive.sign(frames))?;
-    meter.files(files as u64);
-    Ok((hash, built, Received { total, moved: received, unset: Vec::new() }))
 }
 
-/// One bit a chunk, how many are set, and their bytes.
-fn wants(build: &Build) -> (Vec<u8>, usize, u64) {
-    let (mut bits, mut count, mut bytes) = (Vec::new(), 0, 0);
-    for (at, (chunk, have)) in build.chunks().enumerate() {
-        if at % 8 == 0 {
-            bits.push(0);
+fn answer(
+    lanes: &mut Vec<Lane>,
+    opener: &Opener,
+    tickets: Vec<crate::wire::token::Secret>,
+    choice: &Choice,
+) -> Result<(), TransferError> {
+    let first = &lanes[0];
+    let pending = opener.give_tickets(first)?;
+    first.say(Kind::Choice, &choice.encode())?;
+    let mut more = opener.dial(first, tickets)?;
+    more.extend(opener.collect(first, pending)?);
+    lanes.extend(more);
+    Ok(())
+}
+
+impl Target<'_> {
+    fn first(&self) -> &Lane {
+        &self.lanes[0]
+    }
+
+    /// What is here that may be of use.
+    fn look_around(&mut self, others: &[super::exchange::Other]) {
+        self.present = self.destination.present(&Seen);
+        for other in others {
+            // Files of a tree that is in use are nobody's to share.
+            let share = if other.frozen.is_some() { Share::Files } else { Share::Data };
+            self.add(&other.tree, other.packed.clone(), share);
         }
-        if !have {
-            bits[at / 8] |= 1 << (at % 8);
-            count += 1;
-            bytes += u64::from(chunk.len);
+    }
+
+    fn add(&mut self, tree: &Path, packed: Packed, share: Share) {
+        if let Err(e) = self.stock.add(tree, packed, share) {
+            tracing::info!(tree = %tree.display(), reason = %e, "a tree gives no chunks");
         }
     }
-    (bits, count, bytes)
+
+    /// A tree has come.
+    fn arrived(&mut self, name: Option<&SnapshotName>, tree: Tree) -> Result<Hash, TransferError> {
+        let (hash, sums) = match &tree {
+            Tree::Had(packed, _) | Tree::Built { packed, .. } => (packed.hash(), packed.sums()),
+        };
+        self.all.total += sums.data;
+        self.meter.files(sums.files.into());
+        match (name, tree) {
+            (Some(name), Tree::Had(packed, Some(frozen))) => {
+                self.add(&frozen.tree(), packed, Share::Files);
+                self.switch.snapshots.push((name.clone(), Arrived::Kept(frozen)));
+            }
+            (Some(name), Tree::Built { tree, packed, unset }) => {
+                self.add(&tree, packed.clone(), Share::Files);
+                let known = unset.is_empty();
+                self.all.unset.extend(unset);
+                let arrived = if known { Arrived::Known { tree, packed } } else { Arrived::Built(tree) };
+                self.switch.snapshots.push((name.clone(), arrived));
+            }
+            (None, Tree::Built { tree, packed, unset }) => {
+                self.switch.known = unset.is_empty().then_some(packed);
+                self.all.unset.extend(unset);
+                self.switch.main = Some(tree);
+            }
+            (_, Tree::Had(..)) => {}
+        }
+        Ok(hash)
+    }
+
+    /// Takes a tree as it comes.
+    fn eagerly(&mut self, name: Option<&SnapshotName>) -> Result<Tree, TransferError> {
+        self.meter.stage(Stage::Receiving);
+        let site = Site::begin(&self.staging.tree(name))?;
+        let come = Come::default();
+        let half = Half::default();
+        self.each_lane(|data| {
+            let mut taking = come.taking(&site, self.meter);
+            data(&mut |record| {
+                taking.take(&record)?;
+                half.look(self.meter);
+                Ok(())
+            })
+        })?;
+        let mut payload = Vec::new();
+        let hash = loop {
+            match self.first().receive(&mut payload)? {
+                // A small tree is sent sooner than it is counted.
+                Kind::Expect => expected(self.meter, &payload),
+                Kind::Tree => break frame::hash(&payload)?,
+                _ => return Err(FrameError::Malformed("expected a tree").into()),
+            }
+        };
+        half.look(self.meter);
+        self.meter.stage(Stage::Verifying);
+        let bytes = self.first().receive_packed(Kind::Manifest, Kind::ManifestEnd, MAX_MANIFEST)?;
+        let packed = Packed::decode_as(bytes, hash).map_err(TransferError::Hostile)?;
+        self.whole(hash)?;
+        come.is(&packed, &site)?;
+        let sums = packed.sums();
+        self.meter.correct(sums.data, sums.files.into());
+        self.all.moved += sums.data;
+        self.finish(&site, packed, Ground::New)
+    }
+
+    /// Takes what it lacks of a tree.
+    fn as_asked(&mut self, name: Option<&SnapshotName>) -> Result<Tree, TransferError> {
+        let hash = frame::hash(&self.first().expect(Kind::Tree)?)?;
+        if let Some(tree) = self.have(name, hash)? {
+            return Ok(tree);
+        }
+        self.meter.stage(Stage::Comparing);
+        let packed = self.manifest(hash)?;
+        let sums = packed.sums();
+        self.meter.expect(sums.data, sums.files.into());
+        let directories = Directories::of(&packed);
+        let site = Site::begin(&self.staging.tree(name))?;
+        let unfinished = self.staging.unfinished(name);
+        let ground = if unfinished.is_empty() { Ground::New } else { Ground::Resumed };
+        let lanes = self.lanes;
+        let plan = alive(&lanes[..1], || {
+            let mut stock = std::mem::take(&mut self.stock);
+            let plan = self.plan(name, &mut stock, &unfinished, &site, &packed, &directories);
+            self.stock = stock;
+            plan
+        })?;
+        self.meter.reused(plan.repeated);
+        self.room_for(plan.wanted)?;
+        let mut wants = Bits::zeros(usize::try_from(sums.chunks).unwrap_or(usize::MAX));
+        plan.numbers().for_each(|number| wants.set(usize::try_from(number).unwrap_or(usize::MAX)));
+        self.first().send_list(Kind::Chunks, Kind::ChunksEnd, &wants.0)?;
+
+        self.meter.stage(Stage::Receiving);
+        let half = Half { at: Some(plan.reused + plan.repeated + plan.wanted / 2), ..Half::default() };
+        self.each_lane(|data| {
+            let mut hand = Hand::new(&site);
+            data(&mut |record| {
+                let Record::Numbered { number, data } = record else {
+                    return Err(FrameError::Malformed("data that was not asked for").into());
+                };
+                plan.put(&mut hand, &packed, &directories, number, data)?;
+                self.meter.done(data.len() as u64);
+                half.look(self.meter);
+                Ok(())
+            })
+        })?;
+        if plan.left() > 0 {
+            return Err(BuildError::Incomplete(plan.left()).into());
+        }
+        self.whole(hash)?;
+        self.all.moved += plan.wanted;
+        self.meter.stage(Stage::Verifying);
+        self.finish(&site, packed, ground)
+    }
+
+    /// The tree, if it is here.
+    fn have(&mut self, name: Option<&SnapshotName>, hash: Hash) -> Result<Option<Tree>, TransferError> {
+        let frozen = name.and_then(|_| self.destination.frozen(hash));
+        let tree = match (name, frozen, &self.present) {
+            (Some(_), Some(frozen), _) => Tree::Had(frozen.packed()?, Some(frozen)),
+            (None, _, Some((_, packed))) if packed.hash() == hash => Tree::Had(packed.clone(), None),
+            _ => return Ok(None),
+        };
+        let (Tree::Had(packed, _) | Tree::Built { packed, .. }) = &tree;
+        self.meter.expect(packed.sums().data, packed.sums().files.into());
+        self.meter.reused(packed.sums().data);
+        self.first().say(Kind::Have, b"")?;
+        Ok(Some(tree))
+    }
+
+    fn manifest(&self, hash: Hash) -> Result<Packed, TransferError> {
+        let first = self.first();
+        first.say(Kind::Outline, b"")?;
+        let most = MAX_MANIFEST / 256 * OUTLINED;
+        let outline = first.receive_list(Kind::Outline, Kind::OutlineEnd, most)?;
+        let (outline, rest) = outline.as_chunks::<OUTLINED>();
+        if !rest.is_empty() {
+            return Err(FrameError::Malformed("an outline that is cut off").into());
+        }
+        let outline: Vec<(Hash, usize)> = outline
+            .iter()
+            .map(|piece| {
+                let mut hash = [0; 32];
+                hash.copy_from_slice(&piece[..32]);
+                (Hash(hash), usize::from(u16::from_be_bytes([piece[32], piece[33]])))
+            })
+            .collect();
+        let size: usize = outline.iter().map(|(_, len)| *len).sum();
+        if size > MAX_MANIFEST || outline.iter().any(|(_, len)| *len > MAX_PIECE) {
+            return Err(TransferError::TooLarge(MAX_MANIFEST as u64));
+        }
+        let manifests: Vec<&Packed> =
+            self.stock.manifests().chain(self.present.iter().map(|(_, packed)| packed)).collect();
+        let mut here: HashMap<Hash, Option<(usize, Range<usize>)>> =
+            outline.iter().map(|(hash, _)| (*hash, None)).collect();
+        for (at, packed) in manifests.iter().enumerate() {
+            for (piece, range) in pieces(packed) {
+                if let Some(place) = here.get_mut(&piece.hash) {
+                    place.get_or_insert((at, range));
+                }
+            }
+        }
+        let mut wants = Bits::zeros(outline.len());
+        let mut lacking = 0;
+        for (at, (hash, len)) in outline.iter().enumerate() {
+            if here.get(hash).is_none_or(Option::is_none) {
+                wants.set(at);
+                lacking += len;
+            }
+        }
+        first.send_list(Kind::Pieces, Kind::PiecesEnd, &wants.0)?;
+        let sent = first.receive_packed(Kind::Manifest, Kind::ManifestEnd, lacking)?;
+        let (mut bytes, mut rest) = (Vec::with_capacity(size), &sent[..]);
+        for (hash, len) in &outline {
+            if let Some(Some((at, range))) = here.get(hash) {
+                bytes.extend_from_slice(&manifests[*at].bytes()[range.clone()]);
+            } else {
+                let (piece, more) =
+                    rest.split_at_checked(*len).ok_or(FrameError::Malformed("a manifest that is cut off"))?;
+                bytes.extend_from_slice(piece);
+                rest = more;
+            }
+        }
+        Packed::decode_as(bytes, hash).map_err(TransferError::Hostile)
+    }
+
+    /// Makes of what is here what can be made of it.
+    fn plan(
+        &self,
+        name: Option<&SnapshotName>,
+        stock: &mut Stock,
+        unfinished: &[PathBuf],
+        site: &Site,
+        packed: &Packed,
+        directories: &Directories,
+    ) -> Result<Plan, TransferError> {
+        let before = stock.len();
+        if name.is_none() {
+            // The live tree shares no file with a frozen one, and may with the one whose place it takes.
+            stock.data_only();
+        }
+        if let Some((tree, packed)) = &self.present {
+            let share = if name.is_none() { Share::Files } else { Share::Data };
+            let _ = stock.add(tree, packed.clone(), share);
+        }
+        for tree in unfinished {
+            // What cannot be read is not used.
+            if let Ok(survey) = Survey::read(tree, Manner::default(), &Seen) {
+                let _ = stock.add(tree, survey.packed().clone(), Share::Unfinished);
+            }
+        }
+        let mut useful = stock.for_tree(packed);
+        let plan = Plan::make(site, packed, directories, &mut useful, &|bytes| {
+            self.meter.reused(bytes);
+            !self.opener.stop.is_cancelled()
+        });
+        drop(useful);
+        stock.truncate(before);
+        Ok(plan?)
+    }
+
+    fn room_for(&self, needed: u64) -> Result<(), TransferError> {
+        let staging = self.destination.staging()?;
+        let stat = rustix::fs::statvfs(&staging).map_err(|e| BuildError::Area(e.into()))?;
+        let available = stat.f_bavail * stat.f_frsize;
+        if needed > available { Err(BuildError::NoSpace { needed, available }.into()) } else { Ok(()) }
+    }
+
+    /// The source says that it sent all of the tree, and that it is still the same.
+    fn whole(&self, hash: Hash) -> Result<(), TransferError> {
+        if frame::hash(&self.first().expect(Kind::Whole)?)? == hash {
+            Ok(())
+        } else {
+            Err(FrameError::Malformed("another tree is whole than was sent").into())
+        }
+    }
+
+    fn finish(&self, site: &Site, packed: Packed, ground: Ground) -> Result<Tree, TransferError> {
+        let directories = Directories::of(&packed);
+        let go_on = |_| !self.opener.stop.is_cancelled();
+        let unset = alive(&self.lanes[..1], || complete(site, &packed, &directories, ground, &go_on))?;
+        Ok(Tree::Built { tree: site.tree().to_owned(), packed, unset })
+    }
+
+    /// Takes the data of one tree, each connection on a thread of its own. `with` is given what goes through a
+    /// connection's data, and calls it with what is done with each record.
+    fn each_lane(
+        &self,
+        with: impl Fn(&mut dyn FnMut(Take<'_>) -> Result<(), TransferError>) -> Result<(), TransferError> + Sync,
+    ) -> Result<(), TransferError> {
+        let failed: Mutex<[Option<TransferError>; 2]> = Mutex::default();
+        let run = |lane: &Lane, is_first: bool| {
+            let Err(e) = with(&mut |take| data(lane, self.meter, take)) else { return };
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_first && matches!(e, TransferError::Connection(FrameError::Broken(_))) {
+                // The source went, then, and says why over the first connection.
+                failed[1].get_or_insert(e);
+            } else if failed[0].is_none() {
+                e.tell(self.first());
+                failed[0] = Some(e);
+                // The other connections have nothing more to wait for.
+                self.opener.stop.cancel();
+            }
+        };
+        thread::scope(|scope| {
+            for lane in &self.lanes[1..] {
+                scope.spawn(|| run(lane, false));
+            }
+            run(self.first(), true);
+        });
+        let [first, other] = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        first.or(other).map_or(Ok(()), Err)
+    }
 }
 
-fn receive_manifest(frames: &mut Frames) -> Result<(Vec<u8>, Hash), TransferError> {
-    let mut pieces = Pieces { frames, piece: io::Cursor::default(), end: None, failed: None };
-    let mut encoded = Vec::new();
-    let read = zstd::stream::read::Decoder::new(&mut pieces)
-        .and_then(|zstd| zstd.take(MAX_MANIFEST + 1).read_to_end(&mut encoded));
-    if let Some(failed) = pieces.failed.take() {
-        return Err(failed.into());
-    }
-    read.map_err(|_| FrameError::Malformed("a manifest that does not unpack"))?;
-    if encoded.len() as u64 > MAX_MANIFEST {
-        return Err(TransferError::TooLarge(MAX_MANIFEST));
-    }
-    // Whatever the decompressor left unread must be the end.
-    let mut rest = [0];
-    if pieces.end.is_none() && pieces.read(&mut rest).is_ok_and(|n| n > 0) {
-        return Err(FrameError::Malformed("a manifest with more behind it").into());
-    }
-    match (pieces.failed, pieces.end) {
-        (Some(failed), _) => Err(failed.into()),
-        (None, Some(hash)) if hash == tree_hash(&encoded) => Ok((encoded, hash)),
-        (None, _) => Err(FrameError::Malformed("a manifest that is not what its hash says").into()),
+/// What is done with each record.
+type Take<'a> = &'a mut dyn FnMut(Record<'_>) -> Result<(), TransferError>;
+
+/// Reads a connection's data until its end.
+fn data(lane: &Lane, meter: &Meter, take: Take<'_>) -> Result<(), TransferError> {
+    let mut unpacker = Unpacker::new().map_err(TransferError::Packing)?;
+    let mut payload = Vec::new();
+    loop {
+        let kind = lane.receive(&mut payload)?;
+        let batch = match kind {
+            Kind::Data => payload.as_slice(),
+            Kind::PackedData => unpacker
+                .unpack(&payload)
+                .map_err(|_| FrameError::Malformed("a batch that does not unpack"))?,
+            Kind::Expect => {
+                expected(meter, &payload);
+                continue;
+            }
+            Kind::End => return Ok(()),
+            _ => return Err(FrameError::Malformed("expected data").into()),
+        };
+        meter.sent(payload.len() as u64);
+        let mut records = records(batch);
+        while let Some(record) = records.next()? {
+            take(record)?;
+        }
     }
 }
 
-struct Pieces<'a> {
-    frames: &'a mut Frames,
-    piece: io::Cursor<Vec<u8>>,
-    end: Option<Hash>,
-    failed: Option<FrameError>,
+/// How much there will be, as the source says: for people alone.
+fn expected(meter: &Meter, payload: &[u8]) {
+    if let ([bytes, files], []) = payload.as_chunks::<8>() {
+        meter.correct(u64::from_be_bytes(*bytes), u64::from_be_bytes(*files));
+    }
 }
 
-impl Read for Pieces<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let n = self.piece.read(into)?;
-            if n > 0 || self.end.is_some() || into.is_empty() {
-                return Ok(n);
-            }
-            match self.frames.receive() {
-                Ok(Frame::Manifest(piece)) => self.piece = io::Cursor::new(piece),
-                Ok(Frame::ManifestEnd(hash)) => self.end = Some(hash),
-                Ok(_) => self.failed = Some(FrameError::Malformed("expected a manifest")),
-                Err(e) => self.failed = Some(e),
-            }
-            if self.failed.is_some() {
-                return Err(io::Error::other("the manifest broke off"));
-            }
+/// Where a test may end the process: when half of the data has come.
+#[derive(Debug, Default)]
+struct Half {
+    at: Option<u64>,
+}
+
+impl Half {
+    fn look(&self, meter: &Meter) {
+        let (done, total) = meter.so_far();
+        if self.at.or(total.map(|total| total / 2)).is_some_and(|half| done >= half) {
+            crash::point("transfer-half");
         }
     }
 }

@@ -1,29 +1,32 @@
-//! The source's half: what the tree is, then the chunks that the target lacks.
+//! The source's half: what its trees are, then what the target lacks of them.
 
-use std::collections::HashMap;
-use std::io::{self, Write};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use super::TransferError;
+use super::connections::{Opener, ticket};
 use super::exchange::{Offered, Source};
-use super::frame::{Frame, FrameError, Frames, MAX_PIECE};
+use super::frame::{self, FrameError, Kind};
 use super::greeting::{Choice, Hello, VERSION};
-use super::pack::Packer;
+use super::lane::{Bits, Lane, alive};
+use super::outbox::{Gathering, Outbox, sending};
 use super::progress::{Meter, Stage};
+use super::reading::{Reading, Seen, expectation};
+use crate::dataset::Consistency;
 use crate::dataset::chunk::{ChunkRef, Hash};
-use crate::dataset::encoding::{encode, tree_hash};
-use crate::dataset::scan::Scan;
+use crate::dataset::packed::{Packed, Step, pieces};
+use crate::dataset::survey::Watch;
 
-/// How often a side that only works breaks the silence.
-pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// A manifest is text-like; this is what compresses it well at no cost that counts.
 const MANIFEST_LEVEL: i32 = 3;
+/// Threads that may read at once, each with data of its own in hand.
+const HANDS: usize = 8;
 
 /// What was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// Bytes of file data in the whole tree, and those of them that the target lacked.
+    /// Bytes of file data in all trees, and those of them that the target lacked.
     pub total: u64,
     pub moved: u64,
     /// What could not be set at the target, in sentences.
@@ -32,149 +35,304 @@ pub struct Sent {
 
 /// Sends what the target takes of `source`, and waits until it has it for good. Whatever goes wrong is told to the
 /// other side.
-pub fn send(frames: &mut Frames, source: &Source, meter: &Meter) -> Result<Sent, TransferError> {
-    converse(frames, source, meter).inspect_err(|e| e.tell(frames))
+pub fn send(first: Lane, opener: &Opener, source: &Source, meter: &Meter) -> Result<Sent, TransferError> {
+    let mut lanes = vec![first];
+    converse(&mut lanes, opener, source, meter)
+        .map_err(|e| match (e, lanes.first()) {
+            // Where the connection broke the other side may have said why.
+            (TransferError::Connection(FrameError::Broken(e)), Some(first)) => {
+                first.last_words().unwrap_or(FrameError::Broken(e)).into()
+            }
+            (e, _) => e,
+        })
+        .inspect_err(|e| lanes.iter().take(1).for_each(|first| e.tell(first)))
 }
 
-fn converse(frames: &mut Frames, source: &Source, meter: &Meter) -> Result<Sent, TransferError> {
+fn converse(
+    lanes: &mut Vec<Lane>,
+    opener: &Opener,
+    source: &Source,
+    meter: &Meter,
+) -> Result<Sent, TransferError> {
+    let choice = greet(lanes, opener, source)?;
+    let taken = |tree: &&Offered| tree.snapshot.as_ref().is_none_or(|name| choice.take.contains(name));
+    let mut sent = Sent { total: 0, moved: 0, unset: Vec::new() };
+    let mut last = Hash::of(b"");
+    for (at, tree) in source.trees.iter().filter(taken).enumerate() {
+        if opener.stop.is_cancelled() {
+            return Err(TransferError::Stopped);
+        }
+        let (packed, moved) = if at == 0 && choice.eager {
+            eagerly(lanes, tree, source.consistency, meter)?
+        } else {
+            as_asked(lanes, tree, source.consistency, meter)?
+        };
+        sent.total += packed.sums().data;
+        sent.moved += moved;
+        last = packed.hash();
+    }
+    let (tree, notes) = frame::acknowledged(&lanes[0].expect(Kind::Ack)?)?;
+    if tree != last {
+        return Err(FrameError::Malformed("it acknowledges another tree").into());
+    }
+    sent.unset = notes;
+    Ok(sent)
+}
+
+fn greet(lanes: &mut Vec<Lane>, opener: &Opener, source: &Source) -> Result<Choice, TransferError> {
+    let first = &lanes[0];
+    let pending = opener.give_tickets(first)?;
     let hello = Hello {
         version: VERSION,
         header: source.header.clone(),
         snapshots: source.trees.iter().filter_map(|tree| tree.snapshot.clone()).collect(),
+        once: source.consistency == Consistency::AllowInconsistent,
     };
-    frames.send(&Frame::Hello(hello.encode()))?;
-    frames.flush()?;
-    let Frame::Choice(choice) = frames.receive()? else {
-        return Err(FrameError::Malformed("expected what it takes").into());
+    first.say(Kind::Hello, &hello.encode())?;
+    let (mut tickets, mut payload) = (Vec::new(), Vec::new());
+    let choice = loop {
+        match first.receive(&mut payload)? {
+            Kind::Ticket if tickets.len() < HANDS => tickets.push(ticket(&payload)?),
+            Kind::Choice => break Choice::decode(&payload),
+            _ => return Err(FrameError::Malformed("expected what it takes").into()),
+        }
     };
-    let choice = Choice::decode(&choice).ok_or(FrameError::Malformed("a choice that makes no sense"))?;
-    let taken = |tree: &&Offered| tree.snapshot.as_ref().is_none_or(|name| choice.take.contains(name));
-    let (mut total, mut moved, mut hash) = (0, 0, None);
-    for tree in source.trees.iter().filter(taken) {
-        let (of_tree, bytes, sent) = one_tree(frames, &tree.at, meter)?;
-        (total, moved, hash) = (total + bytes, moved + sent, Some(of_tree));
-    }
-    match frames.receive()? {
-        Frame::Ack { tree, notes } if Some(tree) == hash => Ok(Sent { total, moved, unset: notes }),
-        _ => Err(FrameError::Malformed("expected its acknowledgement").into()),
-    }
+    let choice = choice.ok_or(FrameError::Malformed("a choice that makes no sense"))?;
+    let mut more = opener.dial(first, tickets)?;
+    more.extend(opener.collect(first, pending)?);
+    lanes.extend(more);
+    Ok(choice)
 }
 
-/// Sends what the target lacks of one tree: its hash, its bytes and those that were sent.
-fn one_tree(frames: &mut Frames, tree: &Path, meter: &Meter) -> Result<(Hash, u64, u64), TransferError> {
-    let mut alive = Alive::begin();
-    meter.stage(Stage::Reading);
-    let mut scan = Scan::read(tree, &mut |_| alive.sign(frames)).map_err(TransferError::Source)?;
-    let encoded = encode(&scan.manifest);
-    let hash = tree_hash(&encoded);
-    send_manifest(frames, &encoded)?;
-    frames.send(&Frame::ManifestEnd(hash))?;
-    frames.flush()?;
-    drop(encoded);
-
-    let Frame::Want(bits) = frames.receive()? else {
-        return Err(FrameError::Malformed("expected what it wants").into());
-    };
-    let wanted = wanted(&scan, &bits)?;
-    let (all, total) =
-        (scan.manifest.data_bytes(), wanted.iter().map(|(_, chunk, ..)| u64::from(chunk.len)).sum::<u64>());
+/// Sends all of a tree, while it is read if it was never read before.
+fn eagerly(
+    lanes: &[Lane],
+    tree: &Offered,
+    consistency: Consistency,
+    meter: &Meter,
+) -> Result<(Packed, u64), TransferError> {
     meter.stage(Stage::Sending);
-    meter.expect(all, scan.manifest.files().count() as u64);
-    meter.reused(all - total);
-    let (mut sent, mut data, mut packer) = (0, Vec::new(), Packer::new().map_err(TransferError::Packing)?);
-    for (number, chunk, entry, offset) in wanted {
-        if frames.stopped() {
-            return Err(TransferError::Stopped);
-        }
-        scan.chunk(entry, offset, chunk, &mut data).map_err(TransferError::Source)?;
-        let (packed, data) = packer.pack(&data).map_err(TransferError::Packing)?;
-        meter.sent(data.len() as u64);
-        frames.send(&Frame::Chunk { number, packed, data })?;
-        sent += u64::from(chunk.len);
-        meter.done(chunk.len.into());
-    }
-    scan.unchanged().map_err(TransferError::Source)?;
-    frames.send(&Frame::Done)?;
-    frames.flush()?;
-    Ok((hash, all, sent))
-}
-
-/// The chunks asked for, in the order of their numbers, which is the order of the files, with one place of each.
-fn wanted(scan: &Scan, bits: &[u8]) -> Result<Vec<(u32, ChunkRef, usize, u64)>, FrameError> {
-    let chunks = scan.manifest.distinct_chunks();
-    if bits.len() != chunks.len().div_ceil(8) {
-        return Err(FrameError::Malformed("a list of wants for another tree"));
-    }
-    let mut place: HashMap<ChunkRef, (usize, u64)> = HashMap::with_capacity(chunks.len());
-    for (entry, content) in scan.manifest.files() {
-        for (offset, chunk) in content.chunks() {
-            place.entry(chunk).or_insert((entry, offset));
-        }
-    }
-    let asked = |at: usize| bits[at / 8] & (1 << (at % 8)) != 0;
-    (0_u32..)
-        .zip(&chunks)
-        .filter(|(number, _)| asked(*number as usize))
-        .map(|(number, chunk)| {
-            let (entry, offset) = place.get(chunk).ok_or(FrameError::Malformed("a chunk of no file"))?;
-            Ok((number, *chunk, *entry, *offset))
+    let first = &lanes[0];
+    let reading = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (bytes, files) = expectation(&tree.at);
+            meter.expect(bytes, files);
+            let payload = [bytes.to_be_bytes(), files.to_be_bytes()].concat();
+            // If it cannot be told the sending fails, too.
+            let _ = first.say(Kind::Expect, &payload);
+        });
+        sending(lanes, meter, |outbox| match alive(lanes, || tree.at.known(consistency))? {
+            Some(reading) => {
+                send_known(&reading, outbox)?;
+                Ok(reading)
+            }
+            None => {
+                let tap = Tap::new(outbox);
+                let reading = tree.at.read_anew(consistency, &tap)?;
+                tap.flush();
+                Ok(reading)
+            }
         })
-        .collect()
+    })?;
+    if consistency == Consistency::Strict {
+        reading.unchanged()?;
+    }
+    let packed = reading.packed.clone();
+    meter.correct(packed.sums().data, packed.sums().files.into());
+    first.say(Kind::Tree, &packed.hash().0)?;
+    first.send_packed(Kind::Manifest, Kind::ManifestEnd, packed.bytes(), MANIFEST_LEVEL)?;
+    first.say(Kind::Whole, &packed.hash().0)?;
+    let moved = packed.sums().data;
+    Ok((packed, moved))
 }
 
-fn send_manifest(frames: &mut Frames, encoded: &[u8]) -> Result<(), FrameError> {
-    let mut pieces = Pieces { frames, failed: None };
-    let written = zstd::stream::write::Encoder::new(&mut pieces, MANIFEST_LEVEL).and_then(|mut zstd| {
-        for part in encoded.chunks(MAX_PIECE) {
-            zstd.write_all(part)?;
+/// Sends all data of a tree of which it is known what is in it.
+fn send_known(reading: &Reading, outbox: &Outbox<'_>) -> Result<(), TransferError> {
+    let (mut files, mut gathering, mut data) = (reading.files()?, Gathering::default(), Vec::new());
+    let (mut directories, mut open) = (0_u32, Vec::new());
+    let mut walk = reading.packed.walk();
+    while let Some(step) = walk.next() {
+        match step {
+            Step::Enter(_) => {
+                open.push(directories);
+                directories += 1;
+            }
+            Step::Leave => drop(open.pop()),
+            Step::Entry(record) => {
+                let Some(content) = record.content() else { continue };
+                let directory = open.last().copied().unwrap_or(0);
+                let above = walk.path().len().saturating_sub(record.name.len() + 1);
+                for (offset, chunk) in content.chunks() {
+                    if outbox.broken.load(Relaxed) {
+                        return Err(TransferError::Stopped);
+                    }
+                    files.chunk(walk.path(), offset, chunk, &mut data)?;
+                    gathering.add_in(
+                        directory,
+                        || walk.path()[..above].to_vec(),
+                        &data,
+                        outbox,
+                        |batch| batch.named(record.name, offset, chunk, &data),
+                    );
+                }
+            }
         }
-        zstd.finish().map(|_| ())
-    });
-    match (written, pieces.failed) {
-        (_, Some(failed)) => Err(failed),
-        (written, None) => written.map_err(FrameError::Broken),
     }
+    gathering.flush(outbox);
+    Ok(())
 }
 
-struct Pieces<'a> {
-    frames: &'a mut Frames,
-    failed: Option<FrameError>,
+/// Takes what a survey reads, and gathers it.
+struct Tap<'a> {
+    outbox: &'a Outbox<'a>,
+    /// Parent and name of every directory.
+    directories: Mutex<Vec<(u32, Vec<u8>)>>,
+    hands: Vec<Mutex<Gathering>>,
 }
 
-impl Write for Pieces<'_> {
-    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        let len = from.len().min(MAX_PIECE);
-        self.frames.send(&Frame::Manifest(from[..len].to_vec())).map_err(|e| {
-            self.failed = Some(e);
-            io::Error::other("the connection broke")
-        })?;
-        Ok(len)
+impl<'a> Tap<'a> {
+    fn new(outbox: &'a Outbox<'a>) -> Self {
+        let hands = (0..HANDS).map(|_| Mutex::default()).collect();
+        Self { outbox, directories: Mutex::default(), hands }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Says `Working` every few seconds.
-pub struct Alive {
-    last: Instant,
-}
-
-impl Alive {
-    pub fn begin() -> Self {
-        Self { last: Instant::now() }
-    }
-
-    /// False once the work should stop: it was told to, or nobody listens any more.
-    pub fn sign(&mut self, frames: &mut Frames) -> bool {
-        if frames.stopped() {
-            return false;
+    fn path(&self, directory: u32) -> Vec<u8> {
+        let directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut names, mut at) = (Vec::new(), directory);
+        while at != 0 {
+            let Some((parent, name)) = directories.get(at as usize) else { break };
+            names.push(name.as_slice());
+            at = *parent;
         }
-        if self.last.elapsed() < SIGN_OF_LIFE {
-            return true;
-        }
-        self.last = Instant::now();
-        frames.send(&Frame::Working).and_then(|()| frames.flush()).is_ok()
+        names.reverse();
+        names.join(&b'/')
     }
+
+    fn flush(&self) {
+        for hand in &self.hands {
+            hand.lock().unwrap_or_else(PoisonError::into_inner).flush(self.outbox);
+        }
+    }
+}
+
+impl Watch for Tap<'_> {
+    fn progress(&self, _bytes: u64) -> bool {
+        !self.outbox.broken.load(Relaxed)
+    }
+
+    fn directory(&self, directory: u32, parent: u32, name: &[u8]) {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = directory as usize;
+        if directories.len() <= at {
+            directories.resize(at + 1, (0, Vec::new()));
+        }
+        directories[at] = (parent, name.to_vec());
+    }
+
+    fn chunk(&self, directory: u32, name: &[u8], offset: u64, chunk: ChunkRef, data: &[u8]) {
+        // Any hand that is free will do; there are more than threads.
+        let free = self.hands.iter().find_map(|hand| hand.try_lock().ok());
+        let mut hand = match free {
+            Some(hand) => hand,
+            None => self.hands[0].lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        hand.add_in(
+            directory,
+            || self.path(directory),
+            data,
+            self.outbox,
+            |batch| {
+                batch.named(name, offset, chunk, data);
+            },
+        );
+    }
+}
+
+/// Says what a tree is, and sends what the target asks for.
+fn as_asked(
+    lanes: &[Lane],
+    tree: &Offered,
+    consistency: Consistency,
+    meter: &Meter,
+) -> Result<(Packed, u64), TransferError> {
+    let first = &lanes[0];
+    meter.stage(Stage::Reading);
+    let seen = Seen::default();
+    let reading = alive(lanes, || tree.at.read(consistency, &seen))?;
+    let packed = reading.packed.clone();
+    let sums = packed.sums();
+    meter.expect(sums.data, sums.files.into());
+    first.say(Kind::Tree, &packed.hash().0)?;
+    let mut payload = Vec::new();
+    match first.receive(&mut payload)? {
+        Kind::Have => {
+            meter.reused(sums.data);
+            meter.files(sums.files.into());
+            return Ok((packed, 0));
+        }
+        Kind::Outline => {}
+        _ => return Err(FrameError::Malformed("expected whether it has the tree").into()),
+    }
+    send_manifest(first, &packed)?;
+    let most = usize::try_from(sums.chunks / 8 + 1).unwrap_or(usize::MAX);
+    let wants = Bits(first.receive_list(Kind::Chunks, Kind::ChunksEnd, most)?);
+    meter.stage(Stage::Sending);
+    let moved = AtomicU64::new(0);
+    sending(lanes, meter, |outbox| send_wanted(&reading, &wants, outbox, &moved))?;
+    let moved = moved.into_inner();
+    meter.reused(sums.data.saturating_sub(moved));
+    meter.files(sums.files.into());
+    if consistency == Consistency::Strict {
+        reading.unchanged()?;
+    }
+    first.say(Kind::Whole, &packed.hash().0)?;
+    Ok((packed, moved))
+}
+
+/// Sends the pieces of the manifest that the target lacks.
+fn send_manifest(first: &Lane, packed: &Packed) -> Result<(), TransferError> {
+    let cut: Vec<_> = pieces(packed).collect();
+    let mut outline = Vec::with_capacity(cut.len() * 34);
+    for (piece, _) in &cut {
+        outline.extend_from_slice(&piece.hash.0);
+        outline.extend_from_slice(&piece.len.to_be_bytes());
+    }
+    first.send_list(Kind::Outline, Kind::OutlineEnd, &outline)?;
+    let wants = Bits(first.receive_list(Kind::Pieces, Kind::PiecesEnd, cut.len() / 8 + 1)?);
+    let mut bytes = Vec::new();
+    for (at, (_, range)) in cut.into_iter().enumerate() {
+        if wants.get(at) {
+            bytes.extend_from_slice(&packed.bytes()[range]);
+        }
+    }
+    first.send_packed(Kind::Manifest, Kind::ManifestEnd, &bytes, MANIFEST_LEVEL)
+}
+
+fn send_wanted(
+    reading: &Reading,
+    wants: &Bits,
+    outbox: &Outbox<'_>,
+    moved: &AtomicU64,
+) -> Result<(), TransferError> {
+    let (mut files, mut gathering, mut data) = (reading.files()?, Gathering::default(), Vec::new());
+    let mut number = 0;
+    let mut walk = reading.packed.walk();
+    while let Some(step) = walk.next() {
+        let Step::Entry(record) = step else { continue };
+        let Some(content) = record.content() else { continue };
+        for (offset, chunk) in content.chunks() {
+            // A manifest has fewer chunks than memory has bytes.
+            if usize::try_from(number).is_ok_and(|at| wants.get(at)) {
+                if outbox.broken.load(Relaxed) {
+                    return Err(TransferError::Stopped);
+                }
+                files.chunk(walk.path(), offset, chunk, &mut data)?;
+                gathering.add(&data, outbox, |batch| batch.numbered(number, &data));
+                moved.fetch_add(chunk.len.into(), Relaxed);
+            }
+            number += 1;
+        }
+    }
+    gathering.flush(outbox);
+    Ok(())
 }

@@ -24,7 +24,8 @@ fn content(clusters: &Clusters, volume: &str) -> String {
 
 fn snapshots(clusters: &Clusters, volume: &str) -> Vec<String> {
     let listed = clusters.run(&["volume", "snapshot", "list", volume, "--format", "json"]).success().json();
-    let name = |snapshot: &Value| snapshot["name"].as_str().map(|name| name.rsplit('/').next().map(str::to_owned));
+    let name =
+        |snapshot: &Value| snapshot["name"].as_str().map(|name| name.rsplit('/').next().map(str::to_owned));
     listed.as_array().expect("a list").iter().filter_map(|snapshot| name(snapshot).flatten()).collect()
 }
 
@@ -46,7 +47,10 @@ fn a_volume_goes_with_its_snapshots_whoever_connects_to_whom() {
     }
     // A snapshot alone becomes a volume without any.
     clusters.run(&["volume", "copy", "east:default/orders/s1", "west:default/first"]).success();
-    assert_eq!((content(&clusters, "first").as_str(), snapshots(&clusters, "west:default/first").len()), ("old", 0));
+    assert_eq!(
+        (content(&clusters, "first").as_str(), snapshots(&clusters, "west:default/first").len()),
+        ("old", 0)
+    );
     let again = clusters.run(&["volume", "copy", "east:default/orders", "west:default/pull"]).exits(1);
     assert!(again.stderr.contains("exists") && again.stderr.contains("--refresh"), "{}", again.stderr);
 }
@@ -123,7 +127,8 @@ fn what_was_interrupted_is_listed_and_discarded_and_what_arrived_is_remembered()
         let run = &listed["runs"][0];
         (run["result"] == "success" && run["total"] == 8 << 20).then_some(())
     });
-    let run = clusters.ask("west", &["transfer", "list"])["runs"][0]["id"].as_str().expect("an id").to_owned();
+    let run =
+        clusters.ask("west", &["transfer", "list"])["runs"][0]["id"].as_str().expect("an id").to_owned();
     let shown = clusters.run(&["transfer", "show", &format!("west:{run}")]).success();
     assert!(shown.stdout.contains("result: success"), "{}", shown.stdout);
 }

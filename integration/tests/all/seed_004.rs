@@ -53,7 +53,10 @@ fn the_article_is_walked_through() {
     assert_eq!(row("foo")[5..7], ["NO", "NO"], "{listed}");
     assert!(row("local (default)")[2].starts_with("unix://"), "{listed}");
     assert_eq!(row("local (default)")[5..7], ["NO", "YES"], "{listed}");
-    assert_eq!(walk.types("remote remove local").exits(1).stderr.lines().next(), Some("Error: Remote local is static and cannot be modified"));
+    assert_eq!(
+        walk.types("remote remove local").exits(1).stderr.lines().next(),
+        Some("Error: Remote local is static and cannot be modified")
+    );
 
     // There are no images, and nothing runs: both are said.
     for line in ["launch ubuntu:14.04 c1", "launch ubuntu:14.04 foo:c1", "exec foo:c1 bash"] {

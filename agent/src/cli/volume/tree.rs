@@ -17,9 +17,11 @@ use crate::cli::{CliError, Context, Format};
 use crate::client::Client;
 use crate::dataset::PoolError;
 use crate::dataset::chunk::Hash;
+use crate::dataset::packed::Packed;
 use crate::dataset::pool::{Frozen, Switch, remove_tree};
 use crate::transfer::connections::Connections;
-use crate::transfer::exchange::{Destination, receive_trees, send_folder};
+use crate::transfer::exchange::{Destination, Other, receive_trees, send_folder};
+use crate::transfer::reading::Seen;
 use crate::transfer::shipment::Chosen;
 use crate::transfer::{Report as Told, TransferError};
 
@@ -139,8 +141,16 @@ impl Destination for NewFolder {
         Ok(self.staging.clone())
     }
 
-    fn present(&self) -> Option<PathBuf> {
+    fn has_present(&self) -> bool {
+        false
+    }
+
+    fn present(&self, _: &Seen) -> Option<(PathBuf, Packed)> {
         None
+    }
+
+    fn others(&self) -> Vec<Other> {
+        Vec::new()
     }
 
     fn frozen(&self, _: Hash) -> Option<Frozen> {

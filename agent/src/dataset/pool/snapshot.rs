@@ -252,6 +252,21 @@ impl Pools {
         Ok(survey)
     }
 
+    /// The same, but every file is read, so that `watch` sees all of it.
+    pub fn survey_anew<W: Watch>(
+        &self,
+        dataset: &Dataset,
+        consistency: Consistency,
+        watch: &W,
+    ) -> Result<Survey, PoolError> {
+        let (tree, index) = (self.tree(dataset)?, self.index_at(dataset)?);
+        let survey = Survey::read(&tree, Manner { consistency, index: None }, watch)?;
+        if let Err(e) = survey.write_index(&index) {
+            tracing::warn!(%dataset, reason = %e, "what was seen of a tree could not be kept; it is read again the next time");
+        }
+        Ok(survey)
+    }
+
     /// What was seen of the dataset's tree the last time, whatever has become of it since: a place to look for chunks.
     pub fn remembered(&self, dataset: &Dataset) -> Option<Packed> {
         survey::index::manifest(&self.index_at(dataset).ok()?)

@@ -1,0 +1,240 @@
+//! How a tree comes about whose manifest is known: what is linked, what is copied from the stock, and what must come.
+//!
+//! The chunks of a manifest are numbered in its order, each mention by itself. What is missing is asked for by the number
+//! of its first mention, and written to all places that need it when it comes.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use super::beneath::Place;
+use super::build::BuildError;
+use super::chunk::ChunkRef;
+use super::manifest::TreePath;
+use super::packed::{Directories, NodeRef, Packed, Step};
+use super::site::{Hand, Site};
+use super::stock::Useful;
+use super::survey::in_parallel;
+
+/// What a tree still lacks.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// In the order of their numbers.
+    missing: Vec<Missing>,
+    /// Further places of missing chunks: which, file, offset. In the order of the first.
+    also: Vec<(u32, u32, u64)>,
+    /// Files that data is missing of.
+    files: Vec<FilePlace>,
+    come: Vec<AtomicBool>,
+    /// Bytes that did not have to come.
+    pub reused: u64,
+    /// Bytes that come once and are needed more often.
+    pub repeated: u64,
+    /// Bytes that have to.
+    pub wanted: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    number: u64,
+    chunk: ChunkRef,
+    file: u32,
+    offset: u64,
+}
+
+/// A file that is filled: its record and its folder.
+#[derive(Debug, Clone, Copy)]
+struct FilePlace {
+    directory: u32,
+    at: u32,
+    number: u32,
+    /// Of its first chunk.
+    first: u64,
+}
+
+/// A file that is not there yet, with the chunks of it that are.
+struct Job {
+    place: FilePlace,
+    good: Vec<(u64, ChunkRef)>,
+}
+
+impl Plan {
+    /// Makes of the stock what it can; `go_on` is asked now and then, and false stops it.
+    pub fn make(
+        site: &Site,
+        packed: &Packed,
+        directories: &Directories,
+        useful: &mut Useful<'_>,
+        go_on: &(dyn Fn(u64) -> bool + Sync),
+    ) -> Result<Self, BuildError> {
+        let (jobs, linked) = link_all(site, packed, useful, go_on)?;
+        let lacking: Mutex<Vec<(FilePlace, u64, u64, ChunkRef)>> = Mutex::default();
+        let reused = AtomicU64::new(linked);
+        let useful = &*useful;
+        in_parallel(
+            jobs.len(),
+            || Ok((Hand::new(site), useful.reader(), Vec::new())),
+            |(hand, reader, data), at| {
+                let Some(job) = jobs.get(at) else { return Ok(()) };
+                let place = job.place;
+                let Some(record) = packed.record(place.at, place.number) else { return Ok(()) };
+                let Some(content) = record.content() else { return Ok(()) };
+                hand.enter(&directories.path(packed, place.directory, b""))?;
+                let mut good = job.good.iter().peekable();
+                let mut absent = Vec::new();
+                for ((offset, chunk), number) in content.chunks().zip(place.first..) {
+                    let there = good.peek().is_some_and(|(at, _)| *at == offset);
+                    if there {
+                        good.next();
+                    } else if useful.has(chunk) && reader.chunk(chunk, data) {
+                        hand.write(record.name, offset, data)?;
+                    } else {
+                        absent.push((place, number, offset, chunk));
+                        continue;
+                    }
+                    reused.fetch_add(chunk.len.into(), Relaxed);
+                    if !go_on(chunk.len.into()) {
+                        return Err(BuildError::Stopped);
+                    }
+                }
+                lacking.lock().unwrap_or_else(PoisonError::into_inner).extend(absent);
+                Ok(())
+            },
+        )?;
+        let lacking = lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self::of(lacking, reused.into_inner()))
+    }
+
+    fn of(mut lacking: Vec<(FilePlace, u64, u64, ChunkRef)>, reused: u64) -> Self {
+        lacking.sort_unstable_by_key(|(_, number, ..)| *number);
+        let mut plan = Self::default();
+        let mut known: HashMap<ChunkRef, u32> = HashMap::new();
+        let mut last = None;
+        for (place, number, offset, chunk) in lacking {
+            if last != Some(place.number) {
+                plan.files.push(place);
+                last = Some(place.number);
+            }
+            // A manifest has fewer entries, and fewer chunks, than 32 bits count.
+            let file = u32::try_from(plan.files.len() - 1).unwrap_or(u32::MAX);
+            let next = u32::try_from(plan.missing.len()).unwrap_or(u32::MAX);
+            match known.get(&chunk) {
+                Some(first) => {
+                    plan.also.push((*first, file, offset));
+                    plan.repeated += u64::from(chunk.len);
+                }
+                None => {
+                    known.insert(chunk, next);
+                    plan.missing.push(Missing { number, chunk, file, offset });
+                    plan.wanted += u64::from(chunk.len);
+                }
+            }
+        }
+        plan.also.sort_unstable();
+        plan.come.resize_with(plan.missing.len(), AtomicBool::default);
+        plan.reused = reused;
+        plan
+    }
+
+    /// The numbers of what is missing, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.missing.iter().map(|missing| missing.number)
+    }
+
+    /// How many chunks are missing still.
+    pub fn left(&self) -> usize {
+        self.come.iter().filter(|come| !come.load(Relaxed)).count()
+    }
+
+    /// A chunk has come: it is checked, and written to all its places.
+    pub fn put(
+        &self,
+        hand: &mut Hand<'_>,
+        packed: &Packed,
+        directories: &Directories,
+        number: u64,
+        data: &[u8],
+    ) -> Result<(), BuildError> {
+        let not_asked = BuildError::NotAsked(u32::try_from(number).unwrap_or(u32::MAX));
+        let Ok(at) = self.missing.binary_search_by_key(&number, |missing| missing.number) else {
+            return Err(not_asked);
+        };
+        let missing = self.missing[at];
+        if ChunkRef::of(data) != missing.chunk {
+            return Err(BuildError::Corrupt(u32::try_from(number).unwrap_or(u32::MAX)));
+        }
+        if self.come[at].swap(true, Relaxed) {
+            return Err(not_asked);
+        }
+        let here = u32::try_from(at).unwrap_or(u32::MAX);
+        let from = self.also.partition_point(|(of, ..)| *of < here);
+        let also = self.also[from..].iter().take_while(|(of, ..)| *of == here);
+        for (file, offset) in
+            [(missing.file, missing.offset)].into_iter().chain(also.map(|(_, file, offset)| (*file, *offset)))
+        {
+            let place = self.files[file as usize];
+            let Some(record) = packed.record(place.at, place.number) else { continue };
+            hand.enter(&directories.path(packed, place.directory, b""))?;
+            hand.write(record.name, offset, data)?;
+        }
+        Ok(())
+    }
+}
+
+/// Links and takes over whole files; the others are jobs. Says how many bytes it did.
+fn link_all(
+    site: &Site,
+    packed: &Packed,
+    useful: &mut Useful<'_>,
+    go_on: &(dyn Fn(u64) -> bool + Sync),
+) -> Result<(Vec<Job>, u64), BuildError> {
+    let (mut jobs, mut linked, mut chunks) = (Vec::new(), 0, 0_u64);
+    let (mut open, mut seen) = (Vec::new(), 0_u32);
+    let mut current: Option<(u32, Arc<OwnedFd>)> = None;
+    let mut walk = packed.walk();
+    while let Some(step) = walk.next() {
+        match step {
+            Step::Enter(_) => {
+                current = Some((seen, site.folder(walk.path())?));
+                open.push(seen);
+                seen += 1;
+            }
+            Step::Leave => drop(open.pop()),
+            Step::Entry(record) => {
+                let NodeRef::File(content) = record.node else { continue };
+                let (first, data) = (chunks, content.data());
+                chunks += content.chunks().count() as u64;
+                if data == 0 {
+                    continue;
+                }
+                let directory = open.last().copied().unwrap_or(0);
+                let folder = match &current {
+                    Some((at, folder)) if *at == directory => folder.clone(),
+                    _ => {
+                        let above = walk.path().len().saturating_sub(record.name.len() + 1);
+                        let folder = site.folder(&walk.path()[..above])?;
+                        current = Some((directory, folder.clone()));
+                        folder
+                    }
+                };
+                let place = Place { directory: folder.as_fd(), name: OsStr::from_bytes(record.name) };
+                let failed = |e| BuildError::io(&TreePath::new(walk.path().to_vec()).unwrap_or_default(), e);
+                let taken = useful.take_over(walk.path(), &record, place);
+                if taken.is_none() && useful.link(&record, place).map_err(failed)? {
+                    linked += data;
+                    if !go_on(data) {
+                        return Err(BuildError::Stopped);
+                    }
+                    continue;
+                }
+                let place = FilePlace { directory, at: record.at, number: record.number, first };
+                jobs.push(Job { place, good: taken.unwrap_or_default() });
+            }
+        }
+    }
+    Ok((jobs, linked))
+}

@@ -1,0 +1,182 @@
+//! A tree while it is built: folders and files are made as data for them comes, by several threads at once.
+//!
+//! Everything is opened from the tree's root, which is held open, and never through a symlink. Names and paths come from
+//! a peer, and are checked here before they reach the kernel.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::io::Errno;
+
+use super::beneath::Root;
+use super::build::BuildError;
+use super::manifest::{MAX_COMPONENT, TreePath};
+
+/// Folders that are held open.
+const MOST_OPEN: usize = 256;
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A tree being built.
+#[derive(Debug)]
+pub struct Site {
+    tree: PathBuf,
+    root: Root,
+    folders: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
+}
+
+impl Site {
+    /// Makes `tree`, which must not be there.
+    pub fn begin(tree: &Path) -> Result<Self, BuildError> {
+        let root = fs::DirBuilder::new().recursive(true).mode(0o700).create(tree);
+        let root = root.and_then(|()| Root::open(tree)).map_err(|e| BuildError::io(&TreePath::root(), e))?;
+        Ok(Self { tree: tree.to_owned(), root, folders: Mutex::default() })
+    }
+
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// The folder at `path`, made with those above it where they are not there.
+    pub fn folder(&self, path: &[u8]) -> Result<Arc<OwnedFd>, BuildError> {
+        let lock = || self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = lock().get(path) {
+            return Ok(folder.clone());
+        }
+        let checked = TreePath::new(path.to_vec()).map_err(BuildError::Hostile)?;
+        let fd = self.open(&checked)?;
+        let folder = Arc::new(fd);
+        let mut folders = lock();
+        if folders.len() >= MOST_OPEN {
+            folders.clear();
+        }
+        folders.insert(path.to_vec(), folder.clone());
+        Ok(folder)
+    }
+
+    fn open(&self, path: &TreePath) -> Result<OwnedFd, BuildError> {
+        let failed = |e: io::Error| BuildError::io(path, e);
+        match self.root.open_directory(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map_err(failed),
+        }
+        let mut at = self.root.as_fd().try_clone_to_owned().map_err(failed)?;
+        for part in path.as_bytes().split(|b| *b == b'/') {
+            match mkdirat(&at, part, Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(failed(e.into())),
+            }
+            at = openat(&at, part, FOLDER, Mode::empty()).map_err(|e| failed(e.into()))?;
+        }
+        Ok(at)
+    }
+}
+
+/// One thread's hand in it: the folder and the file that it is at.
+#[derive(Debug)]
+pub struct Hand<'a> {
+    site: &'a Site,
+    path: Vec<u8>,
+    folder: Option<Arc<OwnedFd>>,
+    name: Vec<u8>,
+    file: Option<File>,
+}
+
+impl<'a> Hand<'a> {
+    pub fn new(site: &'a Site) -> Self {
+        Self { site, path: Vec::new(), folder: None, name: Vec::new(), file: None }
+    }
+
+    /// Goes to a folder.
+    pub fn enter(&mut self, path: &[u8]) -> Result<(), BuildError> {
+        if self.folder.is_none() || self.path != path {
+            self.file = None;
+            self.folder = Some(self.site.folder(path)?);
+            self.path = path.to_vec();
+        }
+        Ok(())
+    }
+
+    /// The path of the folder.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Writes data to a file of the folder, which is made if it is not there.
+    pub fn write(&mut self, name: &[u8], offset: u64, data: &[u8]) -> Result<(), BuildError> {
+        if self.file.is_none() || self.name != name {
+            self.file = Some(self.open(name)?);
+            self.name.clear();
+            self.name.extend_from_slice(name);
+        }
+        let Some(file) = &self.file else { return Ok(()) };
+        file.write_all_at(data, offset).map_err(|e| self.failed(name, e))
+    }
+
+    fn open(&mut self, name: &[u8]) -> Result<File, BuildError> {
+        check_name(name).map_err(BuildError::Hostile)?;
+        if self.folder.is_none() {
+            self.enter(b"")?;
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = match &self.folder {
+            Some(folder) => {
+                openat(folder.as_fd(), OsStr::from_bytes(name), flags, Mode::from_raw_mode(0o600))
+            }
+            None => Err(Errno::NOENT),
+        };
+        fd.map(File::from).map_err(|e| self.failed(name, e))
+    }
+
+    fn failed(&self, name: &[u8], error: impl Into<io::Error>) -> BuildError {
+        let path = TreePath::new(self.path.clone()).and_then(|folder| folder.join(name));
+        BuildError::io(&path.unwrap_or_default(), error)
+    }
+}
+
+/// A name of an entry, from anywhere.
+fn check_name(name: &[u8]) -> Result<(), super::manifest::Hostile> {
+    let bad = name.is_empty()
+        || name == b"."
+        || name == b".."
+        || name.len() > MAX_COMPONENT
+        || name.contains(&b'/')
+        || name.contains(&0);
+    if bad { Err(super::manifest::Hostile::Malformed) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_names_stays_within_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site::begin(&dir.path().join("tree")).unwrap();
+        let mut hand = Hand::new(&site);
+        hand.write(b"at the root", 2, b"x").unwrap();
+        hand.enter(b"a/b").unwrap();
+        hand.write(b"file", 0, b"data").unwrap();
+        assert_eq!(fs::read(site.tree().join("a/b/file")).unwrap(), b"data");
+        assert_eq!(fs::read(site.tree().join("at the root")).unwrap(), b"\0\0x");
+        for path in [&b"../x"[..], b"/etc", b"a/../..", b"a//b"] {
+            assert!(matches!(hand.enter(path), Err(BuildError::Hostile(_))), "{path:?}");
+        }
+        for name in [&b".."[..], b"", b"x/y", b"x\0", &[b'x'; 256]] {
+            assert!(hand.write(name, 0, b"").is_err(), "{name:?}");
+        }
+        // Somebody put symlinks where folders and files are expected.
+        std::os::unix::fs::symlink(dir.path(), site.tree().join("out")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", site.tree().join("a/b/link")).unwrap();
+        assert!(hand.enter(b"out").is_err() && hand.enter(b"out/x").is_err());
+        assert!(hand.write(b"link", 0, b"x").is_err());
+    }
+}

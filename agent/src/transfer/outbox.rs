@@ -1,0 +1,157 @@
+//! What a source has gathered and its connections take: batches in, bounded, out over whichever is free.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::TransferError;
+use super::batch::Batch;
+use super::frame::Kind;
+use super::lane::Lane;
+use super::pack::{Packer, worth};
+use super::progress::Meter;
+
+/// Batches that wait for each connection.
+const WAITING: usize = 3;
+
+/// Where batches go.
+pub struct Outbox<'a> {
+    queue: SyncSender<Ready>,
+    /// Somebody cannot go on: no more is gathered.
+    pub broken: &'a AtomicBool,
+}
+
+struct Ready {
+    batch: Batch,
+    pack: bool,
+}
+
+/// Gathers data of one thread: what compresses apart from what does not.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    plain: Open,
+    packing: Open,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    batch: Batch,
+    directory: Option<u32>,
+}
+
+impl Gathering {
+    /// Adds one more piece of data with `put`, and hands on what is full.
+    pub fn add(&mut self, data: &[u8], outbox: &Outbox<'_>, put: impl FnOnce(&mut Batch)) {
+        let (open, pack) = self.open_for(data);
+        put(&mut open.batch);
+        open.hand_on(pack, outbox);
+    }
+
+    /// The same for data in a directory, whose path goes before it unless the batch is in it already.
+    pub fn add_in(
+        &mut self,
+        directory: u32,
+        path: impl FnOnce() -> Vec<u8>,
+        data: &[u8],
+        outbox: &Outbox<'_>,
+        put: impl FnOnce(&mut Batch),
+    ) {
+        let (open, pack) = self.open_for(data);
+        if open.directory != Some(directory) {
+            open.batch.directory(&path());
+            open.directory = Some(directory);
+        }
+        put(&mut open.batch);
+        open.hand_on(pack, outbox);
+    }
+
+    fn open_for(&mut self, data: &[u8]) -> (&mut Open, bool) {
+        let pack = worth(data);
+        (if pack { &mut self.packing } else { &mut self.plain }, pack)
+    }
+
+    pub fn flush(&mut self, outbox: &Outbox<'_>) {
+        for (open, pack) in [(&mut self.plain, false), (&mut self.packing, true)] {
+            outbox.give(std::mem::take(open).batch, pack);
+        }
+    }
+}
+
+impl Open {
+    fn hand_on(&mut self, pack: bool, outbox: &Outbox<'_>) {
+        if self.batch.is_full() {
+            outbox.give(std::mem::take(self).batch, pack);
+        }
+    }
+}
+
+impl Outbox<'_> {
+    fn give(&self, batch: Batch, pack: bool) {
+        // Whoever takes them takes them all, if only to throw them away.
+        if !batch.bytes.is_empty() && self.queue.send(Ready { batch, pack }).is_err() {
+            self.broken.store(true, Relaxed);
+        }
+    }
+}
+
+/// Runs `gather`, while every lane sends what is gathered, and then that it was all.
+pub fn sending<T>(
+    lanes: &[Lane],
+    meter: &Meter,
+    gather: impl FnOnce(&Outbox<'_>) -> Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    let (queue, waiting) = sync_channel(WAITING * lanes.len());
+    let (waiting, broken) = (Mutex::new(waiting), AtomicBool::new(false));
+    let (gathered, sent) = thread::scope(|scope| {
+        let senders: Vec<_> =
+            lanes.iter().map(|lane| scope.spawn(|| send_all(lane, &waiting, &broken, meter))).collect();
+        let gathered = gather(&Outbox { queue, broken: &broken });
+        let sent = senders
+            .into_iter()
+            .fold(Ok(()), |all, sender| all.and(sender.join().unwrap_or(Err(TransferError::Stopped))));
+        (gathered, sent)
+    });
+    // A connection that broke is why the rest stopped.
+    sent.and(gathered)
+}
+
+fn send_all(
+    lane: &Lane,
+    waiting: &Mutex<Receiver<Ready>>,
+    broken: &AtomicBool,
+    meter: &Meter,
+) -> Result<(), TransferError> {
+    let mut packer = Packer::new().map_err(TransferError::Packing)?;
+    let mut result = Ok(());
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Ready { batch, pack }) = next else { break };
+        if result.is_ok() {
+            result = send_one(lane, &batch, pack, &mut packer, meter);
+            if result.is_err() {
+                broken.store(true, Relaxed);
+            }
+        }
+    }
+    result?;
+    Ok(lane.say(Kind::End, b"")?)
+}
+
+fn send_one(
+    lane: &Lane,
+    batch: &Batch,
+    pack: bool,
+    packer: &mut Packer,
+    meter: &Meter,
+) -> Result<(), TransferError> {
+    let packed = if pack { packer.pack(&batch.bytes).map_err(TransferError::Packing)? } else { None };
+    let (kind, payload) = match &packed {
+        Some(packed) => (Kind::PackedData, packed),
+        None => (Kind::Data, &batch.bytes),
+    };
+    lane.writer().send(kind, payload)?;
+    meter.sent(payload.len() as u64);
+    meter.done(batch.data);
+    Ok(())
+}
