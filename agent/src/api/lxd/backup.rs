@@ -150,6 +150,12 @@ fn url(of: &Of, backup: Option<&SnapshotName>) -> String {
     }
 }
 
+/// A backup among an operation's resources. It is not its path: lxc 5.0 takes off just this prefix to learn the name, and
+/// later ones take the last part.
+fn resource(name: &SnapshotName) -> String {
+    format!("/1.0/backups/{name}")
+}
+
 /// A backup as LXD shows it: one of a volume says `volume_only`, one of an instance `instance_only`.
 #[derive(Debug, Serialize)]
 struct Shown {
@@ -240,7 +246,7 @@ async fn create(
         Of::Volume(..) => "Creating custom volume backup",
         Of::Instance(..) => "Backing up instance",
     };
-    let resources = vec![url(&subject.of, None), url(&subject.of, Some(&name))];
+    let resources = vec![url(&subject.of, None), resource(&name)];
     let start = Start { class: Class::Task, description, by: caller, resources };
     let work = export::Export { of: subject.of.clone(), name, backup, compression, permit };
     let exported = state.clone();
@@ -263,7 +269,7 @@ async fn rename(
         Of::Volume(..) => "Renaming custom volume backup",
         Of::Instance(..) => "Renaming instance backup",
     };
-    Ok(done(&state, caller, description, vec![url(&subject.of, Some(&to))]))
+    Ok(done(&state, caller, description, vec![url(&subject.of, None), resource(&to)]))
 }
 
 async fn remove(
@@ -279,7 +285,7 @@ async fn remove(
         Of::Volume(..) => "Deleting custom volume backup",
         Of::Instance(..) => "Deleting instance backup",
     };
-    Ok(done(&state, caller, description, vec![url(&subject.of, Some(&name))]))
+    Ok(done(&state, caller, description, vec![url(&subject.of, None), resource(&name)]))
 }
 
 /// The tar itself.

@@ -20,6 +20,7 @@ use super::recursion::Recursion;
 use crate::api::ApiState;
 use crate::authorize::{Entitlement, Entity, Permit, require_trust};
 use crate::operation::{Class, Start};
+use crate::storage::backups::Of;
 use crate::storage::instances::{Place, url};
 use crate::storage::{Held, InstanceError};
 use crate::trust::Caller;
@@ -185,8 +186,12 @@ async fn remove(
     let instances = state.instances.clone();
     let place = (project, name);
     let work = {
-        let (project, name) = place.clone();
-        async move { instances.remove(&permit, (&project, &name), busy, jiff::Timestamp::now()).await }
+        let ((project, name), backups) = (place.clone(), state.backups.clone());
+        async move {
+            instances.remove(&permit, (&project, &name), busy, jiff::Timestamp::now()).await?;
+            backups.forget(&Of::Instance(project, name));
+            Ok::<(), InstanceError>(())
+        }
     };
     Ok(begin(&state, caller, "Deleting instance", (&place.0, &place.1), work))
 }

@@ -27,6 +27,7 @@ const EXTENSIONS: &[&str] = &[
     "api_filtering",
     "auth_oidc_sessions",
     "backup_compression_algorithm",
+    "backup_override_name",
     "certificate_project",
     "certificate_token",
     "cluster_migration_inconsistent_copy",

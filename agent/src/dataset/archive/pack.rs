@@ -46,19 +46,24 @@ impl<W: Write> Pack<W> {
         let top = TreePath::root();
         let root = Root::open(tree).map_err(|e| ArchiveError::read(&top, e))?;
         let mut walk = Walk { pack: self, root, prefix, links: HashMap::new() };
-        let mut todo = Vec::new();
+        let within = |root: &mut Root, path: &TreePath| match names(root, path) {
+            Ok(names) => Ok(names.into_iter()),
+            Err(error) => Err(ArchiveError::read(path, error)),
+        };
+        let mut open = Vec::new();
         if walk.entry(&top)? {
-            todo.push(top);
+            open.push((within(&mut walk.root, &top)?, top));
         }
-        while let Some(directory) = todo.pop() {
-            for name in names(&mut walk.root, &directory).map_err(|e| ArchiveError::read(&directory, e))? {
-                let path = directory.join(&name)?;
-                if without.is_some_and(|without| path.as_bytes() == without.as_bytes()) {
-                    continue;
-                }
-                if walk.entry(&path)? {
-                    todo.push(path);
-                }
+        // All that is in a directory comes together: who unpacks it sets its times when the next is outside.
+        while let Some((left, directory)) = open.last_mut() {
+            let Some(name) = left.next() else {
+                open.pop();
+                continue;
+            };
+            let path = directory.join(&name)?;
+            let left_out = without.is_some_and(|without| path.as_bytes() == without.as_bytes());
+            if !left_out && walk.entry(&path)? {
+                open.push((within(&mut walk.root, &path)?, path));
             }
         }
         Ok(())

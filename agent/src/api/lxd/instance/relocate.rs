@@ -14,8 +14,9 @@ use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::api::lxd::{body, migration};
 use crate::authorize::{Entitlement, Entity};
+use crate::storage::backups::Of;
 use crate::storage::instances::config::{expanded_devices, root_disk};
-use crate::storage::{Held, Instance};
+use crate::storage::{Held, Instance, InstanceError};
 use crate::trust::Caller;
 use crate::wire::lxd::instance::InstancePost;
 
@@ -63,15 +64,20 @@ pub(super) async fn post(
     let there = if stays { None } else { Some(state.instances.hold((&to.0, &to.1), doing)?) };
     let description = if migrates { "Migrating instance" } else { "Renaming instance" };
     let instances = state.instances.clone();
-    let place = from.clone();
+    let (place, backups) = (from.clone(), state.backups.clone());
     let work = async move {
+        let followed = [&from, &to].map(|(project, name)| Of::Instance(project.clone(), name.clone()));
         let (from, to, now) = ((&from.0, &from.1), (&to.0, &to.1), Timestamp::now());
         match there {
             Some(there) if instance.pool == held.instance.pool => {
-                instances.rename(&permit, from, to, &instance, (busy, there), now).await
+                instances.rename(&permit, from, to, &instance, (busy, there), now).await?;
             }
-            there => instances.change_pool(&permit, from, to, &instance, (busy, there), now).await,
+            there => instances.change_pool(&permit, from, to, &instance, (busy, there), now).await?,
         }
+        if from != to {
+            backups.follow(&followed[0], &followed[1]);
+        }
+        Ok::<(), InstanceError>(())
     };
     Ok(begin(&state, caller, description, (&place.0, &place.1), work))
 }
