@@ -148,10 +148,13 @@ fn a_backup_holds_all_of_a_volume() {
     let lxc = Lxc::trusted_by(&east);
     let volume = |arguments: &[&str]| lxc.run(&[&["storage", "volume"], arguments].concat());
     volume(&["create", "default", "v1", "user.x=1"]).success();
-    odd(&tree(&east, "v1"));
     if rustix::process::geteuid().is_root() {
         odd_of_root(&tree(&east, "v1"));
+    } else {
+        odd(&tree(&east, "v1"));
     }
+    // A tar cannot hold one.
+    fs::remove_file(tree(&east, "v1").join("socket")).unwrap();
     volume(&["snapshot", "default", "v1", "s0"]).success();
     fs::write(tree(&east, "v1").join("later"), "later").unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ use super::super::beneath::Root;
 use super::super::manifest::TreePath;
 use super::super::scan::{names, xattrs};
 use super::ArchiveError;
+
+/// Longest target of a link that fits into a header.
+const LINK: usize = 100;
 
 /// An archive that is being written.
 pub struct Pack<W: Write> {
@@ -34,8 +37,7 @@ impl<W: Write> Pack<W> {
 
     /// Adds a file that is nobody's.
     pub fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
-        let mut header = Header::new_gnu();
-        header.set_mode(0o644);
+        let mut header = plain(0o644);
         header.set_size(bytes.len() as u64);
         self.tar.append_data(&mut header, name, bytes).map_err(ArchiveError::output)
     }
@@ -143,8 +145,23 @@ impl<W: Write> Walk<'_, W> {
         Ok(kind.is_dir())
     }
 
+    /// Adds an entry that leads to `to`, byte for byte: tar's own way would tidy it up as a path.
     fn add_link(&mut self, header: &mut Header, name: &Path, to: &Path) -> Result<(), ArchiveError> {
-        self.pack.tar.append_link(header, name, to).map_err(ArchiveError::output)
+        let tar = &mut self.pack.tar;
+        let target = to.as_os_str().as_bytes();
+        if target.len() > LINK {
+            let mut long = plain(0o644);
+            let name = b"././@LongLink";
+            long.as_old_mut().name[..name.len()].copy_from_slice(name);
+            long.set_entry_type(tar::EntryType::GNULongLink);
+            long.set_size(target.len() as u64 + 1);
+            long.set_cksum();
+            // It ends with a zero.
+            tar.append(&long, target.chain(&[0_u8][..])).map_err(ArchiveError::output)?;
+        } else {
+            header.set_link_name_literal(target).map_err(ArchiveError::output)?;
+        }
+        tar.append_data(header, name, io::empty()).map_err(ArchiveError::output)
     }
 
     fn name(&self, path: &TreePath) -> PathBuf {
@@ -173,6 +190,16 @@ impl<W: Write> Pack<W> {
         let records = records.iter().map(|(name, value)| (name.as_str(), *value));
         self.tar.append_pax_extensions(records).map_err(ArchiveError::output)
     }
+}
+
+/// A header for what is nobody's.
+fn plain(mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }
 
 /// A time in decimal, as tars have it.

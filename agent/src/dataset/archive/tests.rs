@@ -57,7 +57,8 @@ fn a_tree_survives_whichever_way_it_is_compressed() {
     fs::set_permissions(tree.join("deep/er/script"), fs::Permissions::from_mode(0o4755)).unwrap();
     fs::hard_link(tree.join("deep/er/script"), tree.join("z")).unwrap();
     symlink("/etc/passwd", tree.join("out")).unwrap();
-    symlink("x".repeat(300), tree.join("far")).unwrap();
+    symlink("x/".repeat(300), tree.join("far")).unwrap();
+    symlink("./a//b/../", tree.join("untidy")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
         tree.join("fifo"),
