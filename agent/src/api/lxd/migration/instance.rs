@@ -62,13 +62,13 @@ pub async fn create_instance(
         let message = "Restricted projects are not allowed to use pull mode migration";
         return Err(LxdError::new(StatusCode::FORBIDDEN, message));
     }
-    let there = state.instances.get(&place.0, &place.1).await.map_err(refused)?;
+    let there = state.instances.get(&place.0, &place.1).await?;
     let permit = match &there {
         Some(_) => state.permit(caller, Entitlement::CanEdit, entity(&place))?,
         None => state.permit(caller, Entitlement::CanCreateInstances, Entity::Project(place.0.clone()))?,
     };
     if there.is_some() && !wanted.source.refresh {
-        return Err(refused(InstanceError::Exists(place.1)));
+        return Err(InstanceError::Exists(place.1).into());
     }
     let from = match &way {
         Way::Copy => Some(copied(state, caller, &place.0, &wanted.source).await?),
@@ -81,11 +81,11 @@ pub async fn create_instance(
         Some(held) => Target { pool: held.instance.pool, made: None },
         None => {
             let shape = shape(wanted, from.as_ref().map(|from| &from.shape));
-            Target { pool: state.instances.check(&shape).await.map_err(refused)?, made: Some(shape) }
+            Target { pool: state.instances.check(&shape).await?, made: Some(shape) }
         }
     };
     let doing = if target.made.is_some() { "create" } else { "migrate" };
-    let busy = state.instances.hold((&place.0, &place.1), doing).map_err(refused)?;
+    let busy = state.instances.hold((&place.0, &place.1), doing)?;
     let incoming = incoming(state, &permit, &place, target, own, busy).await?;
     Ok(match (way, from) {
         (Way::Pull(remote), _) => begun(&state.transfers.fetch(&permit, incoming, &remote)?, None),
@@ -170,12 +170,10 @@ async fn outgoing(
     allow_inconsistent: bool,
 ) -> Result<(Outgoing, Shape), LxdError> {
     let Instance { pool, shape, created_at, last_used_at, snapshots: all } =
-        state.instances.find(&place.0, &place.1).await.map_err(refused)?.instance;
+        state.instances.find(&place.0, &place.1).await?.instance;
     let shape = match &snapshot {
         None => shape,
-        Some(snapshot) => {
-            all.get(snapshot).ok_or(InstanceError::NoSuchSnapshot).map_err(refused)?.shape.clone()
-        }
+        Some(snapshot) => all.get(snapshot).ok_or(InstanceError::NoSuchSnapshot)?.shape.clone(),
     };
     let mut snapshots = Vec::new();
     if whole && snapshot.is_none() {
@@ -275,7 +273,7 @@ async fn incoming(
     let tree = dataset((&place.0, &place.1), &target.pool);
     let (mode, here) = match &target.made {
         None => {
-            let all = state.instances.find(&place.0, &place.1).await.map_err(refused)?.instance.snapshots;
+            let all = state.instances.find(&place.0, &place.1).await?.instance.snapshots;
             (Mode::Refresh, all.into_iter().map(|(name, of)| (name, of.times.created_at)).collect())
         }
         Some(_) => (Mode::Copy, BTreeMap::new()),
@@ -283,8 +281,8 @@ async fn incoming(
     let mut making = None;
     if target.made.is_some() {
         let at = (&place.0, &place.1);
-        state.instances.make_room(at, &tree).await.map_err(refused)?;
-        state.instances.begin(&tree.pool, at.0, at.1, &Step::Remove).await.map_err(refused)?;
+        state.instances.make_room(at, &tree).await?;
+        state.instances.begin(&tree.pool, at.0, at.1, &Step::Remove).await?;
         making = Some(unless_made(state, &tree, place));
     }
     let agreed = Agreed::default();
@@ -388,28 +386,4 @@ fn taken(
         (name.clone(), InstanceSnapshot { shape, times })
     };
     chosen.take.iter().map(record).collect()
-}
-
-fn refused(error: InstanceError) -> LxdError {
-    let status = match &error {
-        InstanceError::NotFound
-        | InstanceError::NoSuchSnapshot
-        | InstanceError::NoSuchProject
-        | InstanceError::NoSuchPool(_) => StatusCode::NOT_FOUND,
-        InstanceError::Exists(_)
-        | InstanceError::SnapshotExists(..)
-        | InstanceError::Busy(_)
-        | InstanceError::InTheWay(_) => StatusCode::CONFLICT,
-        InstanceError::Config(_)
-        | InstanceError::Pattern(_)
-        | InstanceError::TooMany
-        | InstanceError::TooManySnapshots => StatusCode::BAD_REQUEST,
-        InstanceError::Contended => StatusCode::PRECONDITION_FAILED,
-        InstanceError::Crashed(_)
-        | InstanceError::Pool(_)
-        | InstanceError::Store(_)
-        | InstanceError::Value(_)
-        | InstanceError::Commit(_) => return LxdError::internal(&error),
-    };
-    LxdError::new(status, error.to_string())
 }
