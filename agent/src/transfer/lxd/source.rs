@@ -15,6 +15,8 @@ use crate::transfer::bridge::MAX_SILENCE;
 use crate::transfer::shipment::{Consistency, Main, Outgoing};
 use crate::wire::lxd::migration::IndexHeader;
 
+/// How long the last word of a side that hung up may still be on its way.
+const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(2);
 /// Largest answer to an index header.
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -62,16 +64,29 @@ pub async fn send(
         let files = files(fs, pools, outgoing, answer, told);
         tokio::pin!(files);
         tokio::select! {
-            sent = &mut files => sent.map(|()| Verdict::Awaited),
+            biased;
             said = control.verdict() => match said {
-                // It has everything, and is quicker than our own rsync's end.
+                // It has everything, and is quicker than our own rsync's end. It may hang up at once.
                 Ok(()) => match tokio::time::timeout(MAX_SILENCE, files).await {
-                    Ok(sent) => sent.map(|()| Verdict::Said),
+                    Ok(Ok(()) | Err(TransferError::Lxd(LxdError::Broken(_)))) => Ok(Verdict::Said),
+                    Ok(Err(e)) => Err(e),
                     Err(_) => Err(LxdError::Malformed("it acknowledges what it does not have").into()),
                 },
                 Err(e) => Err(e.into()),
             },
+            sent = &mut files => sent.map(|()| Verdict::Awaited),
         }
+    };
+    let sent = match sent {
+        // Whoever hangs up may have said before that it has everything, or why it does not want it.
+        Err(TransferError::Lxd(LxdError::Broken(why))) => {
+            match tokio::time::timeout(LAST_WORD, control.verdict()).await {
+                Ok(Ok(())) => Ok(Verdict::Said),
+                Ok(Err(e @ LxdError::Theirs { .. })) => Err(e.into()),
+                _ => Err(LxdError::Broken(why).into()),
+            }
+        }
+        sent => sent,
     };
     match sent {
         Ok(Verdict::Said) => Ok(()),
