@@ -158,10 +158,13 @@ async fn prepare(
     make(area, 0o700)?;
     let main = area.join("main");
     for left in fs::read_dir(area).map_err(LxdError::Io)? {
-        let left = left.map_err(LxdError::Io)?.path();
-        // What the source does not have is deleted of it, as of the copy: rsync needs only that it is alike.
-        if left != main || features.delete != Some(true) {
-            remove_tree(&left)?;
+        let left = left.map_err(LxdError::Io)?;
+        let path = left.path();
+        if !left.file_type().map_err(LxdError::Io)?.is_dir() {
+            fs::remove_file(&path).map_err(LxdError::Io)?;
+        } else if path != main || features.delete != Some(true) {
+            // The tree itself stays: what the source does not have is deleted of it, as it would be of a copy.
+            remove_tree(&path)?;
         }
     }
     if !main.is_dir() {
