@@ -183,7 +183,7 @@ pub fn main() -> std::process::ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
-    let arguments = go_flags::formatted(go_flags::here(go_flags::accepted(arguments))?)?;
+    let arguments = go_flags::forced(go_flags::formatted(go_flags::here(go_flags::accepted(arguments))?)?);
     let json = failure::asks_for_json(&arguments);
     let cli = match parse(arguments) {
         Ok(cli) => cli,

@@ -107,13 +107,40 @@ pub fn formatted(mut arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError
     Ok(arguments)
 }
 
+/// Verbs of LXD's whose `-f` is `--force`.
+const FORCED: [&str; 4] = ["delete", "rm", "stop", "restart"];
+
+/// The same arguments with `-f` as `--force` behind a verb where LXD has it so, unless a format follows: everywhere else it
+/// says how results are printed.
+pub fn forced(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let Some((at, verb)) = first_word(&arguments) else { return arguments };
+    if !FORCED.contains(&verb) {
+        return arguments;
+    }
+    for flag in at + 1..arguments.len() {
+        if arguments[flag] == "--" {
+            break;
+        }
+        let is_format = arguments.get(flag + 1).is_some_and(|next| FORMATS.iter().any(|format| next == format));
+        if arguments[flag] == "-f" && !is_format {
+            arguments[flag] = OsString::from("--force");
+        }
+    }
+    arguments
+}
+
 /// Where the noun stands, if it is one of Consul's.
 fn noun(arguments: &[OsString]) -> Option<usize> {
+    first_word(arguments).filter(|(_, word)| NOUNS.contains(word)).map(|(at, _)| at)
+}
+
+/// The first argument that is no flag and no flag's value.
+fn first_word(arguments: &[OsString]) -> Option<(usize, &str)> {
     let mut at = 1;
     loop {
         let argument = arguments.get(at)?.to_str()?;
         if !argument.starts_with('-') {
-            return NOUNS.contains(&argument).then_some(at);
+            return Some((at, argument));
         }
         at += if WITH_VALUE.contains(&argument) { 2 } else { 1 };
     }
@@ -133,6 +160,19 @@ fn is_word(argument: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lxds_f_is_force_where_it_is_so_there() {
+        let forced = |line: &str| {
+            let arguments = line.split_whitespace().map(OsString::from).collect();
+            forced(arguments).join(OsStr::new(" ")).into_string().unwrap()
+        };
+        assert_eq!(forced("comity delete -f foo:c1"), "comity delete --force foo:c1");
+        assert_eq!(forced("comity -f json stop c1 -f"), "comity -f json stop c1 --force");
+        assert_eq!(forced("comity delete c1 -f json"), "comity delete c1 -f json");
+        assert_eq!(forced("comity list -f csv"), "comity list -f csv");
+        assert_eq!(forced("comity volume delete -f"), "comity volume delete -f");
+    }
 
     #[test]
     fn consuls_formats_are_ours_and_others_are_told_in_its_words() {
