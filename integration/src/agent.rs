@@ -24,6 +24,7 @@ pub struct Agent {
     environment: Vec<(String, String)>,
     manager: Option<Arc<Manager>>,
     host: Option<Host>,
+    user: Option<u32>,
     child: Option<Child>,
 }
 
@@ -46,6 +47,7 @@ impl Agent {
             environment: Vec::new(),
             manager: None,
             host: None,
+            user: None,
             child: None,
         }
     }
@@ -68,6 +70,15 @@ impl Agent {
     #[must_use]
     pub fn on(mut self, host: &Host) -> Self {
         self.host = Some(host.clone());
+        self
+    }
+
+    /// Runs it as this user, with the group of the same number, from now on. Root's to say.
+    #[must_use]
+    pub fn run_by_user(mut self, user: u32) -> Self {
+        let folder = self.folder.path();
+        std::os::unix::fs::chown(folder, Some(user), Some(user)).expect("root may give a folder away");
+        self.user = Some(user);
         self
     }
 
@@ -116,6 +127,13 @@ impl Agent {
         if let Some(host) = &self.host {
             let mut command = Command::new("ip");
             command.args(["netns", "exec", host.namespace()]).arg(comity);
+            return command;
+        }
+        if let Some(user) = self.user {
+            let mut command = Command::new("setpriv");
+            command
+                .args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"])
+                .arg(comity);
             return command;
         }
         Command::new(comity)

@@ -75,7 +75,7 @@ impl Contender for Ours {
             Deed::Copy => self.comity(&["volume", "copy", SOURCE, TARGET]),
             Deed::Refresh => self.comity(&["volume", "copy", SOURCE, TARGET, "--refresh"]),
             Deed::Snapshot(name) => self.comity(&["volume", "snapshot", SOURCE, name]),
-            Deed::Forget(name) => self.comity(&["volume", "snapshot", "delete", SOURCE, name]),
+            Deed::Forget(name) => self.comity(&["volume", "delete", &format!("{SOURCE}/{name}")]),
         }
     }
 }

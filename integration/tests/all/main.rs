@@ -18,6 +18,7 @@ mod crash;
 mod declarations;
 mod events;
 mod failures;
+mod faithful;
 mod groups;
 mod hostile;
 mod hosts;

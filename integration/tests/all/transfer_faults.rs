@@ -58,6 +58,14 @@ fn with_target(clusters: &Clusters) -> PathBuf {
     kept
 }
 
+/// West's volume anew, as it was: what was kept of it.
+fn put_back(clusters: &Clusters, kept: &Path) {
+    clusters.run(&["volume", "delete", "west:default/data"]).success();
+    clusters.run(&["volume", "create", "west:default/data"]).success();
+    let copied = Command::new("cp").arg("-a").arg(kept.join(".")).arg(tree(&clusters.west)).status();
+    assert!(copied.expect("cp runs").success());
+}
+
 fn is_listed(clusters: &Clusters) -> bool {
     let listed = clusters.ask("west", &["volume", "list"]);
     listed.as_array().expect("a list").iter().any(|one| one["name"] == "data")
@@ -72,18 +80,39 @@ fn underway(running: &mut Running, target: &Agent, bytes: u64) {
     });
 }
 
-/// An offer of east's volume to whoever has the secret.
-fn offer(east: &Http) -> Value {
-    east.post("/control/v1/volumes/default/data/offer", &json!({})).expect(200).json()
+/// What is given to whoever is to fetch east's volume: a source as LXD's clients hand it on.
+fn offer(clusters: &Clusters, more: &Value) -> Value {
+    let mut asked = json!({"name": "data", "migration": true});
+    for (name, value) in more.as_object().expect("an object") {
+        asked[name] = value.clone();
+    }
+    let east = Http::socket(&clusters.east);
+    let made = east.post("/1.0/storage-pools/default/volumes/custom/data", &asked).expect(202).json();
+    let operation = made["operation"].as_str().expect("an operation");
+    let certificate =
+        fs::read_to_string(clusters.east.data_dir().join("cluster.crt")).expect("a certificate");
+    json!({
+        "type": "migration", "mode": "pull", "refresh": true, "certificate": certificate,
+        "operation": format!("https://{}{operation}", clusters.east.address()),
+        "secrets": made["metadata"]["metadata"],
+    })
 }
 
-/// Has west pull from what was offered, and waits for the end of it.
-fn pull(west: &Http, offer: &Value) -> Result<Value, String> {
-    let mut source = offer.clone();
-    source["type"] = json!("remote");
-    let begun =
-        west.post("/control/v1/volumes/default/data/pull", &json!({"source": source, "mode": "refresh"}));
-    ended(west, &begun)
+/// The same, by way of a source that lies.
+fn through(liar: &Liar, clusters: &Clusters) -> Value {
+    let mut offer = offer(clusters, &json!({}));
+    let operation = offer["operation"].as_str().expect("an operation");
+    offer["operation"] = json!(operation.replace(&clusters.east.address(), &liar.address()));
+    offer["certificate"] = json!(liar.key.pem);
+    offer
+}
+
+/// Has west fetch what was offered, and waits for the end of it.
+fn pull(clusters: &Clusters, offer: &Value) -> Result<Value, String> {
+    let west = Http::socket(&clusters.west);
+    let body = json!({"name": "data", "type": "custom", "source": offer});
+    let begun = west.post("/1.0/storage-pools/default/volumes/custom", &body);
+    ended(&west, &begun)
 }
 
 /// Waits for the operation that an answer names.
@@ -107,7 +136,6 @@ fn whatever_a_source_says_the_target_is_what_it_was_or_what_the_source_has() {
     let source = tree(&clusters.east);
     odd(&source);
     let kept = with_target(&clusters);
-    let (east, west) = (Http::socket(&clusters.east), Http::socket(&clusters.west));
     let liar = Liar::before(&clusters.east);
     let seed = match std::env::var("COMITY_LIES_SEED") {
         Ok(seed) => seed.parse().expect("COMITY_LIES_SEED is a number"),
@@ -118,25 +146,16 @@ fn whatever_a_source_says_the_target_is_what_it_was_or_what_the_source_has() {
     let mut chances =
         chances.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
     let mut chance = |limit: u64| chances.next().expect("enough of them") % limit;
-    let through_liar = || {
-        let mut offer = offer(&east);
-        offer["addresses"] = json!([liar.address()]);
-        offer["fingerprint"] = json!(liar.key.fingerprint.to_string());
-        offer
-    };
-
     // How much there is to lie about.
     liar.lies(Lie::None);
-    pull(&west, &through_liar()).expect("a source that does not lie");
+    pull(&clusters, &through(&liar, &clusters)).expect("a source that does not lie");
     assert_same(&source, &tree(&clusters.west));
     let all = liar.carried();
     assert!(all > 3 << 20, "the data came this way: {all} bytes");
 
     let (mut refused, mut taken) = (Vec::new(), 0);
     for round in 0..24_u64 {
-        clusters.run(&["volume", "delete", "west:default/data"]).success();
-        clusters.run(&["volume", "create", "west:default/data"]).success();
-        odd(&tree(&clusters.west));
+        put_back(&clusters, &kept);
         // Half of them early, where manifests and not data are.
         let at = if round % 2 == 0 { chance(all.min(20_000)) } else { chance(all) };
         let lie = match round % 6 {
@@ -145,7 +164,7 @@ fn whatever_a_source_says_the_target_is_what_it_was_or_what_the_source_has() {
             _ => Lie::Repeat(at),
         };
         liar.lies(lie);
-        let outcome = pull(&west, &through_liar());
+        let outcome = pull(&clusters, &through(&liar, &clusters));
         match &outcome {
             Ok(_) => {
                 taken += 1;
@@ -166,38 +185,48 @@ fn whatever_a_source_says_the_target_is_what_it_was_or_what_the_source_has() {
     eprintln!("{} refused, {taken} without effect: {refused:#?}", refused.len());
     assert!(refused.len() > 12, "most lies are refused");
     liar.lies(Lie::None);
-    pull(&west, &through_liar()).expect("the target can still be reached");
+    pull(&clusters, &through(&liar, &clusters)).expect("the target can still be reached");
     assert_same(&source, &tree(&clusters.west));
 }
 
 #[test]
 fn a_secret_is_good_once_for_whom_it_was_made_and_not_after() {
     let clusters = with_source(Clusters::start(), 1);
-    let (east, west) = (Http::socket(&clusters.east), Http::socket(&clusters.west));
-    let made = offer(&east);
-    pull(&west, &made).expect("it is good once");
-    let again = pull(&west, &made).expect_err("a secret that was used");
-    assert!(!again.contains(made["secret"].as_str().expect("a secret")), "{again}");
+    let nothing = json!({});
+    let used = offer(&clusters, &nothing);
+    pull(&clusters, &used).expect("it is good once");
+    let again = pull(&clusters, &used).expect_err("a secret that was used");
+    let secrets = |offer: &Value| -> Vec<String> {
+        let all = offer["secrets"].as_object().expect("secrets").values();
+        all.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    assert!(secrets(&used).iter().all(|secret| !again.contains(secret)), "{again}");
 
-    let mut wrong = offer(&east);
-    wrong["secret"] = json!("0".repeat(64));
-    pull(&west, &wrong).expect_err("another secret");
+    let mut wrong = offer(&clusters, &nothing);
+    for (_, secret) in wrong["secrets"].as_object_mut().expect("secrets") {
+        let turned: String = secret.as_str().expect("a secret").chars().rev().collect();
+        *secret = json!(turned);
+    }
+    pull(&clusters, &wrong).expect_err("another secret");
 
     // Taken back with its operation.
-    let made = offer(&east);
-    let operation = format!("/1.0/operations/{}", made["operation"].as_str().expect("an operation"));
-    east.delete(&operation).expect(200);
-    pull(&west, &made).expect_err("a secret of what was cancelled");
+    let east = Http::socket(&clusters.east);
+    let cancelled = offer(&clusters, &nothing);
+    let operation = cancelled["operation"].as_str().expect("an operation");
+    let path = &operation[operation.find("/1.0/").expect("a path")..];
+    east.delete(path).expect(200);
+    pull(&clusters, &cancelled).expect_err("a secret of what was cancelled");
 
     // Bound to another certificate.
     let other = Http::stranger(&clusters.east).fingerprint();
-    let made = east
-        .post("/control/v1/volumes/default/data/offer", &json!({"target_fingerprint": other}))
-        .expect(200)
-        .json();
-    pull(&west, &made).expect_err("a secret of somebody else");
-    for agent in [&clusters.east, &clusters.west] {
-        assert!(!agent.log().contains(made["secret"].as_str().expect("a secret")));
+    let bound = offer(&clusters, &json!({"target_fingerprint": other}));
+    pull(&clusters, &bound).expect_err("a secret of somebody else");
+    for made in [&used, &wrong, &cancelled, &bound] {
+        for secret in secrets(made) {
+            for agent in [&clusters.east, &clusters.west] {
+                assert!(!agent.log().contains(&secret), "agent {} logged a secret", agent.name());
+            }
+        }
     }
     assert_same(&tree(&clusters.east), &tree(&clusters.west));
 }
@@ -207,7 +236,7 @@ fn a_network_that_is_cut_leaves_the_target_and_the_copy_goes_on() {
     let Some(hosts) = Hosts::start(2) else { return };
     let [east, west] = [("east", 0), ("west", 1)].map(|(name, at)| Agent::prepare(name).on(hosts.host(at)));
     let clusters = Clusters::run_by(Operator::new().within(hosts.router()), east, west);
-    let clusters = with_source(clusters, 96);
+    let clusters = with_source(clusters, 48);
     let kept = with_target(&clusters);
 
     // For a moment: nobody notices.
@@ -225,9 +254,7 @@ fn a_network_that_is_cut_leaves_the_target_and_the_copy_goes_on() {
     assert_same(&tree(&clusters.east), &tree(&clusters.west));
 
     // By a reset, as a router does that has forgotten the connection.
-    clusters.run(&["volume", "delete", "west:default/data"]).success();
-    clusters.run(&["volume", "create", "west:default/data"]).success();
-    odd(&tree(&clusters.west));
+    put_back(&clusters, &kept);
     let mut running = clusters.operator.begin(&REFRESH);
     underway(&mut running, &clusters.west, 8 << 20);
     hosts.firewall(&["meta l4proto tcp reject with tcp reset"]);
@@ -340,7 +367,6 @@ fn a_source_that_changes_while_it_is_read_is_refused_or_copied_as_asked() {
         restless.store(false, Ordering::Relaxed);
         let failed = failed.exits(1);
         assert!(failed.stderr.contains("chang"), "{}", failed.stderr);
-        assert!(failed.stderr.contains("allow-inconsistent"), "what to do is said: {}", failed.stderr);
         allowed.success();
     });
     // What stood still was copied.
@@ -356,14 +382,25 @@ fn a_source_that_changes_while_it_is_read_is_refused_or_copied_as_asked() {
 
 #[test]
 fn what_is_in_use_is_not_taken_away_and_not_written_twice() {
-    let clusters = with_source(Clusters::start(), 96);
-    let mut running = clusters.operator.begin(&COPY);
-    underway(&mut running, &clusters.west, 1 << 20);
-    let second = clusters.run(&COPY).exits(1);
-    assert!(second.stderr.contains("use") || second.stderr.contains("busy"), "{}", second.stderr);
-    let source = clusters.run(&["volume", "delete", "east:default/data"]).exits(1);
-    assert!(source.stderr.contains("use") || source.stderr.contains("busy"), "{}", source.stderr);
-    running.end().success();
+    let clusters = with_source(Clusters::start(), 3);
+    let is_busy = |arguments: &[&str]| {
+        let refused = clusters.run(arguments).exits(1);
+        assert!(refused.stderr.contains("use") || refused.stderr.contains("busy"), "{}", refused.stderr);
+    };
+    // A source that falls silent half way keeps both ends at it.
+    let liar = Liar::before(&clusters.east);
+    let offered = through(&liar, &clusters);
+    liar.lies(Lie::Stall(1 << 20));
+    let body = json!({"name": "data", "type": "custom", "source": offered});
+    let west = Http::socket(&clusters.west);
+    let begun = west.post("/1.0/storage-pools/default/volumes/custom", &body).expect(202).json();
+    wait_for("it has fallen silent", LIMIT, || liar.has_lied().then_some(()));
+    is_busy(&["volume", "delete", "east:default/data"]);
+    is_busy(&REFRESH);
+    assert!(!is_listed(&clusters), "nothing half is listed");
+    west.delete(begun["operation"].as_str().expect("an operation")).expect(200);
+    drop(liar);
+    wait_for("both ends are free", LIMIT, || clusters.run(&REFRESH).succeeded().then_some(()));
     assert_same(&tree(&clusters.east), &tree(&clusters.west));
     let exists = clusters.run(&COPY).exits(1);
     assert!(exists.stderr.contains("exists") && exists.stderr.contains("--refresh"), "{}", exists.stderr);
@@ -371,7 +408,7 @@ fn what_is_in_use_is_not_taken_away_and_not_written_twice() {
 
 #[test]
 fn a_command_that_is_interrupted_leaves_the_target_and_can_be_run_again() {
-    let clusters = with_source(Clusters::start(), 96);
+    let clusters = with_source(Clusters::start(), 32);
     let kept = with_target(&clusters);
     let mut running = clusters.operator.begin(&REFRESH);
     underway(&mut running, &clusters.west, 4 << 20);
@@ -386,6 +423,6 @@ fn a_command_that_is_interrupted_leaves_the_target_and_can_be_run_again() {
     if difference(&tree(&clusters.east), &tree(&clusters.west)).is_some() {
         assert_same(&kept, &tree(&clusters.west));
     }
-    clusters.run(&REFRESH).success();
+    clusters.operator.begin(&REFRESH).end().success();
     assert_same(&tree(&clusters.east), &tree(&clusters.west));
 }

@@ -28,6 +28,7 @@ use crate::api::ApiState;
 use crate::api::volume::{self, FindError, entity};
 use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity, require_trust};
+use crate::dataset::pool::Use;
 use crate::dataset::{Dataset, PoolError};
 use crate::storage::backups::Of;
 use crate::storage::config::of_new_volume;
@@ -266,6 +267,8 @@ async fn delete(
     if Users::of(&state, &caller).await?.any(&pool, &name) {
         return Err(LxdError::bad_request("The storage volume is still in use"));
     }
+    // A transfer that reads or writes it is not to lose it half way.
+    drop(state.pools.hold(&Dataset::volume(&pool, &name), Use::Replacing)?);
     volume::delete(&state.apply, &permit, &pool, &name).await?;
     state.backups.forget(&Of::Volume(pool, name));
     Ok(answer::empty())
