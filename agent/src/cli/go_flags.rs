@@ -121,7 +121,8 @@ pub fn forced(mut arguments: Vec<OsString>) -> Vec<OsString> {
         if arguments[flag] == "--" {
             break;
         }
-        let is_format = arguments.get(flag + 1).is_some_and(|next| FORMATS.iter().any(|format| next == format));
+        let is_format =
+            arguments.get(flag + 1).is_some_and(|next| FORMATS.iter().any(|format| next == format));
         if arguments[flag] == "-f" && !is_format {
             arguments[flag] = OsString::from("--force");
         }

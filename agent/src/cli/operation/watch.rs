@@ -103,7 +103,7 @@ pub async fn watch(
             Err(error) => {
                 bar.clear();
                 let hint = format!(
-                    "The operation may go on: `comity operation show --watch {}` joins it again.",
+                    "If the agent runs on, `comity operation show --watch {}` joins the operation again. If it ended, the same command goes on with what has arrived.",
                     watched.operand()
                 );
                 return Err(CliError::from(error).hint(hint));
