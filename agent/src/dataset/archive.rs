@@ -9,6 +9,7 @@ use std::io::{self, BufReader, Read, Write};
 mod guard;
 mod pack;
 mod place;
+mod records;
 #[cfg(test)]
 mod tests;
 mod unpack;

@@ -1,7 +1,12 @@
-//! Bounds what a tar makes its reader hold in memory: records that say more of the next entry are read whole by it,
-//! however large they claim to be.
+//! Stands before the reader of a tar. It bounds what a tar makes that hold in memory: records that say more of the next
+//! entry are read whole by it, however large they claim to be. And it keeps those of a POSIX tar as they are, since the
+//! reader takes them for lines, which a name or an attribute with a line feed in it breaks.
 
+use std::cell::RefCell;
 use std::io::{self, Read};
+use std::rc::Rc;
+
+use super::records::Records;
 
 /// Larger than every attribute of a file together that a kernel keeps.
 const MOST: u64 = 1024 * 1024;
@@ -16,16 +21,35 @@ pub struct Guard<R> {
     data: u64,
     /// The next block goes on with the header of a file with holes.
     extends: bool,
+    /// Bytes of a record about the next entry that are still to come.
+    of_next: usize,
+    said: Said,
+}
+
+/// What a tar said of its next entry before that came.
+#[derive(Clone, Default)]
+pub struct Said(Rc<RefCell<Vec<u8>>>);
+
+impl Said {
+    /// What was said of the entry that the reader has just come to.
+    pub fn take(&self) -> io::Result<Records> {
+        Records::decode(&self.0.take())
+    }
 }
 
 impl<R: Read> Guard<R> {
     pub fn new(from: R) -> Self {
-        Self { from, block: Vec::with_capacity(BLOCK), data: 0, extends: false }
+        let block = Vec::with_capacity(BLOCK);
+        Self { from, block, data: 0, extends: false, of_next: 0, said: Said::default() }
+    }
+
+    pub fn said(&self) -> Said {
+        self.said.clone()
     }
 
     fn look(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            if self.block.is_empty() && self.data > 0 && !self.extends {
+            if self.block.is_empty() && self.data > 0 && !self.extends && self.of_next == 0 {
                 // Whole blocks of data are not looked at one by one.
                 let whole = (bytes.len() / BLOCK).min(usize::try_from(self.data).unwrap_or(usize::MAX));
                 self.data -= whole as u64;
@@ -52,6 +76,9 @@ impl<R: Read> Guard<R> {
         }
         if self.data > 0 {
             self.data -= 1;
+            let kept = self.of_next.min(BLOCK);
+            self.of_next -= kept;
+            self.said.0.borrow_mut().extend_from_slice(&self.block[..kept]);
             return Ok(());
         }
         if self.block.iter().all(|byte| *byte == 0) {
@@ -66,6 +93,10 @@ impl<R: Read> Guard<R> {
             || kind.is_gnu_longlink();
         if of_next && size > MOST {
             return Err(io::Error::other("a record about an entry is too large"));
+        }
+        if kind.is_pax_local_extensions() {
+            self.of_next = usize::try_from(size).map_err(io::Error::other)?;
+            self.said.0.borrow_mut().clear();
         }
         self.extends = kind.is_gnu_sparse() && self.block[482] == 1;
         self.data = size.div_ceil(BLOCK as u64);

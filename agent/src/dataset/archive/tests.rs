@@ -107,6 +107,9 @@ impl Evil {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(data.len() as u64);
         let raw = header.as_gnu_mut().unwrap();
         raw.name[..name.len()].copy_from_slice(name.as_bytes());

@@ -1,5 +1,6 @@
 //! From a tar into trees in a staging area.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use tar::{Archive, Entry, EntryType};
 use super::super::manifest::{MAX_ENTRIES, Time, TreePath};
 use super::guard::Guard;
 use super::place::{Given, Kind, Target};
+use super::records::Records;
 use super::{ArchiveError, INSTANCE_INDEX};
 
 /// Largest index that is read.
@@ -58,11 +60,14 @@ pub fn unpack<E: From<ArchiveError>>(
     stopped: &dyn Fn() -> bool,
     index: impl FnOnce(&[u8]) -> Result<(Contents, PathBuf), E>,
 ) -> Result<Unpacked, E> {
-    let mut archive = Archive::new(Guard::new(from));
+    let guard = Guard::new(from);
+    let said = guard.said();
+    let mut archive = Archive::new(guard);
     let mut entries = archive.entries().map_err(ArchiveError::Input)?;
     let (contents, staging) = loop {
         let mut entry = entries.next().ok_or(ArchiveError::NoIndex)?.map_err(ArchiveError::Input)?;
-        let path = TreePath::new(plain(&entry.path_bytes()).to_vec()).map_err(ArchiveError::from)?;
+        let path = path_of(&entry, &said.take().map_err(ArchiveError::Input)?);
+        let path = TreePath::new(path).map_err(ArchiveError::from)?;
         match (path.as_bytes(), entry.header().entry_type()) {
             (b"" | b"backup", EntryType::Directory) | (_, EntryType::XGlobalHeader) => {}
             (b"backup/index.yaml", EntryType::Regular) => break index(&read_index(&mut entry)?)?,
@@ -72,7 +77,7 @@ pub fn unpack<E: From<ArchiveError>>(
     let mut into = Into { contents, staging, trees: BTreeMap::new(), entries: 0, bytes: 0 };
     for entry in entries {
         let mut entry = entry.map_err(ArchiveError::Input)?;
-        into.entry(&mut entry, stopped)?;
+        into.entry(&mut entry, &said.take().map_err(ArchiveError::Input)?, stopped)?;
     }
     Ok(into.finish()?)
 }
@@ -84,6 +89,14 @@ fn read_index(entry: &mut Entry<'_, impl Read>) -> Result<Vec<u8>, ArchiveError>
     let mut text = Vec::new();
     entry.read_to_end(&mut text).map_err(ArchiveError::Input)?;
     Ok(text)
+}
+
+/// The path of an entry.
+fn path_of(entry: &Entry<'_, impl Read>, said: &Records) -> Vec<u8> {
+    match said.get(b"path") {
+        Some(path) => plain(path).to_vec(),
+        None => plain(&entry.path_bytes()).to_vec(),
+    }
 }
 
 /// A path as it is meant: without `./` before it or `/` behind.
@@ -107,6 +120,7 @@ impl Into {
     fn entry(
         &mut self,
         entry: &mut Entry<'_, impl Read>,
+        said: &Records,
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), ArchiveError> {
         let kind = entry.header().entry_type();
@@ -117,21 +131,24 @@ impl Into {
         if self.entries > MAX_ENTRIES {
             return Err(ArchiveError::TooMany(MAX_ENTRIES));
         }
-        let path = plain(&entry.path_bytes()).to_vec();
+        let path = path_of(entry, said);
         let Some((tree, at)) = self.spot(&path, kind)? else { return Ok(()) };
         let shown = String::from_utf8_lossy(&path).chars().take(200).collect::<String>();
         let refuse = |what| Err(ArchiveError::Kind { path: shown, what });
-        let given = given(entry)?;
+        let given = given(entry, said)?;
+        let link = || {
+            said.get(b"linkpath").map(<[u8]>::to_vec).or_else(|| entry.link_name_bytes().map(Cow::into_owned))
+        };
         let header = entry.header();
         let kind = match kind {
             EntryType::Directory => Kind::Directory,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
-            EntryType::Symlink => match entry.link_name_bytes() {
-                Some(to) => Kind::Symlink(to.into_owned()),
+            EntryType::Symlink => match link() {
+                Some(to) => Kind::Symlink(to),
                 None => return refuse("a symlink to nothing"),
             },
             EntryType::Link => {
-                let to = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let to = link().unwrap_or_default();
                 match self.spot(plain(&to), EntryType::Link)? {
                     Some((of, to)) if of == tree => Kind::Link(to),
                     _ => return Err(ArchiveError::Link(at)),
@@ -211,7 +228,7 @@ impl Into {
 }
 
 /// What an entry says of itself.
-fn given(entry: &mut Entry<'_, impl Read>) -> Result<Given, ArchiveError> {
+fn given(entry: &Entry<'_, impl Read>, said: &Records) -> Result<Given, ArchiveError> {
     let header = entry.header();
     let number = |number: std::io::Result<u64>| {
         let number = number.map_err(ArchiveError::Input)?;
@@ -225,10 +242,7 @@ fn given(entry: &mut Entry<'_, impl Read>) -> Result<Given, ArchiveError> {
         mtime: Time { seconds: header.mtime().unwrap_or_default().cast_signed(), nanoseconds: 0 },
         xattrs: Vec::new(),
     };
-    let Some(records) = entry.pax_extensions().map_err(ArchiveError::Input)? else { return Ok(given) };
-    for record in records {
-        let record = record.map_err(ArchiveError::Input)?;
-        let (key, value) = (record.key_bytes(), record.value_bytes());
+    for (key, value) in said.iter() {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             if name != b"security.selinux" {
                 given.xattrs.push((name.to_vec(), value.to_vec()));
@@ -240,7 +254,7 @@ fn given(entry: &mut Entry<'_, impl Read>) -> Result<Given, ArchiveError> {
             let place = if key == b"uid" { &mut given.uid } else { &mut given.gid };
             *place = text.unwrap_or(*place);
         } else if key.starts_with(b"GNU.sparse.") {
-            let path = String::from_utf8_lossy(&entry.path_bytes()).chars().take(200).collect();
+            let path = String::from_utf8_lossy(&path_of(entry, said)).chars().take(200).collect();
             return Err(ArchiveError::Kind { path, what: "a file with holes in a form of POSIX tars" });
         }
     }
