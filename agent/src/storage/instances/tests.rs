@@ -6,11 +6,9 @@ use schema::record;
 use super::step::{Left, Step};
 use super::*;
 use crate::authorize::{Entitlement, Entity, decide};
-use crate::project::{Config, Project, ProjectError, Projects};
 use crate::storage::{Shape, SnapshotTimes};
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::Declared;
-use crate::task::Tasks;
 use crate::trust::Caller;
 use crate::trust::policy::Policy;
 
@@ -114,24 +112,6 @@ async fn an_instance_is_changed_by_one_at_a_time() {
     assert!(instances.hold((&project, &c2), "update").is_ok());
     drop(held);
     assert!(instances.hold((&project, &c1), "update").is_ok());
-}
-
-#[tokio::test]
-async fn a_project_with_an_instance_stays() {
-    let store = SqliteStore::scratch();
-    let projects = Projects::start(store.clone(), Audit::none(), &Tasks::new()).await.unwrap();
-    let (instances, _folder) = scratch(&store);
-    let (_, c1, ..) = names();
-    let (permit, blah): (_, ProjectName) = (permit(), "blah".parse().unwrap());
-    let absent = instances.create(&permit, &blah, &c1, instance("default"), NOW).await.unwrap_err();
-    assert!(matches!(absent, InstanceError::NoSuchProject));
-    let project = Project { description: String::new(), config: Config::default() };
-    projects.create(&permit, &blah, project, NOW).await.unwrap();
-    instances.create(&permit, &blah, &c1, instance("default"), NOW).await.unwrap();
-    let refused = projects.delete(&permit, &blah, NOW).await.unwrap_err();
-    assert!(matches!(refused, ProjectError::NotEmpty("removed")), "{refused}");
-    instances.delete(&permit, &blah, &c1, NOW).await.unwrap();
-    projects.delete(&permit, &blah, NOW).await.unwrap();
 }
 
 fn shaped(pool: &str) -> Instance {
