@@ -187,15 +187,20 @@ async fn remove(
     Ok(empty())
 }
 
-/// Nothing is limited, and nothing is in a project but volumes in `default`, which are not counted against limits.
+/// Nothing is limited; what is counted is what there is.
 async fn usage(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, LxdError> {
-    find(&state, &caller, Entitlement::CanView, &name)?;
-    let none = json!({ "limit": -1, "usage": 0 });
-    Ok(sync(json!({ "resources": { "containers": none, "virtual-machines": none, "disk": none } })))
+    let (name, _) = find(&state, &caller, Entitlement::CanView, &name)?;
+    let used = |usage: usize| json!({ "limit": -1, "usage": usage });
+    let instances = state.instances.list(&name).await?.len();
+    Ok(sync(json!({
+        "resources": {
+            "containers": used(instances), "instances": used(instances), "virtual-machines": used(0), "disk": used(0),
+        }
+    })))
 }
 
 /// The project, if the caller has `entitlement` on it. What it may not know of is not there.

@@ -35,9 +35,9 @@ pub(super) async fn put(
     if let Some(snapshot) = wanted.restore.filter(|snapshot| !snapshot.is_empty()) {
         return restore(&state, caller, (&project, &name), &snapshot).await;
     }
-    let busy = state.instances.hold(place, "update");
-    let (permit, held) = find(&state, &caller, Entitlement::CanEdit, place).await?;
-    let busy = busy?;
+    let (permit, _) = find(&state, &caller, Entitlement::CanEdit, place).await?;
+    let busy = state.instances.hold(place, "update")?;
+    let held = state.instances.find(&project, &name).await?;
     etag::check(&headers, &held.instance.shape)?;
     let mut shape = Shape {
         description: wanted.description.unwrap_or_default(),
@@ -82,9 +82,9 @@ pub(super) async fn patch(
     let (project, name) = (asked.project()?, named(&name)?);
     let place = (&project, &name);
     let wanted: InstancePut = body::read(&bytes)?;
-    let busy = state.instances.hold(place, "update");
-    let (permit, held) = find(&state, &caller, Entitlement::CanEdit, place).await?;
-    let _busy = busy?;
+    let (permit, _) = find(&state, &caller, Entitlement::CanEdit, place).await?;
+    let _busy = state.instances.hold(place, "update")?;
+    let held = state.instances.find(&project, &name).await?;
     etag::check(&headers, &held.instance.shape)?;
     let mut shape = held.instance.shape.clone();
     if let Some(description) = wanted.description {
