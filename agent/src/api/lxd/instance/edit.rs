@@ -134,6 +134,9 @@ async fn restore(
     snapshot: &str,
 ) -> Result<Response, LxdError> {
     let (permit, held) = find(state, &caller, Entitlement::CanManageSnapshots, place).await?;
+    // lxc 5.0 names it with its instance, `c1/snap0`; pylxd does not.
+    let own = snapshot.split_once('/').filter(|(of, _)| *of == place.1.as_str());
+    let snapshot = own.map_or(snapshot, |(_, snapshot)| snapshot);
     let found = snapshot_named(snapshot).ok().filter(|name| held.instance.snapshots.contains_key(name));
     let Some(snapshot) = found else {
         let shown: String = snapshot.chars().take(64).collect();
