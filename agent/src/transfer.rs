@@ -8,6 +8,7 @@
 
 use std::io;
 
+pub mod arriving;
 pub mod batch;
 pub mod bridge;
 pub mod connections;
@@ -80,6 +81,8 @@ pub enum TransferError {
     Exists(Dataset),
     #[error("nothing can be copied onto itself")]
     Itself,
+    #[error("{0} transfers are under way already; try again when one of them has ended")]
+    TooMany(usize),
     #[error("stopped")]
     Stopped,
 }

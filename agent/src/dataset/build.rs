@@ -48,6 +48,10 @@ pub enum BuildError {
     Io { path: TreePath, source: io::Error },
     #[error("the staging area could not be used: {0}")]
     Area(io::Error),
+    #[error(
+        "{0} of the present tree was written to while it was taken over; try again when nothing writes to it"
+    )]
+    Changed(TreePath),
     #[error("it may not be built: {0}")]
     Hostile(Hostile),
     #[error(transparent)]

@@ -24,7 +24,8 @@ use super::manifest::{Meta, TreePath};
 use super::packed::{Directories, NodeRef, Packed, Record, Step};
 use super::scan::xattrs;
 use super::site::Site;
-use super::survey::in_parallel;
+use super::stock::Linked;
+use super::survey::{Stamp, in_parallel};
 use super::verify::VerifyError;
 
 const SET_ID: u16 = 0o6000;
@@ -93,10 +94,10 @@ pub fn complete(
     site: &Site,
     packed: &Packed,
     directories: &Directories,
-    ground: Ground,
+    (ground, linked): (Ground, &[Linked]),
     go_on: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<Vec<String>, BuildError> {
-    let work = Completing { site, packed, directories, ground, lacks: Mutex::default() };
+    let work = Completing { site, packed, directories, ground, linked, lacks: Mutex::default() };
     let each = |with: &(dyn Fn(u32) -> Result<(), BuildError> + Sync)| {
         in_parallel(
             directories.all().len(),
@@ -122,6 +123,7 @@ struct Completing<'a> {
     packed: &'a Packed,
     directories: &'a Directories,
     ground: Ground,
+    linked: &'a [Linked],
     lacks: Mutex<Lacks>,
 }
 
@@ -166,6 +168,13 @@ impl Completing<'_> {
                 },
                 Err(e) => return Err(BuildError::io(&path(), e)),
             };
+            // A file of another tree, too: what is set here would be set there.
+            if let Ok(at) = self.linked.binary_search_by_key(&record.number, |linked| linked.number) {
+                if self.linked[at].stamp.is_some_and(|stamp| stamp != Stamp::of(&stat)) {
+                    return Err(BuildError::Changed(path()));
+                }
+                continue;
+            }
             let lack = self.settle(place, record, stat, &path)?;
             self.note(&path, lack);
         }
@@ -269,10 +278,6 @@ impl Completing<'_> {
         }
         let size = record.content().map(|content| content.size);
         let mut lack = Lack::default();
-        // The time is set last: what has it was set in full, or is another name of a file that has all of it.
-        if difference(record, &meta, &stat, lack).is_none() && !matches!(record.node, NodeRef::Directory) {
-            return Ok(lack);
-        }
         if let Some(size) = size.filter(|size| u64::try_from(stat.st_size).ok() != Some(*size)) {
             let file = place.open(OFlags::WRONLY).map_err(failed)?;
             ftruncate(&file, size).map_err(|e| failed(e.into()))?;

@@ -17,7 +17,7 @@ use super::chunk::ChunkRef;
 use super::manifest::TreePath;
 use super::packed::{Directories, NodeRef, Packed, Step};
 use super::site::{Hand, Site};
-use super::stock::Useful;
+use super::stock::{Linked, Useful};
 use super::survey::in_parallel;
 
 /// What a tree still lacks.
@@ -30,6 +30,8 @@ pub struct Plan {
     /// Files that data is missing of.
     files: Vec<FilePlace>,
     come: Vec<AtomicBool>,
+    /// Files that are one with others, in the order of their numbers.
+    pub linked: Vec<Linked>,
     /// Bytes that did not have to come.
     pub reused: u64,
     /// Bytes that come once and are needed more often.
@@ -71,7 +73,7 @@ impl Plan {
         useful: &mut Useful<'_>,
         go_on: &(dyn Fn(u64) -> bool + Sync),
     ) -> Result<Self, BuildError> {
-        let (jobs, linked) = link_all(site, packed, useful, go_on)?;
+        let (jobs, links, linked) = link_all(site, packed, useful, go_on)?;
         let lacking: Mutex<Vec<(FilePlace, u64, u64, ChunkRef)>> = Mutex::default();
         let reused = AtomicU64::new(linked);
         let useful = &*useful;
@@ -106,7 +108,7 @@ impl Plan {
             },
         )?;
         let lacking = lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Self::of(lacking, reused.into_inner()))
+        Ok(Self { linked: links, ..Self::of(lacking, reused.into_inner()) })
     }
 
     fn of(mut lacking: Vec<(FilePlace, u64, u64, ChunkRef)>, reused: u64) -> Self {
@@ -191,8 +193,8 @@ fn link_all(
     packed: &Packed,
     useful: &mut Useful<'_>,
     go_on: &(dyn Fn(u64) -> bool + Sync),
-) -> Result<(Vec<Job>, u64), BuildError> {
-    let (mut jobs, mut linked, mut chunks) = (Vec::new(), 0, 0_u64);
+) -> Result<(Vec<Job>, Vec<Linked>, u64), BuildError> {
+    let (mut jobs, mut links, mut linked, mut chunks) = (Vec::new(), Vec::new(), 0, 0_u64);
     let (mut open, mut seen) = (Vec::new(), 0_u32);
     let mut current: Option<(u32, Arc<OwnedFd>)> = None;
     let mut walk = packed.walk();
@@ -224,7 +226,10 @@ fn link_all(
                 let place = Place { directory: folder.as_fd(), name: OsStr::from_bytes(record.name) };
                 let failed = |e| BuildError::io(&TreePath::new(walk.path().to_vec()).unwrap_or_default(), e);
                 let taken = useful.take_over(walk.path(), &record, place);
-                if taken.is_none() && useful.link(&record, place).map_err(failed)? {
+                if taken.is_none()
+                    && let Some(link) = useful.link(&record, place).map_err(failed)?
+                {
+                    links.push(link);
                     linked += data;
                     if !go_on(data) {
                         return Err(BuildError::Stopped);
@@ -236,5 +241,5 @@ fn link_all(
             }
         }
     }
-    Ok((jobs, linked))
+    Ok((jobs, links, linked))
 }

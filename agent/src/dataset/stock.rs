@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, RenameFlags, chmodat, linkat, renameat_with, statat};
 
@@ -15,6 +16,7 @@ use super::beneath::{Place, Root};
 use super::chunk::{ChunkRef, Hash};
 use super::manifest::TreePath;
 use super::packed::{Directories, NodeRef, Packed, Record, Step};
+use super::survey::{Stamp, Survey};
 
 /// What may be done with a tree's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +36,23 @@ pub struct Base {
     packed: Packed,
     directories: Directories,
     share: Share,
+    /// What tells whether a file of it is still what it was; without it none is linked that somebody may write to.
+    survey: Option<Arc<Survey>>,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Stock {
     bases: Vec<Base>,
+}
+
+/// A file that is one with a file of the stock, and what it looked like when it became so. It may be written to by whoever
+/// uses that tree, so it is never touched, and looked at again.
+#[derive(Debug, Clone, Copy)]
+pub struct Linked {
+    pub number: u32,
+    /// `None` for a file that nobody writes to.
+    pub stamp: Option<Stamp>,
 }
 
 /// Where an entry is: of which tree, which record.
@@ -79,7 +92,16 @@ impl Stock {
     /// Adds a tree, with what is in it.
     pub fn add(&mut self, tree: &Path, packed: Packed, share: Share) -> io::Result<()> {
         let directories = Directories::of(&packed);
-        self.bases.push(Base { root: Root::open(tree)?, packed, directories, share });
+        self.bases.push(Base { root: Root::open(tree)?, packed, directories, share, survey: None });
+        Ok(())
+    }
+
+    /// Adds a tree that is in use, as it was just read.
+    pub fn add_live(&mut self, tree: &Path, survey: &Arc<Survey>, share: Share) -> io::Result<()> {
+        self.add(tree, survey.packed().clone(), share)?;
+        if let Some(base) = self.bases.last_mut() {
+            base.survey = Some(survey.clone());
+        }
         Ok(())
     }
 
@@ -161,16 +183,20 @@ impl<'a> Useful<'a> {
         }
     }
 
-    /// Gives a file that is the same in everything the name `place`, too. False if there is none.
-    pub fn link(&mut self, record: &Record<'_>, place: Place<'_>) -> io::Result<bool> {
+    /// Gives a file that is the same in everything the name `place`, too, and says what it looks like then. `None` if
+    /// there is none.
+    pub fn link(&mut self, record: &Record<'_>, place: Place<'_>) -> io::Result<Option<Linked>> {
         let stock = self.stock;
-        let Some(meta) = record.meta() else { return Ok(false) };
+        let Some(meta) = record.meta() else { return Ok(None) };
         let size = record.content().map(|content| content.size);
         // Each serves once: two files of the new tree must not become one.
         while let Some(found) = self.same.get_mut(&key(record.body)).and_then(Vec::pop) {
             let base = &stock.bases[found.base as usize];
             let Some(theirs) = base.packed.record(found.at, found.number) else { continue };
-            if theirs.body != record.body || !self.linked(base, found, &theirs, place) {
+            if theirs.body != record.body || !self.is_still(base, found, &theirs) {
+                continue;
+            }
+            if !self.linked(base, found, &theirs, place) {
                 continue;
             }
             let stat = statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -178,12 +204,21 @@ impl<'a> Useful<'a> {
             if u64::try_from(stat.st_size).ok() == size
                 && time == (meta.mtime.seconds, meta.mtime.nanoseconds)
             {
-                return Ok(true);
+                let stamp = base.survey.is_some().then(|| Stamp::of(&stat));
+                return Ok(Some(Linked { number: record.number, stamp }));
             }
             // It was written to since it was read.
             rustix::fs::unlinkat(place.directory, place.name, AtFlags::empty())?;
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// Whether a file is what it was when its tree was read.
+    fn is_still(&mut self, base: &Base, found: Found, theirs: &Record<'_>) -> bool {
+        let Some(survey) = base.survey.clone() else { return true };
+        self.folder(base, found)
+            .and_then(|folder| statat(folder, theirs.name, AtFlags::SYMLINK_NOFOLLOW).ok())
+            .is_some_and(|stat| survey.is_still(found.number, &stat))
     }
 
     /// Takes over what an unfinished tree has at `path`: it gets the name `place`, and what is good of it is told.
@@ -204,13 +239,14 @@ impl<'a> Useful<'a> {
         }
         let folder = self.folder(base, found)?;
         let stat = statat(folder, theirs.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        // It may have been finished, and then no longer be writable.
-        if stat.st_mode & 0o200 == 0 {
-            chmodat(folder, theirs.name, Mode::from_raw_mode(0o600), AtFlags::empty()).ok()?;
-        }
-        // With two names it is, or may be, part of another tree, too.
+        // With two names it is, or may be, part of another tree, too: then it is not touched.
         if stat.st_nlink != 1 || !self.moved(base, found, &theirs, place) {
             return None;
+        }
+        // It may have been finished, and then no longer be writable.
+        if stat.st_mode & 0o200 == 0 {
+            let private = Mode::from_raw_mode(0o600);
+            chmodat(place.directory, place.name, private, AtFlags::empty()).ok()?;
         }
         let mut good = Vec::new();
         let mut ours = content.chunks().peekable();

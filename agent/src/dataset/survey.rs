@@ -187,6 +187,11 @@ impl Survey {
         Ok(())
     }
 
+    /// Whether an entry still looks as it did.
+    pub fn is_still(&self, number: u32, stat: &Stat) -> bool {
+        self.stamps.get(number as usize) == Some(&Stamp::of(stat))
+    }
+
     /// Keeps what was seen, for the next survey of this tree.
     pub fn write_index(&self, path: &Path) -> std::io::Result<()> {
         let about = index::About {

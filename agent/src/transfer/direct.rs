@@ -8,7 +8,7 @@ use super::receive::Received;
 use super::remote::CONTROL;
 use super::run::{Then, Transfers, report};
 use super::send::Sent;
-use super::shipment::{Chosen, Consistency, Incoming, Main, Outgoing};
+use super::shipment::{Chosen, Consistency, Incoming, Kin, Main, Outgoing};
 use super::{TransferError, offer};
 use crate::authorize::Permit;
 use crate::client::Client;
@@ -74,7 +74,7 @@ impl Transfers {
     /// Pulls a tree from another agent, which is dialled with its certificate pinned.
     pub async fn pull(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         source: &RemoteSource,
         target: &Target,
         handle: &Handle,
@@ -100,13 +100,13 @@ impl Transfers {
             })
         });
         let connections = Connections { first: Box::new(stream), more: More::Dial(dial) };
-        receive(held, connections, incoming(target, then), report(Some(handle.clone()))).await
+        receive(held, connections, incoming(permit, target, then), report(Some(handle.clone()))).await
     }
 
     /// Copies one volume of this agent to another of its own.
     pub async fn copy_volume(
         &self,
-        _permits: [&Permit; 2],
+        [_, permit]: [&Permit; 2],
         source: (&PoolName, &VolumeName),
         target: &Target,
         handle: &Handle,
@@ -129,7 +129,7 @@ impl Transfers {
             receive(
                 held,
                 Connections::single(Box::new(there)),
-                incoming(target, then),
+                incoming(permit, target, then),
                 report(Some(handle.clone()))
             ),
         );
@@ -143,13 +143,13 @@ impl Transfers {
     /// Takes a tree that the caller sends over its own connection.
     pub async fn import(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         target: &Target,
         stream: Box<dyn Stream>,
         then: Then,
     ) -> Result<Received, TransferError> {
         let held = self.claim_target(target)?;
-        receive(held, Connections::single(stream), incoming(target, then), unreported()).await
+        receive(held, Connections::single(stream), incoming(permit, target, then), unreported()).await
     }
 
     /// Sends a volume's tree over the caller's own connection.
@@ -192,10 +192,11 @@ fn outgoing(pool: &PoolName, volume: &VolumeName) -> Outgoing {
     }
 }
 
-fn incoming(target: &Target, then: Then) -> Incoming {
+fn incoming(permit: &Permit, target: &Target, then: Then) -> Incoming {
     Incoming {
         dataset: Dataset::volume(&target.pool, &target.volume),
         mode: target.mode,
+        kin: Kin::of(permit.caller()),
         choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
         record: then,
     }

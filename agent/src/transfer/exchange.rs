@@ -9,6 +9,7 @@ use schema::kind::transfer::Mode;
 use schema::name::SnapshotName;
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::TransferError;
@@ -18,11 +19,12 @@ use super::progress::{Meter, Report, TOLD_EVERY};
 use super::reading::{At, Seen};
 use super::receive::{Received, receive as receive_half};
 use super::send::{Sent, send as send_half};
-use super::shipment::{Chosen, Incoming, Main, Outgoing};
+use super::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
 use crate::dataset::chunk::Hash;
 use crate::dataset::packed::Packed;
 use crate::dataset::pool::{Frozen, Held, Switch, remove_tree};
-use crate::dataset::{Consistency, Dataset, PoolError, Pools};
+use crate::dataset::survey::Survey;
+use crate::dataset::{Consistency, PoolError, Pools};
 
 /// What a source offers: its trees, snapshots first and oldest first, then its own.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ pub trait Destination: Send + Sync {
     fn has_present(&self) -> bool;
     /// What is in the place now, and what is in that: what a refresh begins from. It is read side by side with the
     /// source's.
-    fn present(&self, watch: &Seen) -> Option<(PathBuf, Packed)>;
+    fn present(&self, watch: &Seen) -> Option<(PathBuf, Survey)>;
     /// Other trees that are here, in which there may be chunks of use.
     fn others(&self) -> Vec<Other>;
     /// What of an offer is taken. Called once; an error is told to both sides, and nothing is written.
@@ -109,8 +111,8 @@ pub async fn receive(
     if incoming.mode == Mode::Copy && present {
         return Err(TransferError::Exists(incoming.dataset));
     }
-    let Incoming { choose, record, .. } = incoming;
-    let place = Place { held, runtime, choose: once(choose), record: once(record) };
+    let Incoming { choose, record, kin, .. } = incoming;
+    let place = Place { held, runtime, kin, choose: once(choose), record: once(record) };
     receive_trees(connections, place, report).await
 }
 
@@ -120,7 +122,10 @@ pub async fn send_trees(
     source: Source,
     report: Report,
 ) -> Result<Sent, TransferError> {
-    converse(connections, report, move |first, opener, meter| send_half(first, &opener, &source, meter)).await
+    converse(connections, report, &SENDING, move |first, opener, meter| {
+        send_half(first, &opener, &source, meter)
+    })
+    .await
 }
 
 /// Sends the folder `at` of this machine.
@@ -136,15 +141,19 @@ pub async fn receive_trees(
     destination: impl Destination + 'static,
     report: Report,
 ) -> Result<Received, TransferError> {
-    converse(connections, report, move |first, opener, meter| {
+    converse(connections, report, &RECEIVING, move |first, opener, meter| {
         receive_half(first, &opener, &destination, meter)
     })
     .await
 }
 
-/// Snapshots of the dataset, and other volumes, that are looked through for chunks.
+/// Snapshots of the dataset that are looked through for chunks.
 const MOST_SNAPSHOTS: usize = 16;
-const MOST_VOLUMES: usize = 64;
+/// Trees that are sent, and that are received, at the same time. A copy within the agent is one of each.
+const MOST_AT_ONCE: usize = 32;
+
+static SENDING: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
+static RECEIVING: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
 
 /// Tells nobody.
 pub fn unreported() -> Report {
@@ -154,15 +163,27 @@ pub fn unreported() -> Report {
 async fn converse<T: Send + 'static>(
     connections: Connections,
     report: Report,
+    places: &'static Semaphore,
     half: impl FnOnce(Lane, Opener, &Meter) -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
+    let place = places.try_acquire().map_err(|_| TransferError::TooMany(MOST_AT_ONCE))?;
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
     let first = Lane::new(connections.first, &stop);
     let opener = Opener { more: connections.more, stop, runtime: Handle::current() };
     let meter = Arc::new(Meter::default());
     let counted = Arc::clone(&meter);
-    let work = tokio::task::spawn_blocking(move || half(first, opener, &counted));
+    // A thread of its own: those of the runtime are few, and others wait for them.
+    let (finished, work) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("transfer".to_owned())
+        .spawn(move || {
+            let done = half(first, opener, &counted);
+            drop(place);
+            // Nobody may wait any more.
+            let _ = finished.send(done);
+        })
+        .map_err(TransferError::Packing)?;
     let done = told(work, &meter, &report).await;
     drop(guard);
     done.unwrap_or(Err(TransferError::Stopped))
@@ -195,6 +216,7 @@ fn take<T>(once: &Once<T>) -> Option<T> {
 /// A dataset's place in a pool.
 struct Place {
     held: Held,
+    kin: Kin,
     runtime: Handle,
     choose: Once<super::shipment::Choose>,
     record: Once<super::shipment::Record>,
@@ -209,10 +231,10 @@ impl Destination for Place {
         self.held.tree().is_some()
     }
 
-    fn present(&self, watch: &Seen) -> Option<(PathBuf, Packed)> {
+    fn present(&self, watch: &Seen) -> Option<(PathBuf, Survey)> {
         let tree = self.held.tree()?;
         match self.held.pools().survey(self.held.dataset(), Consistency::AllowInconsistent, watch) {
-            Ok(survey) => Some((tree, survey.packed().clone())),
+            Ok(survey) => Some((tree, survey)),
             // Not worth failing for: then everything is fetched.
             Err(e) => {
                 tracing::info!(reason = %e, "the present tree gives no chunks");
@@ -222,7 +244,7 @@ impl Destination for Place {
     }
 
     fn others(&self) -> Vec<Other> {
-        others(&self.held)
+        others(&self.held, self.kin)
     }
 
     fn choose(&self, header: Value, offered: Vec<SnapshotName>) -> Result<Chosen, String> {
@@ -233,8 +255,14 @@ impl Destination for Place {
     }
 
     fn frozen(&self, hash: Hash) -> Option<Frozen> {
+        let (pools, own) = (self.held.pools(), self.held.dataset());
         // A pool that cannot be read now says so when it is written to.
-        self.held.pools().frozen_by_hash(&self.held.dataset().pool, hash).ok().flatten()
+        let frozen = pools.frozen_by_hash(&own.pool, hash).ok().flatten()?;
+        let is_own = || {
+            let names = pools.snapshots(own).unwrap_or_default();
+            names.iter().any(|name| pools.snapshot(own, name).is_ok_and(|frozen| frozen.hash() == hash))
+        };
+        (self.kin == Kin::All || is_own()).then_some(frozen)
     }
 
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
@@ -250,30 +278,24 @@ impl Destination for Place {
     }
 }
 
-/// Trees of the pool whose contents are known without reading them: the dataset's snapshots, and other volumes and their
-/// newest snapshots as they were last seen.
-fn others(held: &Held) -> Vec<Other> {
+/// Trees whose contents are known without reading them: the dataset's snapshots, and where that is allowed all others.
+fn others(held: &Held, kin: Kin) -> Vec<Other> {
     let (pools, own) = (held.pools(), held.dataset());
-    let frozen = |dataset: &Dataset, most: usize| {
-        let names = pools.snapshots(dataset).unwrap_or_default();
-        let newest = names.into_iter().rev().take(most);
-        let trees = newest.filter_map(|name| {
-            let frozen = pools.snapshot(dataset, &name).ok()?;
+    let names = pools.snapshots(own).unwrap_or_default();
+    let newest = names.into_iter().rev().take(MOST_SNAPSHOTS);
+    let mut others: Vec<Other> = newest
+        .filter_map(|name| {
+            let frozen = pools.snapshot(own, &name).ok()?;
             Some(Other { tree: frozen.tree(), packed: frozen.packed().ok()?, frozen: Some(frozen) })
-        });
-        trees.collect::<Vec<_>>()
-    };
-    let mut others = frozen(own, MOST_SNAPSHOTS);
-    let volumes = pools.volumes(&own.pool).unwrap_or_default();
-    for volume in volumes.iter().take(MOST_VOLUMES) {
-        let dataset = Dataset::volume(&own.pool, volume);
-        if dataset == *own {
-            continue;
-        }
-        if let (Ok(tree), Some(packed)) = (pools.tree(&dataset), pools.remembered(&dataset)) {
-            others.push(Other { tree, packed, frozen: None });
-        }
-        others.extend(frozen(&dataset, 1));
+        })
+        .collect();
+    if kin == Kin::All {
+        // Another pool may be on another file system: its files cannot be shared.
+        others.extend(pools.other_trees(own).into_iter().map(|known| Other {
+            tree: known.tree,
+            packed: known.packed,
+            frozen: known.frozen,
+        }));
     }
     others
 }

@@ -32,8 +32,8 @@ pub const MAX_PIECE: usize = 1 << 20;
 /// Largest batch of data, as it is packed or once it is unpacked: a batch, and a largest chunk with its head.
 pub const MAX_BATCH: usize = 2 << 20;
 const MAX_MESSAGE: usize = 4096;
-/// Most frames of mere work in a row: each is a few seconds of it.
-const MAX_WORKING: usize = 100_000;
+/// Longest time of mere work, without a word about it.
+const MAX_WORKING: Duration = Duration::from_secs(12 * 3600);
 /// What a frame's payload comes at, at the least, bytes each second.
 const LEAST_RATE: u64 = 16 * 1024;
 
@@ -159,7 +159,8 @@ impl Reader {
 
     /// The next frame that says something, into `payload`; what the other side says went wrong is an error.
     pub fn receive(&mut self, payload: &mut Vec<u8>) -> Result<Kind, FrameError> {
-        for _ in 0..MAX_WORKING {
+        let begun = Instant::now();
+        while begun.elapsed() < MAX_WORKING {
             match self.read(payload)? {
                 Kind::Working => {}
                 Kind::Failed => return Err(FrameError::Theirs(printable(payload))),

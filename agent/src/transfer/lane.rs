@@ -15,6 +15,9 @@ use super::frame::{FrameError, Kind, MAX_PIECE, Reader, Writer};
 /// How often a side that only works breaks the silence.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
+/// What a packed manifest becomes at most, so many times as long: hashes do not compress.
+const MOST_RATIO: usize = 64;
+
 /// One connection. Its two directions are used by different threads.
 pub struct Lane {
     reader: Mutex<Reader>,
@@ -96,6 +99,7 @@ impl Lane {
     pub fn receive_packed(&self, kind: Kind, end: Kind, most: usize) -> Result<Vec<u8>, FrameError> {
         // Compression of what does not compress adds a little.
         let packed = self.receive_list(kind, end, most + most / 128 + 1024)?;
+        let most = most.min(packed.len().saturating_mul(MOST_RATIO) + MAX_PIECE);
         let mut bytes = Vec::new();
         zstd::stream::read::Decoder::new(io::Cursor::new(packed))
             .and_then(|zstd| zstd.take(most as u64 + 1).read_to_end(&mut bytes))

@@ -3,19 +3,18 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 use schema::name::SnapshotName;
 
 use super::TransferError;
-use super::batch::{Record, records};
+use super::arriving::{Half, each_lane, expected};
+use super::batch::Record;
 use super::connections::{Opener, ticket};
 use super::exchange::Destination;
 use super::frame::{self, FrameError, Kind};
 use super::greeting::{Choice, Hello, VERSION};
 use super::lane::{Bits, Lane, alive};
-use super::pack::Unpacker;
 use super::progress::{Meter, Stage};
 use super::reading::Seen;
 use super::receive_all::Come;
@@ -28,12 +27,12 @@ use crate::dataset::packed::{Directories, MAX_PIECE, Packed, pieces};
 use crate::dataset::plan::Plan;
 use crate::dataset::pool::{Arrived, Switch};
 use crate::dataset::site::{Hand, Site};
-use crate::dataset::stock::{Share, Stock};
+use crate::dataset::stock::{Linked, Share, Stock};
 use crate::dataset::survey::{Manner, Survey};
 use crate::task::crash;
 
-/// Largest manifest, bytes: some ten million small files, or a terabyte of large ones.
-const MAX_MANIFEST: usize = 1 << 30;
+/// Largest manifest, bytes: some five million small files, or a terabyte of large ones.
+const MAX_MANIFEST: usize = 512 << 20;
 /// Bytes of an outline for each piece.
 const OUTLINED: usize = 34;
 
@@ -69,7 +68,7 @@ struct Target<'a> {
     /// Trees to take files and chunks from; those that were built are added.
     stock: Stock,
     /// What is in the place, and what is in that.
-    present: Option<(PathBuf, Packed)>,
+    present: Option<(PathBuf, Arc<Survey>)>,
     all: Received,
     switch: Switch,
 }
@@ -186,7 +185,7 @@ impl Target<'_> {
 
     /// What is here that may be of use.
     fn look_around(&mut self, others: &[super::exchange::Other]) {
-        self.present = self.destination.present(&Seen);
+        self.present = self.destination.present(&Seen).map(|(tree, survey)| (tree, Arc::new(survey)));
         for other in others {
             // Files of a tree that is in use are nobody's to share.
             let share = if other.frozen.is_some() { Share::Files } else { Share::Data };
@@ -235,7 +234,7 @@ impl Target<'_> {
         let site = Site::begin(&self.staging.tree(name))?;
         let come = Come::default();
         let half = Half::default();
-        self.each_lane(|data| {
+        each_lane(self.lanes, &self.opener.stop, self.meter, |data| {
             let mut taking = come.taking(&site, self.meter);
             data(&mut |record| {
                 taking.take(&record)?;
@@ -261,7 +260,7 @@ impl Target<'_> {
         let sums = packed.sums();
         self.meter.correct(sums.data, sums.files.into());
         self.all.moved += sums.data;
-        self.finish(&site, packed, Ground::New)
+        self.finish(&site, packed, (Ground::New, &[]))
     }
 
     /// Takes what it lacks of a tree.
@@ -293,7 +292,7 @@ impl Target<'_> {
 
         self.meter.stage(Stage::Receiving);
         let half = Half { at: Some(plan.reused + plan.repeated + plan.wanted / 2), ..Half::default() };
-        self.each_lane(|data| {
+        each_lane(self.lanes, &self.opener.stop, self.meter, |data| {
             let mut hand = Hand::new(&site);
             data(&mut |record| {
                 let Record::Numbered { number, data } = record else {
@@ -311,7 +310,7 @@ impl Target<'_> {
         self.whole(hash)?;
         self.all.moved += plan.wanted;
         self.meter.stage(Stage::Verifying);
-        self.finish(&site, packed, ground)
+        self.finish(&site, packed, (ground, &plan.linked))
     }
 
     /// The tree, if it is here.
@@ -319,7 +318,9 @@ impl Target<'_> {
         let frozen = name.and_then(|_| self.destination.frozen(hash));
         let tree = match (name, frozen, &self.present) {
             (Some(_), Some(frozen), _) => Tree::Had(frozen.packed()?, Some(frozen)),
-            (None, _, Some((_, packed))) if packed.hash() == hash => Tree::Had(packed.clone(), None),
+            (None, _, Some((_, survey))) if survey.packed().hash() == hash => {
+                Tree::Had(survey.packed().clone(), None)
+            }
             _ => return Ok(None),
         };
         let (Tree::Had(packed, _) | Tree::Built { packed, .. }) = &tree;
@@ -351,7 +352,7 @@ impl Target<'_> {
             return Err(TransferError::TooLarge(MAX_MANIFEST as u64));
         }
         let manifests: Vec<&Packed> =
-            self.stock.manifests().chain(self.present.iter().map(|(_, packed)| packed)).collect();
+            self.stock.manifests().chain(self.present.iter().map(|(_, survey)| survey.packed())).collect();
         let mut here: HashMap<Hash, Option<(usize, Range<usize>)>> =
             outline.iter().map(|(hash, _)| (*hash, None)).collect();
         for (at, packed) in manifests.iter().enumerate() {
@@ -368,6 +369,11 @@ impl Target<'_> {
                 wants.set(at);
                 lacking += len;
             }
+        }
+        // A few bytes of outline must not become a manifest of any size by naming one piece again and again.
+        let known: usize = manifests.iter().map(|packed| packed.bytes().len()).sum();
+        if size - lacking > known.saturating_mul(2) + (1 << 20) {
+            return Err(FrameError::Malformed("an outline that repeats itself").into());
         }
         first.send_list(Kind::Pieces, Kind::PiecesEnd, &wants.0)?;
         let sent = first.receive_packed(Kind::Manifest, Kind::ManifestEnd, lacking)?;
@@ -400,9 +406,9 @@ impl Target<'_> {
             // The live tree shares no file with a frozen one, and may with the one whose place it takes.
             stock.data_only();
         }
-        if let Some((tree, packed)) = &self.present {
+        if let Some((tree, survey)) = &self.present {
             let share = if name.is_none() { Share::Files } else { Share::Data };
-            let _ = stock.add(tree, packed.clone(), share);
+            let _ = stock.add_live(tree, survey, share);
         }
         for tree in unfinished {
             // What cannot be read is not used.
@@ -436,91 +442,15 @@ impl Target<'_> {
         }
     }
 
-    fn finish(&self, site: &Site, packed: Packed, ground: Ground) -> Result<Tree, TransferError> {
+    fn finish(
+        &self,
+        site: &Site,
+        packed: Packed,
+        ground: (Ground, &[Linked]),
+    ) -> Result<Tree, TransferError> {
         let directories = Directories::of(&packed);
         let go_on = |_| !self.opener.stop.is_cancelled();
         let unset = alive(&self.lanes[..1], || complete(site, &packed, &directories, ground, &go_on))?;
         Ok(Tree::Built { tree: site.tree().to_owned(), packed, unset })
-    }
-
-    /// Takes the data of one tree, each connection on a thread of its own. `with` is given what goes through a
-    /// connection's data, and calls it with what is done with each record.
-    fn each_lane(
-        &self,
-        with: impl Fn(&mut dyn FnMut(Take<'_>) -> Result<(), TransferError>) -> Result<(), TransferError> + Sync,
-    ) -> Result<(), TransferError> {
-        let failed: Mutex<[Option<TransferError>; 2]> = Mutex::default();
-        let run = |lane: &Lane, is_first: bool| {
-            let Err(e) = with(&mut |take| data(lane, self.meter, take)) else { return };
-            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-            if !is_first && matches!(e, TransferError::Connection(FrameError::Broken(_))) {
-                // The source went, then, and says why over the first connection.
-                failed[1].get_or_insert(e);
-            } else if failed[0].is_none() {
-                e.tell(self.first());
-                failed[0] = Some(e);
-                // The other connections have nothing more to wait for.
-                self.opener.stop.cancel();
-            }
-        };
-        thread::scope(|scope| {
-            for lane in &self.lanes[1..] {
-                scope.spawn(|| run(lane, false));
-            }
-            run(self.first(), true);
-        });
-        let [first, other] = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        first.or(other).map_or(Ok(()), Err)
-    }
-}
-
-/// What is done with each record.
-type Take<'a> = &'a mut dyn FnMut(Record<'_>) -> Result<(), TransferError>;
-
-/// Reads a connection's data until its end.
-fn data(lane: &Lane, meter: &Meter, take: Take<'_>) -> Result<(), TransferError> {
-    let mut unpacker = Unpacker::new().map_err(TransferError::Packing)?;
-    let mut payload = Vec::new();
-    loop {
-        let kind = lane.receive(&mut payload)?;
-        let batch = match kind {
-            Kind::Data => payload.as_slice(),
-            Kind::PackedData => unpacker
-                .unpack(&payload)
-                .map_err(|_| FrameError::Malformed("a batch that does not unpack"))?,
-            Kind::Expect => {
-                expected(meter, &payload);
-                continue;
-            }
-            Kind::End => return Ok(()),
-            _ => return Err(FrameError::Malformed("expected data").into()),
-        };
-        meter.sent(payload.len() as u64);
-        let mut records = records(batch);
-        while let Some(record) = records.next()? {
-            take(record)?;
-        }
-    }
-}
-
-/// How much there will be, as the source says: for people alone.
-fn expected(meter: &Meter, payload: &[u8]) {
-    if let ([bytes, files], []) = payload.as_chunks::<8>() {
-        meter.correct(u64::from_be_bytes(*bytes), u64::from_be_bytes(*files));
-    }
-}
-
-/// Where a test may end the process: when half of the data has come.
-#[derive(Debug, Default)]
-struct Half {
-    at: Option<u64>,
-}
-
-impl Half {
-    fn look(&self, meter: &Meter) {
-        let (done, total) = meter.so_far();
-        if self.at.or(total.map(|total| total / 2)).is_some_and(|half| done >= half) {
-            crash::point("transfer-half");
-        }
     }
 }

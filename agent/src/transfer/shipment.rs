@@ -9,6 +9,7 @@ use serde_json::Value;
 
 pub use crate::dataset::Consistency;
 use crate::dataset::Dataset;
+use crate::trust::{Access, Caller, Who};
 
 /// One side's dataset, as it is offered.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub enum Main {
 pub struct Incoming {
     pub dataset: Dataset,
     pub mode: schema::kind::transfer::Mode,
+    /// Whose trees may serve as a stock of chunks.
+    pub kin: Kin,
     /// What of the offer is taken. Called once, with the source's header and the names that it offers, oldest first;
     /// what it answers with is kept to. An error is told to both sides, and nothing is written.
     pub choose: Choose,
@@ -49,6 +52,27 @@ impl std::fmt::Debug for Incoming {
             .field("dataset", &self.dataset)
             .field("mode", &self.mode)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whose trees a target takes chunks from. What a target asks for tells the source what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kin {
+    /// The dataset itself, and its snapshots.
+    #[default]
+    Own,
+    /// Every tree here: whoever asked for the transfer may see all of them.
+    All,
+}
+
+impl Kin {
+    pub fn of(caller: &Caller) -> Self {
+        match &**caller {
+            Who::Local { .. } | Who::Signed { .. } | Who::Client { access: Access::Unrestricted, .. } => {
+                Kin::All
+            }
+            _ => Kin::Own,
+        }
     }
 }
 

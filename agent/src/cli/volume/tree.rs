@@ -17,8 +17,8 @@ use crate::cli::{CliError, Context, Format};
 use crate::client::Client;
 use crate::dataset::PoolError;
 use crate::dataset::chunk::Hash;
-use crate::dataset::packed::Packed;
 use crate::dataset::pool::{Frozen, Switch, remove_tree};
+use crate::dataset::survey::Survey;
 use crate::transfer::connections::Connections;
 use crate::transfer::exchange::{Destination, Other, receive_trees, send_folder};
 use crate::transfer::reading::Seen;
@@ -145,7 +145,7 @@ impl Destination for NewFolder {
         false
     }
 
-    fn present(&self, _: &Seen) -> Option<(PathBuf, Packed)> {
+    fn present(&self, _: &Seen) -> Option<(PathBuf, Survey)> {
         None
     }
 

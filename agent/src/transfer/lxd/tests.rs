@@ -60,6 +60,7 @@ fn incoming(mode: Mode, recorded: &Arc<Mutex<usize>>) -> Incoming {
     Incoming {
         dataset: dataset(),
         mode,
+        kin: crate::transfer::shipment::Kin::Own,
         choose: Box::new(|header, offered| {
             Box::pin(async move {
                 if offered.contains(&name("s0")) {

@@ -23,7 +23,7 @@ use crate::project::Held;
 use crate::storage::instances::step::Step;
 use crate::storage::instances::{Busy, InstanceError, dataset};
 use crate::storage::{Instance, InstanceSnapshot, Shape, SnapshotTimes};
-use crate::transfer::shipment::{Chosen, Incoming, Main, Outgoing};
+use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
 use crate::trust::Caller;
 use crate::wire::lxd::migration::{
     IndexConfig, IndexHeader, InstanceCopyPost, InstanceIndex, InstanceSnapshotIndex, MigrationPost, Source,
@@ -293,6 +293,7 @@ async fn incoming(
         *choosing.lock().unwrap_or_else(PoisonError::into_inner) = (header, chosen.clone());
         Box::pin(async move { Ok(chosen) })
     };
+    let kin = Kin::of(permit.caller());
     let (state, permit, place) = (state.clone(), permit.clone(), place.clone());
     let record = move || -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async move {
@@ -310,7 +311,7 @@ async fn incoming(
             Ok(())
         })
     };
-    Ok(Incoming { dataset: tree, mode, choose: Box::new(choose), record: Box::new(record) })
+    Ok(Incoming { dataset: tree, mode, kin, choose: Box::new(choose), record: Box::new(record) })
 }
 
 fn unless_made(state: &ApiState, tree: &Dataset, place: &Place) -> Making {

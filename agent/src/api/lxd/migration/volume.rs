@@ -24,7 +24,7 @@ use crate::dataset::Dataset;
 use crate::storage::config::of_new_volume;
 use crate::storage::volume_snapshots::All;
 use crate::storage::{SnapshotTimes, VolumeSnapshot};
-use crate::transfer::shipment::{Chosen, Incoming, Main, Outgoing};
+use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
 use crate::trust::Caller;
 use crate::wire::lxd::migration::{
     IndexConfig, IndexHeader, MigrationPost, VolumeCopyPost, VolumeIndex, VolumeSnapshotIndex,
@@ -189,6 +189,7 @@ async fn incoming(
         *choosing.lock().unwrap_or_else(PoisonError::into_inner) = (header, chosen.clone());
         Box::pin(async move { Ok(chosen) })
     };
+    let kin = Kin::of(permit.caller());
     let making = (mode == Mode::Copy).then(|| making(state, &dataset, place));
     let (state, permit, place) = (state.clone(), permit.clone(), place.clone());
     let record = move || -> futures::future::BoxFuture<'static, Result<(), String>> {
@@ -207,7 +208,7 @@ async fn incoming(
             Ok(())
         })
     };
-    Ok(Incoming { dataset, mode, choose: Box::new(choose), record: Box::new(record) })
+    Ok(Incoming { dataset, mode, kin, choose: Box::new(choose), record: Box::new(record) })
 }
 
 fn making(state: &ApiState, dataset: &Dataset, place: &Place) -> Making {
