@@ -400,6 +400,8 @@ mod tests {
             );
         }
         assert_eq!(TreePath::new(b"x/".repeat(40_000)), Err(Hostile::LongPath));
+        assert_eq!(TreePath::new([&b"x/".repeat(1024)[..], b"x"].concat()), Err(Hostile::TooDeep));
+        assert!(TreePath::new([&b"x/".repeat(1023)[..], b"x"].concat()).is_ok());
         let root = || entry(b"", Node::Directory).unwrap();
         let tree = |rest: Vec<Entry>| Manifest::new([vec![root()], rest].concat()).map(|_| ());
         let file = |path: &[u8]| entry(path, Node::File(Content::default())).unwrap();

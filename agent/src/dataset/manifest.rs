@@ -12,6 +12,8 @@ use super::chunk::{ChunkRef, MAX_CHUNK};
 pub const MAX_ENTRIES: usize = 16_000_000;
 /// Longest path within a tree. The kernel takes 4095 bytes in one call, and deeper trees in several.
 pub const MAX_PATH: usize = 65_535;
+/// Most directories within each other. No real tree comes near, and what walks one needs something for each.
+pub const MAX_DEPTH: usize = 1024;
 /// Longest target of a symlink, as the kernel has it.
 pub const MAX_TARGET: usize = 4095;
 /// Longest name within a path.
@@ -33,6 +35,9 @@ impl TreePath {
     pub fn new(bytes: Vec<u8>) -> Result<Self, Hostile> {
         if bytes.len() > MAX_PATH {
             return Err(Hostile::LongPath);
+        }
+        if bytes.iter().filter(|b| **b == b'/').count() >= MAX_DEPTH {
+            return Err(Hostile::TooDeep);
         }
         let bad = |part: &[u8]| {
             part.is_empty()
@@ -172,6 +177,8 @@ pub struct Manifest {
 pub enum Hostile {
     #[error("a path is longer than {MAX_PATH} bytes")]
     LongPath,
+    #[error("there are more than {MAX_DEPTH} folders within each other")]
+    TooDeep,
     #[error("{0} is not a path within a tree")]
     BadPath(TreePath),
     #[error("{0} appears twice")]

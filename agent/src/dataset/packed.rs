@@ -31,8 +31,8 @@ use std::sync::Arc;
 
 use super::chunk::{ChunkRef, Hash, MAX_CHUNK};
 use super::manifest::{
-    Content, Entry, Extent, Hostile, MAX_COMPONENT, MAX_ENTRIES, MAX_FILE, MAX_PATH, MAX_TARGET, MAX_XATTR,
-    Manifest, Meta, Node, Time, TreePath,
+    Content, Entry, Extent, Hostile, MAX_COMPONENT, MAX_DEPTH, MAX_ENTRIES, MAX_FILE, MAX_PATH, MAX_TARGET,
+    MAX_XATTR, Manifest, Meta, Node, Time, TreePath,
 };
 pub use directories::{Child, Children, Directories, Directory};
 pub use pieces::{MAX_PIECE, Piece, pieces};

@@ -18,6 +18,7 @@ mod clone;
 mod folder;
 mod hold;
 mod left;
+mod removal;
 mod retire;
 mod snapshot;
 mod switch;
@@ -39,11 +40,11 @@ use super::build::BuildError;
 use super::chunk::Hash;
 use super::scan::ScanError;
 
-pub use folder::remove_tree;
 use folder::{blocking, entries_of, make_dir, names_in, remove_later, sync_dir};
 use hold::Hold;
 pub use hold::{Held, Use};
 pub use left::Left;
+pub use removal::remove_tree;
 pub use snapshot::Frozen;
 pub use switch::{Arrived, Switch};
 

@@ -308,4 +308,15 @@ fn a_hostile_manifest_is_refused_by_name() {
         write::record(&mut deep, &[b'd'; 255], &Node::Directory, &Meta::default());
     }
     assert_eq!(Packed::decode(deep).map(|_| ()), Err(Hostile::LongPath));
+    let nested = |depth: usize| {
+        let mut bytes = write::begin(&Meta::default());
+        for _ in 0..depth {
+            write::record(&mut bytes, b"a", &Node::Directory, &Meta::default());
+        }
+        bytes.extend(vec![super::END; depth + 1]);
+        Packed::decode(bytes).map(|packed| packed.sums().entries as usize)
+    };
+    assert_eq!(nested(MAX_DEPTH), Ok(MAX_DEPTH + 1));
+    assert_eq!(nested(MAX_DEPTH + 1), Err(Hostile::TooDeep));
+    assert_eq!(nested(30_000), Err(Hostile::TooDeep));
 }

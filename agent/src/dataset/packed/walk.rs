@@ -1,7 +1,7 @@
 //! From one record to the next, with the path that leads there.
 
 use super::read::Reader;
-use super::{END, Hostile, MAGIC, MAX_ENTRIES, MAX_PATH, NodeRef, Record, Sums, TreePath};
+use super::{END, Hostile, MAGIC, MAX_DEPTH, MAX_ENTRIES, MAX_PATH, NodeRef, Record, Sums, TreePath};
 
 /// Where a walk has come to.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +116,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<Sums, Hostile> {
                 }
                 if walk.path().len() > MAX_PATH {
                     return Err(Hostile::LongPath);
+                }
+                // The root is open in any walk, and a directory that was just come to as well.
+                let nested = walk.depth() - usize::from(matches!(record.node, NodeRef::Directory));
+                if nested > MAX_DEPTH {
+                    return Err(Hostile::TooDeep);
                 }
                 if record.number > 0 {
                     match before.last_mut() {

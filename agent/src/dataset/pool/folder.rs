@@ -1,47 +1,11 @@
-//! Folders of ours: made private, removed whole, made durable.
+//! Folders of ours: made private, made durable.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
-
-use super::PoolError;
-
-/// Removes a tree, also one with directories that its owner may not write to.
-pub fn remove_tree(path: &Path) -> Result<(), PoolError> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            // Parents come before what is in them, so each is readable by the time it is entered.
-            for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
-                if entry.file_type().is_dir() || entry.file_type().is_file() {
-                    unlock(entry.path());
-                }
-                if entry.file_type().is_dir() {
-                    set_mode(entry.path(), 0o700)?;
-                }
-            }
-            fs::remove_dir_all(path).map_err(|e| PoolError::io(path, "removed", e))
-        }
-        Err(e) => Err(PoolError::io(path, "removed", e)),
-    }
-}
-
-/// Takes the flags off that keep even root from removing a file, where there are any and that may be done.
-fn unlock(path: &Path) {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return };
-    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
-    if let Ok(flags) = ioctl_getflags(&file)
-        && flags.intersects(locks)
-    {
-        // Where it fails the removal does, and says so.
-        let _ = ioctl_setflags(&file, flags - locks);
-    }
-}
+use super::{PoolError, remove_tree};
 
 /// Removes what is in `.removed` without anybody waiting for it. What is left when the agent ends goes at its next start.
 pub(super) fn remove_later(bin: PathBuf) {

@@ -27,14 +27,15 @@ impl Pools {
                     let Some(owner) = owner else { continue };
                     let dataset = Dataset { pool: pool.clone(), owner };
                     let Ok(_held) = self.hold(&dataset, Use::Replacing) else { continue };
-                    let (mut bytes, mut last_written, mut files) = (0, None, 0_u64);
+                    let (mut bytes, mut last_written, mut any) = (0, None, false);
                     for entry in walkdir::WalkDir::new(&staging).min_depth(1).into_iter().flatten() {
                         let Ok(meta) = entry.metadata() else { continue };
-                        files += u64::from(meta.is_file());
+                        // What an attempt begins with is no data yet: the folder of the attempt, and that of a tree.
+                        any |= !meta.is_dir() || entry.depth() > 2;
                         bytes += std::os::unix::fs::MetadataExt::blocks(&meta) * 512;
                         last_written = last_written.max(meta.modified().ok());
                     }
-                    if files > 0 {
+                    if any {
                         all.push(Left { dataset, bytes, last_written });
                     }
                 }
@@ -88,6 +89,14 @@ mod tests {
         assert!(pools.left().unwrap().iter().all(|left| left.bytes >= 5000));
         assert!(pools.discard(&volume).unwrap());
         assert!(!pools.discard(&volume).unwrap());
+        assert_eq!(pools.left().unwrap().len(), 1);
+        // Folders alone are data as well.
+        let staging = pools.hold(&volume, Use::Replacing).unwrap().staging().unwrap();
+        fs::create_dir_all(staging.join("now/.main")).unwrap();
+        assert_eq!(pools.left().unwrap().len(), 1);
+        fs::create_dir_all(staging.join("now/.main/a/a")).unwrap();
+        assert_eq!(pools.left().unwrap().len(), 2);
+        assert!(pools.discard(&volume).unwrap());
         assert_eq!(pools.left().unwrap().len(), 1);
         let _held = pools.hold(&instance, Use::Replacing).unwrap();
         assert!(matches!(pools.discard(&instance), Err(PoolError::Busy(_))));

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, fstat, openat, statat, unlinkat};
 
-use super::folder::{remove_later, remove_tree};
+use super::folder::remove_later;
+use super::removal::remove_tree;
 use crate::dataset::beneath::Root;
 use crate::dataset::packed::Packed;
 use crate::dataset::survey::Stamp;

@@ -14,10 +14,9 @@ use schema::name::{PoolName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
 use super::clone::{Alike, Copying};
-use super::folder::{
-    blocking, entries_of, make_dir, remove_later, remove_tree, replace_file, sync_all, sync_dir,
-};
+use super::folder::{blocking, entries_of, make_dir, remove_later, replace_file, sync_all, sync_dir};
 use super::hold::{Held, Use};
+use super::removal::remove_tree;
 use super::switch::Switch;
 use super::{AREAS, PoolError, Pools};
 use crate::dataset::Consistency;

@@ -14,9 +14,8 @@ use rustix::io::Errno;
 use schema::name::SnapshotName;
 use serde::{Deserialize, Serialize};
 
-use super::folder::{
-    loosen, make_dir, remove_later, remove_tree, replace_file, set_mode, sync_all, sync_dir,
-};
+use super::folder::{loosen, make_dir, remove_later, replace_file, set_mode, sync_all, sync_dir};
+use super::removal::remove_tree;
 use super::retire::{Successor, retire};
 use super::snapshot::{Frozen, Reference, References};
 use super::{Held, PoolError};
