@@ -194,10 +194,11 @@ fn first_difference(name: &str, one: &[String], other: &[String]) -> Option<Stri
     (one != other).then(|| format!("{name}: {missing:?} became {added:?}"))
 }
 
-/// Everything that stat says and a copy keeps, one line a name. A folder's size and links are its file system's.
+/// Everything that stat says and a copy keeps, one line a name. A folder's size is its file system's; how many names a file
+/// has counts those in staging areas and snapshots as well: which of them are in the tree is looked at by itself.
 fn stat(at: &Path) -> Vec<String> {
     let shell = "find . -type d -print0 | sort -z | xargs -0 stat -c '%n %f %u %g %y'; \
-                 find . ! -type d -print0 | sort -z | xargs -0 -r stat -c '%N %f %u %g %y %s %h %t:%T'";
+                 find . ! -type d -print0 | sort -z | xargs -0 -r stat -c '%N %f %u %g %y %s %t:%T'";
     lines(Command::new("sh").args(["-c", shell]).current_dir(at), "stat")
 }
 

@@ -90,6 +90,8 @@ fn tar_files_and_folders_bring_back_what_went_out() {
     clusters.run(&["volume", "import", "west:default/folder", text(&folder)]).success();
     assert_same(&source, &tree(&clusters.west, "folder"));
 
+    // A tar holds no sockets.
+    fs::remove_file(source.join("socket")).unwrap();
     clusters.run(&["volume", "snapshot", "east:default/data", "before"]).success();
     clusters.run(&["volume", "export", "east:default/data", text(&tar)]).success();
     clusters.run(&["volume", "import", "west:default/data", text(&tar)]).success();

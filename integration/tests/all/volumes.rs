@@ -83,7 +83,7 @@ fn volumes_keep_what_is_set_of_them_and_refuse_what_makes_no_sense() {
     let bad = |config: Value, words: &str| {
         admin.post(VOLUMES, &json!({"name": "v", "config": config})).refused(400, words);
     };
-    bad(json!({"snapshots.expiri": "1d"}), "did you mean \\\"snapshots.expiry\\\"?");
+    bad(json!({"snapshots.expiri": "1d"}), "did you mean \"snapshots.expiry\"?");
     bad(json!({"snapshots.expiry": "soon"}), "snapshots.expiry");
     bad(json!({"snapshots.schedule": "often"}), "snapshots.schedule");
     bad(json!({"snapshots.pattern": "{% include '/etc/passwd' %}"}), "snapshots.pattern");

@@ -97,6 +97,7 @@ async fn create(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Result<Response, LxdError> {
+    require_trust(&caller)?;
     if !asked.is_default() {
         let message = "Storage volumes can be made in the project \"default\" only, as yet";
         return Err(LxdError::bad_request(message));
