@@ -108,7 +108,8 @@ impl Survey {
         let root = Root::open(tree).map_err(|e| ScanError::io(&TreePath::root(), e))?;
         let stat = fstat(root.as_fd()).map_err(|e| ScanError::io(&TreePath::root(), e))?;
         let device = stat.st_dev;
-        let known = manner.index.and_then(|path| Known::load(path, device));
+        let index = manner.index.filter(|_| index::is_believed(&root));
+        let known = index.and_then(|path| Known::load(path, device));
         let mut found = work::all(&root, &stat, manner.consistency, known.as_ref(), watch)?;
         let flagged = std::mem::take(&mut found.flagged);
         let hash = known.map(|known| known.hash());

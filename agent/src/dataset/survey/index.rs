@@ -8,8 +8,10 @@
 //!   means two of them. The same holds for a ctime in the future, so a clock that is set back makes for reading, not for
 //!   mistakes.
 //! - *A program that writes through a shared mapping.* The kernel moves the ctime when a page is first written to, and
-//!   again only after it has written that page out, so such a write may show late. rsync and git have the same limit; a
-//!   volume that must be copied while a program maps it is copied from a snapshot of the application's own making.
+//!   again only after it has written that page out, so such a write may show late: by half a minute as Linux is set
+//!   up. rsync and git have the same limit; a volume that must be copied while a program maps it is copied when the
+//!   program has synced, or from a snapshot of the application's own making. File systems in memory never write a page
+//!   out, so there no such write may ever show: on them no index is believed.
 //!
 //! An index is a hint. One that is missing, damaged, of another version, or of another device is as good as none.
 
@@ -37,6 +39,16 @@ const SETTLED: i64 = 50_000_000;
 const SETTLED_SECONDS: i64 = 2_000_000_000;
 /// In place of a ctime: not to be believed.
 const UNSETTLED: i64 = i64::MIN;
+
+/// File systems in memory: tmpfs and ramfs, by the numbers that statfs(2) gives.
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// Whether a ctime shows every kind of write to the file system of `root`.
+pub(super) fn is_believed(root: &Root) -> bool {
+    // The width of the field differs between architectures; the numbers have 32 bits.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    rustix::fs::fstatfs(root.as_fd()).is_ok_and(|stat| !IN_MEMORY.contains(&(stat.f_type as u32)))
+}
 
 /// What is known of a tree from the last time.
 #[derive(Debug)]

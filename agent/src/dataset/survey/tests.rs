@@ -219,3 +219,23 @@ fn flags_that_no_copy_keeps_are_told_of() {
     crate::dataset::pool::remove_tree(&tree).unwrap();
     assert!(!tree.exists());
 }
+
+#[test]
+fn no_index_is_believed_of_a_file_system_in_memory() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let (tree, index) = (dir.path().join("tree"), dir.path().join("index"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), b"AAAA").unwrap();
+    let root = crate::dataset::beneath::Root::open(&tree).unwrap();
+    let stat = rustix::fs::fstatfs(root.as_fd()).unwrap();
+    if stat.f_type != 0x0102_1994 {
+        eprintln!("no file system in memory here; not tried");
+        return;
+    }
+    settle(&tree);
+    for _ in 0..2 {
+        let found = read(&tree, Some(&index));
+        assert_eq!(found.bytes_read(), 4);
+        found.write_index(&index).unwrap();
+    }
+}
