@@ -32,6 +32,9 @@ impl Patience {
         let limit = left.map_or(MAX_SILENCE, |left| left.min(MAX_SILENCE));
         self.runtime.block_on(async {
             tokio::select! {
+                // First of all: the runtime, and its clock, may be on their way out.
+                biased;
+                () = self.stop.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "stopped")),
                 done = tokio::time::timeout(limit, work) => done.unwrap_or_else(|_| {
                     let message = match left {
                         Some(left) if left < MAX_SILENCE => "the other side makes no progress".to_owned(),
@@ -39,7 +42,6 @@ impl Patience {
                     };
                     Err(io::Error::new(io::ErrorKind::TimedOut, message))
                 }),
-                () = self.stop.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "stopped")),
             }
         })
     }
@@ -89,6 +91,9 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
+        if self.patience.stop.is_cancelled() {
+            return;
+        }
         // A polite end; the other side has all it needs by now, or never will.
         let stream = &mut self.stream;
         let _ = self
