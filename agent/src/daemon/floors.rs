@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use schema::name::ClusterName;
@@ -59,6 +60,9 @@ pub(super) struct Ground {
     pub tasks: Tasks,
 }
 
+/// How often old staging is looked for.
+const SWEPT_EVERY: Duration = Duration::from_secs(3600);
+
 /// Every floor that the surfaces work with, from the ground up.
 pub(super) async fn build(
     place: &Place,
@@ -68,6 +72,7 @@ pub(super) async fn build(
     let Ground { store, identity, server, pki, name, doors, addresses, settings, sockets, audit, tasks } =
         ground;
     let pools = Pools::open(place.path())?;
+    tasks.spawn("staging sweep", sweep(pools.clone(), tasks.ending()));
     let identities = Identities::start_with(store.clone(), pki.clone(), &tasks).await?;
     pki.start(&tasks);
     tasks.spawn("trusted unknowns", follow_unknowns(settings.clone(), identities.clone(), tasks.ending()));
@@ -227,6 +232,18 @@ async fn follow_unknowns(settings: Arc<Settings>, identities: Arc<Identities>, e
         if now != before {
             before = now;
             identities.reconsider();
+        }
+    }
+}
+
+/// Throws away, from time to time, what transfers left that nobody goes on with.
+async fn sweep(pools: Pools, ending: CancellationToken) {
+    while ending.run_until_cancelled(tokio::time::sleep(SWEPT_EVERY)).await.is_some() {
+        let pools = pools.clone();
+        match tokio::task::spawn_blocking(move || pools.sweep()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what old transfers left could not be looked through"),
+            Err(_) => tracing::error!("what old transfers left could not be looked through"),
         }
     }
 }

@@ -57,6 +57,9 @@ const OURS: [&str; 5] = [".staging", ".removed", ".snapshots", ".frozen", ".inde
 /// Staging of an interrupted transfer is kept this long for resuming.
 const STAGING_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Of the file system that holds the agent's store a twentieth is left free by what arrives, and at most this much.
+const MOST_RESERVED: u64 = 1 << 30;
+
 /// Why a pool or a dataset could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
@@ -92,6 +95,11 @@ pub enum PoolError {
     Build(Box<BuildError>),
     #[error("{} could not be {doing}: no space is left on its file system; make room and try again", path.display())]
     Full { path: PathBuf, doing: &'static str },
+    #[error(
+        "{} takes nothing more in: the last space of its file system is left to the agent's own store; make room and try again",
+        .0.display()
+    )]
+    Reserved(PathBuf),
     #[error("{} could not be {doing}: its file system is read-only", path.display())]
     ReadOnly { path: PathBuf, doing: &'static str },
     #[error("{path} could not be {doing}")]
@@ -164,7 +172,9 @@ impl Pools {
     }
 
     pub fn exists(&self, pool: &PoolName) -> bool {
-        self.root.join(pool.as_str()).join("custom").is_dir()
+        let base = self.root.join(pool.as_str());
+        // Where everybody may make folders, somebody may have made one in the place of a pool that is away.
+        folder::is_ours(&base) && base.join("custom").is_dir()
     }
 
     /// Makes a pool: in a folder of the administrator's, which must be empty or not be there, or with the others.
@@ -242,6 +252,12 @@ impl Pools {
             vec![fs::canonicalize(&*self.root).map_err(|e| PoolError::io(&self.root, "read", e))?];
         for pool in self.list()? {
             others.extend(fs::canonicalize(self.root.join(pool.as_str())));
+        }
+        if let Some(open) = source.ancestors().find(|folder| !folder::is_guarded(folder)) {
+            tracing::warn!(folder = %open.display(), "others can write to a folder that a storage pool is to be in");
+            return bad(
+                "others can write to it, or to a folder above it, and so could exchange what is in it",
+            );
         }
         if others.iter().any(|other| source.starts_with(other) || other.starts_with(&source)) {
             return bad("it is within another pool, or the other way round");
@@ -368,6 +384,18 @@ impl Pools {
         let path = self.pool(pool)?;
         let stat = rustix::fs::statvfs(&path).map_err(|e| PoolError::io(&path, "read", e))?;
         Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+    }
+
+    /// Refuses what would take the last space of the file system that the agent's own store is on: full, it would stop
+    /// everything.
+    pub fn room(&self, pool: &PoolName) -> Result<(), PoolError> {
+        let path = self.pool(pool)?;
+        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+        let (size, free) = self.space(pool)?;
+        if device(&path) == device(&self.root) && free < (size / 20).min(MOST_RESERVED) {
+            return Err(PoolError::Reserved(path));
+        }
+        Ok(())
     }
 
     /// Where the dataset's tree is or would be.

@@ -178,6 +178,7 @@ impl Transfers {
         if target.mode == Mode::Copy && held.tree().is_some() {
             return Err(TransferError::Exists(dataset));
         }
+        self.pools.room(&target.pool)?;
         Ok(held)
     }
 }

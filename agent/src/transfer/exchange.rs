@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use schema::kind::transfer::Mode;
-use schema::name::SnapshotName;
+use schema::name::{PoolName, SnapshotName};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
@@ -111,9 +112,27 @@ pub async fn receive(
     if incoming.mode == Mode::Copy && present {
         return Err(TransferError::Exists(incoming.dataset));
     }
-    let Incoming { choose, record, kin, .. } = incoming;
-    let place = Place { held, runtime, kin, choose: once(choose), record: once(record) };
-    receive_trees(connections, place, report).await
+    let Incoming { dataset, choose, record, kin, .. } = incoming;
+    let (pools, settled) = (held.pools().clone(), Arc::new(AtomicBool::new(false)));
+    let (choose, record) = (once(choose), once(record));
+    let place = Place { held, runtime, kin, choose, record, settled: settled.clone() };
+    tokio::select! {
+        biased;
+        received = receive_trees(connections, place, report) => received,
+        short = short_of_room(&pools, &dataset.pool, &settled) => Err(short.into()),
+    }
+}
+
+/// Ends when what arrives has taken as much space as it may, unless it is all there by then.
+async fn short_of_room(pools: &Pools, pool: &PoolName, settled: &AtomicBool) -> PoolError {
+    loop {
+        tokio::time::sleep(ROOM_LOOKED_AT).await;
+        if let Err(short @ PoolError::Reserved(_)) = pools.room(pool)
+            && !settled.load(Ordering::Relaxed)
+        {
+            return short;
+        }
+    }
 }
 
 /// Sends trees that stand anywhere.
@@ -154,6 +173,9 @@ const MOST_AT_ONCE: usize = 32;
 
 static SENDING: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
 static RECEIVING: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
+
+/// How often it is seen to it that what arrives leaves some space.
+const ROOM_LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// Tells nobody.
 pub fn unreported() -> Report {
@@ -220,6 +242,8 @@ struct Place {
     runtime: Handle,
     choose: Once<super::shipment::Choose>,
     record: Once<super::shipment::Record>,
+    /// All has arrived, and is put in its place.
+    settled: Arc<AtomicBool>,
 }
 
 impl Destination for Place {
@@ -266,6 +290,7 @@ impl Destination for Place {
     }
 
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
+        self.settled.store(true, Ordering::Relaxed);
         if switch.main.is_some() || !switch.snapshots.is_empty() || !switch.drop.is_empty() {
             self.held.switch_in(switch)?;
         } else {

@@ -197,6 +197,7 @@ impl Transfers {
         if incoming.mode == Mode::Copy && held.tree().is_some() {
             return Err(TransferError::Exists(dataset.clone()));
         }
+        self.pools.room(&dataset.pool)?;
         Ok(held)
     }
 

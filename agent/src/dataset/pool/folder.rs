@@ -34,6 +34,20 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), PoolError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| PoolError::io(path, "changed", e))
 }
 
+/// Whether nobody but root and this agent's user can exchange what these have in a folder. In one like /tmp, where each
+/// may remove what is their own, others cannot.
+pub(super) fn is_guarded(folder: &Path) -> bool {
+    let Ok(meta) = fs::metadata(folder) else { return false };
+    let shared = meta.mode() & 0o002 != 0
+        || (meta.mode() & 0o020 != 0 && ![0, rustix::process::getegid().as_raw()].contains(&meta.gid()));
+    is_ours(folder) && (!shared || meta.mode() & 0o1000 != 0)
+}
+
+/// Whether a folder is root's or this agent's user's.
+pub(super) fn is_ours(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|meta| [0, rustix::process::geteuid().as_raw()].contains(&meta.uid()))
+}
+
 /// Makes a private folder and those above it, where they are missing.
 pub(super) fn make_dir(path: &Path) -> Result<(), PoolError> {
     fs::DirBuilder::new()

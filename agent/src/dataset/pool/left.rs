@@ -1,9 +1,11 @@
 //! What interrupted transfers have left in staging: it is kept for resuming, and can be thrown away.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::SystemTime;
 
-use super::{AREAS, PoolError, Pools, Use, entries_of, remove_tree};
-use crate::dataset::{Dataset, Owner};
+use super::{AREAS, PoolError, Pools, STAGING_KEPT, Use, entries_of, remove_tree};
+use crate::dataset::{Dataset, Owner, survey};
 
 /// What has arrived of a dataset and is not in its place.
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ impl Pools {
                         let Ok(meta) = entry.metadata() else { continue };
                         // What an attempt begins with is no data yet: the folder of the attempt, and that of a tree.
                         any |= !meta.is_dir() || entry.depth() > 2;
-                        bytes += std::os::unix::fs::MetadataExt::blocks(&meta) * 512;
+                        bytes += meta.blocks() * 512;
                         last_written = last_written.max(meta.modified().ok());
                     }
                     if any {
@@ -42,6 +44,17 @@ impl Pools {
             }
         }
         Ok(all)
+    }
+
+    /// Throws away what interrupted transfers have left so long ago that nobody goes on with it. Walks it: for a blocking
+    /// thread.
+    pub fn sweep(&self) -> Result<(), PoolError> {
+        for left in self.left()? {
+            if !recently_changed(&self.staging_of(&left.dataset)?) && self.discard(&left.dataset)? {
+                tracing::info!(dataset = %left.dataset, "threw away what a transfer left that nobody went on with");
+            }
+        }
+        Ok(())
     }
 
     /// Throws away what has arrived of a dataset; what is in its place stays. False, if there was nothing.
@@ -60,6 +73,17 @@ impl Pools {
         remove_tree(&staging)?;
         Ok(true)
     }
+}
+
+/// Whether anything in a staging area was changed not too long ago. The times of files are those of their source: what
+/// counts is when they were set.
+fn recently_changed(staging: &Path) -> bool {
+    let kept = i64::try_from(STAGING_KEPT.as_secs()).unwrap_or(i64::MAX);
+    let oldest = survey::now() / 1_000_000_000 - kept;
+    walkdir::WalkDir::new(staging)
+        .into_iter()
+        .flatten()
+        .any(|entry| entry.metadata().is_ok_and(|meta| MetadataExt::ctime(&meta) >= oldest))
 }
 
 #[cfg(test)]
@@ -89,6 +113,9 @@ mod tests {
         assert!(pools.left().unwrap().iter().all(|left| left.bytes >= 5000));
         assert!(pools.discard(&volume).unwrap());
         assert!(!pools.discard(&volume).unwrap());
+        assert_eq!(pools.left().unwrap().len(), 1);
+        // What is as new as this stays.
+        pools.sweep().unwrap();
         assert_eq!(pools.left().unwrap().len(), 1);
         // Folders alone are data as well.
         let staging = pools.hold(&volume, Use::Replacing).unwrap().staging().unwrap();

@@ -196,7 +196,7 @@ mod tests {
         fs::write(dir.path().join("kept"), b"kept").unwrap();
         std::os::unix::fs::symlink(dir.path(), tree.join("out")).unwrap();
         let mut at = openat(CWD, &tree, DIRECTORY, Mode::empty()).unwrap();
-        for _ in 0..20_000 {
+        for _ in 0..3000 {
             rustix::fs::mkdirat(&at, c"a", Mode::RWXU).unwrap();
             rustix::fs::symlinkat(c"a", &at, c"b").unwrap();
             at = openat(&at, c"a", DIRECTORY, Mode::empty()).unwrap();

@@ -272,6 +272,14 @@ async fn a_pool_may_be_in_a_folder_of_the_administrator() {
         pools.create_pool(&other, Some(&dir.path().join("pools/default/custom/x"))).await,
         Err(PoolError::BadSource { .. })
     ));
+    // Others could exchange it, or a folder above it, for a symlink.
+    let open = elsewhere.path().join("open");
+    fs::create_dir_all(open.join("below")).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    for bad in [&open.join("below"), &open.join("new")] {
+        let made = pools.create_pool(&other, Some(bad)).await;
+        assert!(matches!(made, Err(PoolError::BadSource { .. })), "{}", bad.display());
+    }
     let dataset = Dataset::volume(&fast, &"orders".parse().unwrap());
     pools.ensure(&dataset).await.unwrap();
     assert!(source.join("custom/orders").is_dir());

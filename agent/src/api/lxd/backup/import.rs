@@ -58,6 +58,7 @@ impl Destination {
         if held.tree().is_some() {
             return Err(PoolError::Exists(dataset.clone()).into());
         }
+        state.pools.room(&dataset.pool)?;
         let folder = held.staging()?.join(format!("import-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).map_err(|source| PoolError::Io {
             path: folder.clone(),
