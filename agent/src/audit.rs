@@ -70,9 +70,16 @@ pub struct Writes(Vec<(String, Option<u64>, bool)>);
 
 impl Writes {
     /// Without the store's own bookkeeping: heads of entries, ids of instances, and steps, which are told when they are
-    /// done (those of instances' trees never).
+    /// done (those of the trees of instances and volumes never).
     pub fn of(txn: &Txn) -> Self {
-        let own = [keys::HEAD, keys::STEP, keys::INSTANCE, keys::CONTAINER_STEP, keys::PROJECT_USE];
+        let own = [
+            keys::HEAD,
+            keys::STEP,
+            keys::INSTANCE,
+            keys::CONTAINER_STEP,
+            keys::VOLUME_STEP,
+            keys::PROJECT_USE,
+        ];
         let told = |op: &&Op| !own.iter().any(|prefix| op.key().starts_with(prefix));
         let before: HashMap<&str, u64> =
             txn.guards.iter().map(|guard| (guard.key.as_str(), guard.modify_revision.0)).collect();

@@ -17,6 +17,7 @@ pub mod config;
 pub mod expiry;
 pub mod instances;
 pub mod pools;
+pub mod refresh;
 pub mod schedule;
 pub mod volume_snapshots;
 

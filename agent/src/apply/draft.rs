@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::steps::Step;
 use super::{ApplyError, content};
+use crate::storage::volume_snapshots::step::arriving;
 use crate::store::value::{self, Declared};
 use crate::store::{Guard, Op, Revision, Txn, keys};
 
@@ -42,8 +43,13 @@ impl Draft {
         if let RecordKey::Volume { pool, volume } = &key {
             let (pool, volume) = (pool.clone(), volume.clone());
             match (&after, data) {
-                (Some(_), _) if base == Revision(0) => self.step(&Step::EnsureVolume { pool, volume }),
-                (None, Data::Destroy) => {
+                (Some(_), _) if base == Revision(0) => {
+                    // Whatever was being made under that name, its tree is this record's from now on.
+                    self.txn.ops.push(Op::Delete { key: arriving(&pool, &volume) });
+                    self.step(&Step::EnsureVolume { pool, volume });
+                }
+                // Data without a record is not this change's to destroy.
+                (None, Data::Destroy) if base != Revision(0) => {
                     // What is said of its snapshots goes with them.
                     self.txn.ops.push(Op::Delete { key: keys::volume_snapshots(&pool, &volume) });
                     self.step(&Step::DestroyVolume { pool, volume });

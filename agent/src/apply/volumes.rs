@@ -16,6 +16,7 @@ use super::{Apply, ApplyError, Edited, STEPS_WITHIN};
 use crate::authorize::Permit;
 use crate::dataset::pool::Use;
 use crate::dataset::{Dataset, PoolError};
+use crate::storage::volume_snapshots::step::arriving;
 use crate::store::value::{self, Declared};
 use crate::store::{Guard, Op, Revision, keys};
 
@@ -85,6 +86,7 @@ impl Apply {
         } else {
             draft.step(&Step::DestroyVolume { pool: from.0.clone(), volume: from.1.clone() });
         }
+        draft.txn.ops.push(Op::Delete { key: arriving(&to.0, &to.1) });
         self.move_snapshots(&mut draft, &from, &to).await?;
         let (old, new) = (keys::declared(&old), keys::declared(&new));
         draft.txn.guards.extend([

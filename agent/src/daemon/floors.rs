@@ -122,8 +122,8 @@ pub(super) async fn build(
     let instances = Instances::new(store.clone(), pools.clone(), audit.clone());
     instances.mend(Timestamp::now()).await?;
     let volume_snapshots = VolumeSnapshots::new(store.clone(), pools.clone(), audit.clone(), &tasks);
-    if let Err(error) = volume_snapshots.sweep().await {
-        tracing::error!(%error, "what a crash may have left of snapshots could not be looked for");
+    if let Err(error) = volume_snapshots.mend(Timestamp::now()).await {
+        tracing::error!(%error, "what a crash may have left of volumes could not be looked for");
     }
     let backups = Backups::open(place.path())?;
     expiry::start(

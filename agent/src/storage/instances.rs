@@ -37,7 +37,7 @@ const TRIES: usize = 10;
 /// Most instances of a project.
 const MOST: usize = 10_000;
 /// Most snapshots of an instance: each change of one writes them all.
-const MOST_SNAPSHOTS: usize = 2_000;
+pub const MOST_SNAPSHOTS: usize = 2_000;
 
 /// An instance, and the revision that last changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]

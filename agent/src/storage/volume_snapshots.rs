@@ -2,7 +2,7 @@
 //!
 //! A snapshot's tree is made before its record, and its record goes before its tree. What a crash leaves between the two is
 //! a tree that nothing lists; it goes when the agent starts, but only where there is a record of the volume's snapshots at
-//! all: a store that was lost is no reason to delete data.
+//! all: a store that was lost is no reason to delete data. Whatever else is done on disk is written down first ([`step`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,8 @@ use schema::record::{Record as Declared, RecordKey};
 use schema::snapshot::{Lifetime, LifetimeError, Pattern, PatternError};
 use tokio::sync::oneshot;
 
+use self::step::{Step, renaming};
+use super::refresh::Refresh;
 use super::schedule::{end_of, moment};
 use super::{SnapshotTimes, VolumeSnapshot};
 use crate::audit::{Action, Audit, Record, Writes};
@@ -24,8 +26,10 @@ use crate::store::value::{self, ValueError, decode, encode};
 use crate::store::{CommitError, Guard, Op, Revision, Store, StoreError, Txn, keys};
 use crate::task::{Tasks, crash};
 
+pub mod step;
+
 /// Most snapshots of one volume.
-const MOST: usize = 5000;
+pub const MOST: usize = 5000;
 /// Tries of a commit that others get in the way of.
 const TRIES: usize = 10;
 
@@ -98,32 +102,6 @@ impl VolumeSnapshots {
         Arc::new(Self { store, pools, audit, tasks: tasks.clone(), turns: Mutex::default() })
     }
 
-    /// Puts right what a crash left: a snapshot that was not finished goes, and one that was being renamed is.
-    pub async fn sweep(&self) -> Result<(), SnapshotError> {
-        for ((pool, volume), all) in self.every().await? {
-            let dataset = Dataset::volume(&pool, &volume);
-            let there = self.pools.snapshots(&dataset).unwrap_or_default();
-            let lost: Vec<&SnapshotName> = all.keys().filter(|name| !there.contains(name)).collect();
-            let unlisted: Vec<&SnapshotName> = there.iter().filter(|name| !all.contains_key(name)).collect();
-            match (&lost[..], &unlisted[..]) {
-                (_, []) => {}
-                // Work on one volume takes turns, so there is one that was being renamed at the most.
-                ([to], [from]) => self.pools.rename_snapshot(&dataset, from, to).await?,
-                ([], unlisted) => {
-                    for name in unlisted {
-                        tracing::warn!(%pool, %volume, %name, "a snapshot that was not finished is removed");
-                        self.pools.delete_snapshot(&dataset, name).await?;
-                    }
-                }
-                _ => tracing::error!(
-                    %pool, %volume, ?lost, ?unlisted,
-                    "the snapshots on disk are not those that are listed; they are left alone"
-                ),
-            }
-        }
-        Ok(())
-    }
-
     /// The snapshots of one volume; none where nobody took one.
     pub async fn get(&self, pool: &PoolName, volume: &VolumeName) -> Result<All, SnapshotError> {
         Ok(self.held(pool, volume).await?.0)
@@ -188,7 +166,7 @@ impl VolumeSnapshots {
         };
         if revision == Revision(0) {
             // From now on a tree that is not listed is known to be one that was not finished.
-            self.change(pool, volume, |_| Ok(())).await?;
+            self.change(pool, volume, Vec::new(), |_| Ok(())).await?;
         }
         let dataset = Dataset::volume(pool, volume);
         if self.pools.snapshots(&dataset)?.contains(&name) {
@@ -202,10 +180,11 @@ impl VolumeSnapshots {
             config: of.config,
             times: SnapshotTimes { created_at: now, expires_at },
         };
-        let recorded = self.change(pool, volume, |all| match all.insert(name.clone(), snapshot.clone()) {
-            Some(_) => Err(SnapshotError::Exists(name.clone())),
-            None => Ok(()),
-        });
+        let recorded =
+            self.change(pool, volume, Vec::new(), |all| match all.insert(name.clone(), snapshot.clone()) {
+                Some(_) => Err(SnapshotError::Exists(name.clone())),
+                None => Ok(()),
+            });
         match recorded.await {
             Ok(done) => {
                 self.tell(
@@ -264,7 +243,7 @@ impl VolumeSnapshots {
         edit: impl Fn(&mut VolumeSnapshot),
         now: Timestamp,
     ) -> Result<(), SnapshotError> {
-        let changed = self.change(pool, volume, |all| {
+        let changed = self.change(pool, volume, Vec::new(), |all| {
             edit(all.get_mut(name).ok_or(SnapshotError::NotFound)?);
             Ok(())
         });
@@ -296,9 +275,15 @@ impl VolumeSnapshots {
                 return Err(SnapshotError::Exists(to));
             }
             let dataset = Dataset::volume(pool, volume);
-            // What a crash leaves in between is put right when the agent starts.
-            this.pools.rename_snapshot(&dataset, &from, &to).await?;
-            let renamed = this.change(pool, volume, |all| {
+            let step = Step::RenameSnapshot { from: from.clone(), to: to.clone() };
+            let begun = this.begin(pool, volume, &step).await?;
+            if let Err(error) = this.pools.rename_snapshot(&dataset, &from, &to).await {
+                this.end(&begun).await?;
+                return Err(error.into());
+            }
+            crash::point("snapshot-renamed-before-record");
+            let done = vec![Op::Delete { key: renaming(pool, volume) }];
+            let renamed = this.change(pool, volume, done, |all| {
                 let snapshot = all.remove(&from).ok_or(SnapshotError::NotFound)?;
                 all.insert(to.clone(), snapshot);
                 Ok(())
@@ -310,7 +295,9 @@ impl VolumeSnapshots {
                     Ok(())
                 }
                 Err(error) => {
+                    // If this fails too, the next start does it.
                     this.pools.rename_snapshot(&dataset, &to, &from).await?;
+                    this.end(&begun).await?;
                     Err(error)
                 }
             }
@@ -332,7 +319,7 @@ impl VolumeSnapshots {
             let turn = this.turn(&place);
             let _turn = turn.lock().await;
             let (pool, volume) = &place;
-            let changed = this.change(pool, volume, |all| match all.remove(&name) {
+            let changed = this.change(pool, volume, Vec::new(), |all| match all.remove(&name) {
                 Some(_) => Ok(()),
                 None => Err(SnapshotError::NotFound),
             });
@@ -345,7 +332,26 @@ impl VolumeSnapshots {
         .await
     }
 
-    /// Records what a transfer has put in place: `all` is what there is on disk by now.
+    /// Records what a refresh has done on disk, for which there was a step.
+    pub async fn refreshed(
+        &self,
+        permit: &Permit,
+        pool: &PoolName,
+        volume: &VolumeName,
+        refresh: &Refresh<VolumeSnapshot>,
+        now: Timestamp,
+    ) -> Result<(), SnapshotError> {
+        let done = vec![Op::Delete { key: step::arriving(pool, volume) }];
+        let changed = self.change(pool, volume, done, |all| {
+            refresh.put(all);
+            Ok(())
+        });
+        let done = changed.await?;
+        self.tell(permit, Action::StorageVolumeUpdated, (pool, volume, None), done, now);
+        Ok(())
+    }
+
+    /// Records the snapshots of a volume that is being made: `all` is what there is on disk by now.
     pub async fn set(
         &self,
         permit: &Permit,
@@ -357,7 +363,7 @@ impl VolumeSnapshots {
         if all.len() > MOST {
             return Err(SnapshotError::TooMany);
         }
-        let changed = self.change(pool, volume, |now| {
+        let changed = self.change(pool, volume, Vec::new(), |now| {
             now.clone_from(&all);
             Ok(())
         });
@@ -366,11 +372,12 @@ impl VolumeSnapshots {
         Ok(())
     }
 
-    /// Makes a change to the record of the volume's snapshots, again if somebody was quicker.
+    /// Makes a change to the record of the volume's snapshots, and `besides`, again if somebody was quicker.
     async fn change(
         &self,
         pool: &PoolName,
         volume: &VolumeName,
+        besides: Vec<Op>,
         edit: impl Fn(&mut All) -> Result<(), SnapshotError>,
     ) -> Result<(Writes, Revision), SnapshotError> {
         let key = keys::volume_snapshots(pool, volume);
@@ -379,7 +386,8 @@ impl VolumeSnapshots {
             edit(&mut all)?;
             let guard = Guard { key: key.clone(), modify_revision: revision };
             let put = Op::Put { key: key.clone(), value: encode(&all) };
-            let txn = Txn { guards: vec![guard], ops: vec![put] };
+            let mut txn = Txn { guards: vec![guard], ops: vec![put] };
+            txn.ops.extend(besides.iter().cloned());
             let writes = Writes::of(&txn);
             match self.store.commit(txn).await {
                 Ok(revision) => return Ok((writes, revision)),

@@ -42,6 +42,8 @@ pub const CONTAINER_STEP: &str = "/container-step/";
 pub const PROJECT_USE: &str = "/project-use/";
 /// The snapshots of custom volumes, by pool and volume.
 pub const VOLUME_SNAPSHOT: &str = "/volume-snapshot/";
+/// What is being done on disk to a volume's tree or its snapshots, by pool, volume and who is at work.
+pub const VOLUME_STEP: &str = "/volume-step/";
 /// Transfers that ran, by the time they began.
 pub const TRANSFER_RUN: &str = "/transfer-run/";
 /// The cluster itself: its name.
@@ -166,6 +168,11 @@ pub fn project_use(project: &ProjectName) -> String {
 
 pub fn volume_snapshots(pool: &PoolName, volume: &VolumeName) -> String {
     format!("{VOLUME_SNAPSHOT}{pool}/{volume}")
+}
+
+/// `part` tells apart what may be under way at the same time.
+pub fn volume_step(pool: &PoolName, volume: &VolumeName, part: &str) -> String {
+    format!("{VOLUME_STEP}{pool}/{volume}/{part}")
 }
 
 pub fn step(id: &uuid::Uuid) -> String {

@@ -4,7 +4,7 @@
 //! frozen tree each name stands for. A frozen tree (`.frozen/HASH/tree`, with its `manifest` beside it) is never
 //! written to once its folder has that name; it goes when nothing refers to it any more and nobody reads it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,6 +114,12 @@ impl Pools {
     /// The dataset's snapshots, oldest first.
     pub fn snapshots(&self, dataset: &Dataset) -> Result<Vec<SnapshotName>, PoolError> {
         Ok(self.references(dataset)?.snapshots.into_iter().map(|reference| reference.name).collect())
+    }
+
+    /// What is in each of the dataset's snapshots.
+    pub fn contents(&self, dataset: &Dataset) -> Result<BTreeMap<SnapshotName, Hash>, PoolError> {
+        let references = self.references(dataset)?.snapshots.into_iter();
+        Ok(references.map(|reference| (reference.name, reference.tree)).collect())
     }
 
     /// A snapshot's tree, for as long as it is held.

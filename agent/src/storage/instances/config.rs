@@ -196,6 +196,29 @@ pub fn check(shape: &Shape) -> Result<PoolName, ConfigError> {
     root_disk(&expanded_devices(shape)).map(|(_, pool)| pool)
 }
 
+/// Makes what a snapshot from elsewhere keeps fit an instance in `pool`: as with LXD its root disk is where the instance's
+/// is, and what is not said of it is as with the instance.
+pub fn fit(shape: &mut Shape, of: &Shape, pool: &PoolName) {
+    if shape.architecture.is_empty() {
+        shape.architecture.clone_from(&of.architecture);
+    }
+    if root_disk(&expanded_devices(shape)).is_ok_and(|(_, there)| there == *pool) {
+        return;
+    }
+    let is_root = |device: &BTreeMap<String, String>| {
+        device.get("type").is_some_and(|kind| kind == "disk")
+            && device.get("path").is_some_and(|path| path == "/")
+            && device.get("source").is_none_or(String::is_empty)
+    };
+    if let Some(root) = shape.devices.values_mut().find(|device| is_root(device)) {
+        root.insert("pool".to_owned(), pool.to_string());
+    } else if !shape.devices.contains_key("root") {
+        let root = [("type", "disk"), ("path", "/"), ("pool", pool.as_str())];
+        let root = root.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        shape.devices.insert("root".to_owned(), BTreeMap::from(root));
+    }
+}
+
 fn check_key(key: &str, value: &str) -> Result<(), ConfigError> {
     if key.len() > MAX_KEY || value.len() > MAX_VALUE {
         return Err(ConfigError::TooLong);
@@ -295,6 +318,28 @@ mod tests {
         assert!(truth.contains("true or false") && !truth.contains("hunter2"), "{truth}");
         assert!(wrong("snapshots.expiry", "x").contains("snapshots.expiry"));
         assert!(wrong("volatile.uuid", "x").contains("Invalid UUID"));
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_has_its_root_where_the_instance_has() {
+        let (of, pool) = (shape(&[]), "fast".parse().unwrap());
+        for mut other in [
+            Shape::default(),
+            shape(&[]),
+            Shape {
+                devices: Devices::from([(
+                    "disk".to_owned(),
+                    disk(&[("type", "disk"), ("path", "/"), ("pool", "theirs")]),
+                )]),
+                ..Shape::default()
+            },
+        ] {
+            fit(&mut other, &of, &pool);
+            assert_eq!(check(&other).unwrap(), pool, "{other:?}");
+        }
+        let mut wrong = shape(&[("no.such.key", "1")]);
+        fit(&mut wrong, &of, &pool);
+        assert_eq!(check(&wrong).unwrap_err().to_string(), "Unknown configuration key: no.such.key");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::audit::{Action, Actor, Record, Writes};
 use crate::dataset::Dataset;
 use crate::storage::Instance;
 use crate::store::value::encode;
-use crate::store::{Guard, Op, Txn, keys};
+use crate::store::{Guard, Op, Revision, Txn, keys};
 
 impl Instances {
     /// Finishes or undoes what was cut short. What cannot be now is told and tried again at the next start.
@@ -55,18 +55,45 @@ impl Instances {
             (Step::Restore { snapshot }, Some(held)) => {
                 if let Ok(restored) = Self::as_of(&held.instance, snapshot) {
                     self.pools.restore_snapshot(&tree, snapshot).await?;
-                    let key = keys::container(place.0, place.1);
-                    let guards = vec![Guard { key: key.clone(), modify_revision: held.revision }];
-                    let txn = Txn { guards, ops: vec![Op::Put { key, value: encode(&restored) }] };
-                    let writes = Writes::of(&txn);
-                    let revision = self.store.commit(txn).await?;
-                    let told = Record::new(Actor::agent(), Action::InstanceRestored, now);
-                    self.audit.record(told.on(super::url(place)).committed(writes, revision));
+                    self.mended(place, held.revision, &restored, Action::InstanceRestored, now).await?;
                 }
             }
-            (Step::RenameSnapshot { .. } | Step::Restore { .. }, None) => {}
+            (Step::Refresh(refresh), Some(held)) => {
+                if refresh.is_done(&self.pools.contents(&tree)?) {
+                    let mut refreshed = held.instance;
+                    refresh.put(&mut refreshed.snapshots);
+                    self.mended(place, held.revision, &refreshed, Action::InstanceUpdated, now).await?;
+                }
+            }
+            (Step::RenameSnapshot { .. } | Step::Restore { .. } | Step::Refresh(_), None) => {}
         }
         self.end(&left.pool, place.0, place.1).await
+    }
+
+    /// Settles a step that nothing has come of, if it is still the one that is written down. Nobody may hold the tree.
+    pub async fn settle(&self, left: &Left, now: Timestamp) -> Result<(), InstanceError> {
+        if self.begun(&left.pool, &left.project, &left.name).await?.as_ref() == Some(&left.step) {
+            self.mend_one(left, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn mended(
+        &self,
+        place: Place<'_>,
+        base: Revision,
+        instance: &Instance,
+        action: Action,
+        now: Timestamp,
+    ) -> Result<(), InstanceError> {
+        let key = keys::container(place.0, place.1);
+        let guards = vec![Guard { key: key.clone(), modify_revision: base }];
+        let txn = Txn { guards, ops: vec![Op::Put { key, value: encode(instance) }] };
+        let writes = Writes::of(&txn);
+        let revision = self.store.commit(txn).await?;
+        let told = Record::new(Actor::agent(), action, now);
+        self.audit.record(told.on(super::url(place)).committed(writes, revision));
+        Ok(())
     }
 
     /// Lets go of snapshots on disk that the record does not have: they were being taken, or being deleted. Where one of

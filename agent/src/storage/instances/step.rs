@@ -8,6 +8,8 @@ use schema::name::{ContainerName, PoolName, ProjectName, SnapshotName};
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceError, Instances};
+use crate::storage::InstanceSnapshot;
+use crate::storage::refresh::Refresh;
 use crate::store::value::{decode, encode};
 use crate::store::{Op, Txn, keys};
 
@@ -23,6 +25,8 @@ pub enum Step {
     RenameSnapshot { from: SnapshotName, to: SnapshotName },
     /// Its instance was being restored: it is restored again, record and all.
     Restore { snapshot: SnapshotName },
+    /// Its instance's snapshots were being brought to those of another: their records follow what is on disk.
+    Refresh(Refresh<InstanceSnapshot>),
 }
 
 /// A step, with the tree that it is about.

@@ -6,6 +6,7 @@ use schema::record;
 use super::step::{Left, Step};
 use super::*;
 use crate::authorize::{Entitlement, Entity, decide};
+use crate::storage::refresh::Refresh;
 use crate::storage::{Shape, SnapshotTimes};
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::Declared;
@@ -215,6 +216,26 @@ async fn what_a_crash_cut_short_is_mended_and_what_is_nobodys_stays() {
     instances.pools.take_snapshot(&tree(&c1), &stray).await.unwrap();
     instances.mend(NOW).await.unwrap();
     assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), [snap.clone()]);
+
+    // A refresh that has come as far as the disk: the record says what is there.
+    let (contents, fresh) = (instances.pools.contents(&tree(&c1)).unwrap(), taken());
+    let take = BTreeMap::from([(stray.clone(), fresh.clone())]);
+    let step = Step::Refresh(Refresh::new(contents, take, Vec::new()));
+    instances.begin(&pool, &project, &c1, &step).await.unwrap();
+    instances.pools.take_snapshot(&tree(&c1), &stray).await.unwrap();
+    instances.mend(NOW).await.unwrap();
+    let there = instances.find(&project, &c1).await.unwrap().instance;
+    assert_eq!(there.snapshots.get(&stray), Some(&fresh));
+    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), [snap.clone(), stray.clone()]);
+    // What could not be set here cannot be restored either.
+    let place = (&project, &c1);
+    let mut wrong = fresh;
+    wrong.shape.config.insert("no.such.key".to_owned(), "1".to_owned());
+    instances.delete_snapshot(&permit, place, &stray, NOW).await.unwrap();
+    instances.put_snapshot(&permit, place, &stray, wrong, NOW).await.unwrap();
+    let refused = instances.restore(&permit, place, &stray, hold(&c1), NOW).await.unwrap_err();
+    assert_eq!(refused.to_string(), "Unknown configuration key: no.such.key");
+    instances.remove_snapshot(&permit, place, &stray, hold(&c1), NOW).await.unwrap();
 
     // A restoring that had not begun yet.
     let there = instances.find(&project, &c1).await.unwrap();

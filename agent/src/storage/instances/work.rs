@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use schema::name::SnapshotName;
 use schema::snapshot::{Lifetime, Pattern};
 
+use super::config::fit;
 use super::step::Step;
 use super::{Busy, InstanceError, Instances, Place, dataset};
 use crate::authorize::Permit;
@@ -207,6 +208,8 @@ impl Instances {
         let _busy = busy;
         let there = self.find(place.0, place.1).await?;
         let restored = restored(&there.instance, snapshot)?;
+        // It may be from elsewhere, or of a time when there was more here.
+        self.check(&restored.shape).await?;
         let tree = dataset(place, &there.instance.pool);
         self.begin(&tree.pool, place.0, place.1, &Step::Restore { snapshot: snapshot.clone() }).await?;
         if let Err(error) = self.pools.restore_snapshot(&tree, snapshot).await {
@@ -303,6 +306,7 @@ fn restored(instance: &Instance, snapshot: &SnapshotName) -> Result<Instance, In
             restored.shape.config.insert(key.to_owned(), own.clone());
         }
     }
+    fit(&mut restored.shape, &instance.shape, &instance.pool);
     Ok(restored)
 }
 

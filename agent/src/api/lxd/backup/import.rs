@@ -28,8 +28,8 @@ use crate::dataset::{Dataset, PoolError};
 use crate::operation::{Class, Start};
 use crate::storage::backup_index::{Index, IndexError};
 use crate::storage::instances::step::Step;
-use crate::storage::instances::{self, Busy};
-use crate::storage::volume_snapshots::{All, url};
+use crate::storage::instances::{self, Busy, config};
+use crate::storage::volume_snapshots::{All, step as volume_step, url};
 use crate::storage::{Instance, InstanceError};
 use crate::trust::Caller;
 
@@ -100,55 +100,56 @@ pub async fn volume(
     let named = header(headers, "x-lxd-name")?.map(|name| name_of(&name)).transpose()?;
     let prepared = state.clone();
     let of_pool = pool.clone();
-    let (destination, (name, volume, snapshots), unset) =
+    let (destination, (name, volume, snapshots, begun), unset) =
         receive(body, Contents::Volume, async move |index| {
             let name = match named {
                 Some(name) => name,
                 None => name_of(&index.name)?,
             };
-            let (mut volume, snapshots) = index.volume()?;
+            let (mut volume, mut snapshots) = index.volume()?;
             volume.config = checked(&name, volume.config)?;
+            for snapshot in snapshots.values_mut() {
+                snapshot.config = checked(&name, std::mem::take(&mut snapshot.config))?;
+            }
             if volume::find(&prepared.store, &of_pool, &name).await?.is_some() {
                 return Err(LxdError::new(StatusCode::CONFLICT, "Volume by that name already exists"));
             }
             let destination = Destination::take(&prepared, &Dataset::volume(&of_pool, &name), None)?;
+            // From here on what a crash leaves is known to be nobody's.
+            let begun = prepared.volume_snapshots.begin(&of_pool, &name, &volume_step::Step::Make).await?;
             let names = in_order(snapshots.iter().map(|(name, of)| (name, of.times.created_at)));
-            Ok((destination, names, (name, volume, snapshots)))
+            Ok((destination, names, (name, volume, snapshots, begun)))
         })
         .await?;
     let resources = vec![url(&pool, &name, None)];
     let recorded = state.clone();
-    let work =
-        async move { record_volume(&recorded, &permit, destination, (pool, name), volume, snapshots).await };
+    let work = async move {
+        let done = record_volume(&recorded, &permit, (&pool, &name), volume, snapshots).await;
+        // Held until here, so that nobody comes in between.
+        drop(destination);
+        if done.is_err()
+            && let Err(error) = recorded.volume_snapshots.settle(&begun, Timestamp::now()).await
+        {
+            tracing::warn!(%error, %pool, %name, "the data of a volume that was not imported goes at the next start");
+        }
+        done
+    };
     Ok(begin(state, caller, "Restoring custom volume backup", resources, unset, work))
 }
 
 async fn record_volume(
     state: &ApiState,
     permit: &Permit,
-    destination: Destination,
-    (pool, name): (PoolName, VolumeName),
+    (pool, name): (&PoolName, &VolumeName),
     volume: Volume,
     snapshots: All,
 ) -> Result<(), LxdError> {
-    let dataset = Dataset::volume(&pool, &name);
-    drop(destination);
-    let recorded = async {
-        // Said before the volume is there, so that it is never listed without them.
-        state.volume_snapshots.set(permit, &pool, &name, snapshots, Timestamp::now()).await?;
-        let key = RecordKey::Volume { pool: pool.clone(), volume: name.clone() };
-        let edit = Edit::put(key, Record::Volume(volume)).only_at(0);
-        state.apply.edit(permit, vec![edit]).await?;
-        Ok(())
-    };
-    let recorded: Result<(), LxdError> = recorded.await;
-    if recorded.is_err()
-        && volume::find(&state.store, &pool, &name).await?.is_none()
-        && let Err(error) = state.pools.destroy(&dataset).await
-    {
-        tracing::warn!(%error, %dataset, "the data of a volume that was not imported stays");
-    }
-    recorded
+    // Said before the volume is there, so that it is never listed without them.
+    state.volume_snapshots.set(permit, pool, name, snapshots, Timestamp::now()).await?;
+    let key = RecordKey::Volume { pool: pool.clone(), volume: name.clone() };
+    let edit = Edit::put(key, Record::Volume(volume)).only_at(0);
+    state.apply.edit(permit, vec![edit]).await?;
+    Ok(())
 }
 
 /// Imports an instance into a project. `permit` is to make instances there.
@@ -174,6 +175,7 @@ pub async fn instance(
         put_root(&mut instance.shape.devices, &pool);
         let root = prepared.instances.check(&instance.shape).await.map_err(said)?;
         debug_assert_eq!(root, pool);
+        fit_snapshots(&mut instance)?;
         let place = (&of_project, &name);
         let busy = prepared.instances.hold(place, "create").map_err(said)?;
         if prepared.instances.get(&of_project, &name).await.map_err(said)?.is_some() {
@@ -203,9 +205,10 @@ async fn record_instance(
     instance: Instance,
 ) -> Result<(), LxdError> {
     let busy = destination.busy.take();
-    drop(destination);
     let dataset = Dataset::instance(&instance.pool, &project, &name);
     let recorded = state.instances.create(permit, &project, &name, instance, Timestamp::now()).await;
+    // Held until here, so that nobody comes in between.
+    drop(destination);
     if recorded.is_err() {
         state.instances.sweep((&project, &name), &dataset).await;
     }
@@ -299,6 +302,16 @@ fn put_root(devices: &mut BTreeMap<String, BTreeMap<String, String>>, pool: &Poo
         let root = root.map(|(key, value)| (key.to_owned(), value.to_owned()));
         devices.insert("root".to_owned(), BTreeMap::from(root));
     }
+}
+
+/// Makes the snapshots such as could be set here.
+fn fit_snapshots(instance: &mut Instance) -> Result<(), LxdError> {
+    for (name, snapshot) in &mut instance.snapshots {
+        config::fit(&mut snapshot.shape, &instance.shape, &instance.pool);
+        config::check(&snapshot.shape)
+            .map_err(|error| LxdError::bad_request(format!("snapshot {name}: {error}")))?;
+    }
+    Ok(())
 }
 
 fn in_order<'a>(taken: impl Iterator<Item = (&'a SnapshotName, Timestamp)>) -> Vec<SnapshotName> {

@@ -20,8 +20,9 @@ use crate::api::lxd::answer::LxdError;
 use crate::authorize::{Denied, Entitlement, Entity, Permit};
 use crate::dataset::Dataset;
 use crate::project::Held;
-use crate::storage::instances::step::Step;
-use crate::storage::instances::{Busy, InstanceError, dataset};
+use crate::storage::instances::step::{Left, Step};
+use crate::storage::instances::{Busy, InstanceError, MOST_SNAPSHOTS, config, dataset};
+use crate::storage::refresh::Refresh;
 use crate::storage::{Instance, InstanceSnapshot, Shape, SnapshotTimes};
 use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
 use crate::trust::Caller;
@@ -32,8 +33,15 @@ use crate::wire::lxd::migration::{
 
 /// Where an instance is: its project and its name.
 type Place = (ProjectName, ContainerName);
-/// What was offered and what of it is taken, between choosing and recording.
-type Agreed = Arc<Mutex<(IndexHeader, Chosen)>>;
+/// The records of snapshots.
+type Snapshots = BTreeMap<SnapshotName, InstanceSnapshot>;
+
+/// What was agreed on, between choosing and recording.
+struct Agreement {
+    taken: Snapshots,
+    /// With a refresh: what it does to the snapshots that are there.
+    refresh: Option<(Refresh<InstanceSnapshot>, Making)>,
+}
 
 /// LXD's names of keys that a copy has of its own.
 const UUID: &str = "volatile.uuid";
@@ -271,12 +279,14 @@ async fn incoming(
     busy: Busy,
 ) -> Result<Incoming, LxdError> {
     let tree = dataset((&place.0, &place.1), &target.pool);
-    let (mode, here) = match &target.made {
+    let (mode, shape, here) = match &target.made {
         None => {
-            let all = state.instances.find(&place.0, &place.1).await?.instance.snapshots;
-            (Mode::Refresh, all.into_iter().map(|(name, of)| (name, of.times.created_at)).collect())
+            let Instance { shape, snapshots: all, .. } =
+                state.instances.find(&place.0, &place.1).await?.instance;
+            let here = all.into_iter().map(|(name, of)| (name, of.times.created_at)).collect();
+            (Mode::Refresh, shape, here)
         }
-        Some(_) => (Mode::Copy, BTreeMap::new()),
+        Some(shape) => (Mode::Copy, shape.clone(), BTreeMap::new()),
     };
     let mut making = None;
     if target.made.is_some() {
@@ -285,33 +295,75 @@ async fn incoming(
         state.instances.begin(&tree.pool, at.0, at.1, &Step::Remove).await?;
         making = Some(unless_made(state, &tree, place));
     }
-    let agreed = Agreed::default();
-    let choosing = agreed.clone();
+    let agreed: Arc<Mutex<Option<Agreement>>> = Arc::default();
+    let (choosing, to, at) = (agreed.clone(), state.clone(), (tree.clone(), place.clone()));
     let choose = move |told, offered: Vec<SnapshotName>| -> BoxFuture<'static, Result<Chosen, String>> {
-        let header = header(told);
-        let chosen = choose(mode, &offered, |name| header.config.taken_at(name.as_str()), &here, own);
-        *choosing.lock().unwrap_or_else(PoisonError::into_inner) = (header, chosen.clone());
-        Box::pin(async move { Ok(chosen) })
+        Box::pin(async move {
+            let header = header(told);
+            let chosen = choose(mode, &offered, |name| header.config.taken_at(name.as_str()), &here, own);
+            if here.len().saturating_sub(chosen.drop.len()) + chosen.take.len() > MOST_SNAPSHOTS {
+                return Err(InstanceError::TooManySnapshots.to_string());
+            }
+            let taken = taken(&header, &chosen, &shape, &at.0.pool)?;
+            let refresh = match mode {
+                Mode::Copy => None,
+                Mode::Refresh => {
+                    let begun = refreshing(&to, &at.0, &at.1, taken.clone(), chosen.drop.clone()).await;
+                    begun.map_err(|error| error.to_string())?
+                }
+            };
+            let agreement = Agreement { taken, refresh };
+            *choosing.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreement);
+            Ok(chosen)
+        })
     };
     let kin = Kin::of(permit.caller());
     let (state, permit, place) = (state.clone(), permit.clone(), place.clone());
     let record = move || -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async move {
             let _busy = busy;
-            let (header, chosen) =
-                std::mem::take(&mut *agreed.lock().unwrap_or_else(PoisonError::into_inner));
+            let agreement = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Agreement { taken, refresh } = agreement.ok_or("nothing was agreed on")?;
             let recorded = match target.made {
-                Some(shape) => create(&state, &permit, &place, target.pool, shape, (&header, &chosen)).await,
-                None => refresh(&state, &permit, &place, (&header, &chosen)).await,
+                Some(shape) => create(&state, &permit, &place, target.pool, shape, taken).await,
+                None => refreshed(&state, &permit, &place, refresh.as_ref().map(|(of, _)| of)).await,
             };
             recorded.map_err(|error| error.to_string())?;
-            if let Some(making) = making {
+            for making in making.into_iter().chain(refresh.map(|(_, making)| making)) {
                 making.made();
             }
             Ok(())
         })
     };
     Ok(Incoming { dataset: tree, mode, kin, choose: Box::new(choose), record: Box::new(record) })
+}
+
+/// Writes down what is about to be done to the snapshots of an instance that is there.
+async fn refreshing(
+    state: &ApiState,
+    tree: &Dataset,
+    place: &Place,
+    take: Snapshots,
+    drop: Vec<SnapshotName>,
+) -> Result<Option<(Refresh<InstanceSnapshot>, Making)>, InstanceError> {
+    let refresh = Refresh::new(state.pools.contents(tree)?, take, drop);
+    if refresh.is_empty() {
+        return Ok(None);
+    }
+    let step = Step::Refresh(refresh.clone());
+    state.instances.begin(&tree.pool, &place.0, &place.1, &step).await?;
+    let (instances, (project, name)) = (state.instances.clone(), place.clone());
+    let left = Left { pool: tree.pool.clone(), project, name, step };
+    let settle = move || -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Err(error) = instances.settle(&left, Timestamp::now()).await {
+                tracing::warn!(%error, instance = %left.name, "what a failed refresh has left is seen to at the next start");
+            }
+        })
+    };
+    // What is to go is for the step to say.
+    let stays = || -> BoxFuture<'static, bool> { Box::pin(async { true }) };
+    Ok(Some((refresh, Making::new(state, tree, Box::new(stays), Box::new(settle)))))
 }
 
 fn unless_made(state: &ApiState, tree: &Dataset, place: &Place) -> Making {
@@ -338,53 +390,57 @@ async fn create(
     place: &Place,
     pool: PoolName,
     shape: Shape,
-    (header, chosen): (&IndexHeader, &Chosen),
+    snapshots: Snapshots,
 ) -> Result<(), InstanceError> {
     let now = Timestamp::now();
-    let snapshots = taken(header, chosen, &shape, now);
     let instance = Instance { pool, shape, created_at: now, last_used_at: None, snapshots };
     state.instances.create(permit, &place.0, &place.1, instance, now).await
 }
 
-async fn refresh(
+async fn refreshed(
     state: &ApiState,
     permit: &Permit,
     place: &Place,
-    (header, chosen): (&IndexHeader, &Chosen),
+    refresh: Option<&Refresh<InstanceSnapshot>>,
 ) -> Result<(), InstanceError> {
-    let now = Timestamp::now();
     let held = state.instances.find(&place.0, &place.1).await?;
     let mut instance = held.instance;
-    let new = taken(header, chosen, &instance.shape, now);
-    instance.snapshots.retain(|name, _| !chosen.drop.contains(name));
-    instance.snapshots.extend(new);
-    state.instances.update(permit, &place.0, &place.1, held.revision, &instance, now).await
+    if let Some(refresh) = refresh {
+        refresh.put(&mut instance.snapshots);
+    }
+    let now = Timestamp::now();
+    state.instances.update(permit, &place.0, &place.1, held.revision, &instance, now).await?;
+    if refresh.is_some() {
+        state.instances.end(&instance.pool, &place.0, &place.1).await?;
+    }
+    Ok(())
 }
 
-/// The records of the snapshots that have come. Of one that the source tells nothing of, the instance's own is all that
-/// is known.
-fn taken(
-    header: &IndexHeader,
-    chosen: &Chosen,
-    shape: &Shape,
-    now: Timestamp,
-) -> BTreeMap<SnapshotName, InstanceSnapshot> {
+/// The records of the snapshots that come, as far as they can be set here. Of one that the source tells nothing of, the
+/// instance's own is all that is known.
+fn taken(header: &IndexHeader, chosen: &Chosen, shape: &Shape, pool: &PoolName) -> Result<Snapshots, String> {
+    let now = Timestamp::now();
     let record = |name: &SnapshotName| {
         let told = header.config.snapshots.iter().find(|told| told.name == name.as_str());
         let created_at = header.config.taken_at(name.as_str()).unwrap_or(now);
         let shape = match told {
             None => shape.clone(),
-            Some(told) => Shape {
-                description: String::new(),
-                architecture: told.architecture.clone(),
-                config: told.config.clone(),
-                devices: told.devices.clone(),
-                profiles: told.profiles.clone(),
-                ephemeral: told.ephemeral,
-            },
+            Some(told) => {
+                let mut theirs = Shape {
+                    description: String::new(),
+                    architecture: told.architecture.clone(),
+                    config: told.config.clone(),
+                    devices: told.devices.clone(),
+                    profiles: told.profiles.clone(),
+                    ephemeral: told.ephemeral,
+                };
+                config::fit(&mut theirs, shape, pool);
+                config::check(&theirs).map_err(|error| format!("snapshot {name}: {error}"))?;
+                theirs
+            }
         };
         let times = SnapshotTimes { created_at, expires_at: told.and_then(|told| said(told.expires_at)) };
-        (name.clone(), InstanceSnapshot { shape, times })
+        Ok((name.clone(), InstanceSnapshot { shape, times }))
     };
     chosen.take.iter().map(record).collect()
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use jiff::Timestamp;
 use schema::kind::transfer::Mode;
@@ -22,7 +23,9 @@ use crate::apply::Edit;
 use crate::authorize::{Denied, Entitlement, Permit};
 use crate::dataset::Dataset;
 use crate::storage::config::of_new_volume;
-use crate::storage::volume_snapshots::All;
+use crate::storage::refresh::Refresh;
+use crate::storage::volume_snapshots::step::{Begun, Step};
+use crate::storage::volume_snapshots::{All, MOST, SnapshotError};
 use crate::storage::{SnapshotTimes, VolumeSnapshot};
 use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
 use crate::trust::Caller;
@@ -32,8 +35,8 @@ use crate::wire::lxd::migration::{
 
 /// Where a volume is: its pool and its name.
 type Place = (PoolName, VolumeName);
-/// What was offered and what of it is taken, between choosing and recording.
-type Agreed = Arc<Mutex<(IndexHeader, Chosen)>>;
+/// Longest description of a snapshot.
+const MAX_DESCRIPTION: usize = 64 * 1024;
 
 /// Makes a volume, or refreshes one, of another volume here or elsewhere.
 pub async fn create_volume(
@@ -57,6 +60,16 @@ pub async fn create_volume(
     };
     let usual = state.storage_pools.get(&place.0).await?.pool.config;
     let config = checked(&place.1, of_new_volume(&usual, wanted.config))?;
+    if mode == Mode::Copy && state.pools.has(&Dataset::volume(&place.0, &place.1)) {
+        let (pool, name) = &place;
+        return Err(LxdError::new(
+            StatusCode::CONFLICT,
+            format!(
+                "Data of a volume {pool}/{name} already exists, though no volume is recorded: if it is not being copied at \
+                 this moment, make the volume, which adopts it, and refresh it then, or choose another name"
+            ),
+        ));
+    }
     let volume = Volume { description: wanted.description, config };
     let own = if source.prune && !source.volume_only { Own::Prune } else { Own::Keep };
     let incoming = || incoming(state, &permit, &place, mode, own, volume);
@@ -170,6 +183,15 @@ fn index_of(name: &SnapshotName, snapshot: &VolumeSnapshot) -> VolumeSnapshotInd
     }
 }
 
+/// What was agreed on, between choosing and recording.
+struct Agreement {
+    /// The records of the snapshots that come.
+    taken: All,
+    /// With a refresh: what it does to the snapshots that are there.
+    refresh: Option<Refresh<VolumeSnapshot>>,
+    making: Option<Making>,
+}
+
 async fn incoming(
     state: &ApiState,
     permit: &Permit,
@@ -181,27 +203,25 @@ async fn incoming(
     let dataset = Dataset::volume(&place.0, &place.1);
     let here = state.volume_snapshots.get(&place.0, &place.1).await?;
     let here = here.into_iter().map(|(name, snapshot)| (name, snapshot.times.created_at)).collect();
-    let agreed = Agreed::default();
-    let choosing = agreed.clone();
-    let choose = move |told, offered: Vec<SnapshotName>| -> futures::future::BoxFuture<'static, _> {
-        let header = header(told);
-        let chosen = choose(mode, &offered, |name| header.config.taken_at(name.as_str()), &here, own);
-        *choosing.lock().unwrap_or_else(PoisonError::into_inner) = (header, chosen.clone());
-        Box::pin(async move { Ok(chosen) })
-    };
     let kin = Kin::of(permit.caller());
-    let making = (mode == Mode::Copy).then(|| making(state, &dataset, place));
-    let (state, permit, place) = (state.clone(), permit.clone(), place.clone());
-    let record = move || -> futures::future::BoxFuture<'static, Result<(), String>> {
+    let agreed: Arc<Mutex<Option<Agreement>>> = Arc::default();
+    let (choosing, to) = (agreed.clone(), (state.clone(), place.clone()));
+    let choose = move |told, offered: Vec<SnapshotName>| -> BoxFuture<'static, Result<Chosen, String>> {
         Box::pin(async move {
-            if making.is_some() {
-                let key = RecordKey::Volume { pool: place.0.clone(), volume: place.1.clone() };
-                let edit = Edit::put(key, Record::Volume(volume)).only_at(0);
-                state.apply.edit(&permit, vec![edit]).await.map_err(|e| e.to_string())?;
-            }
-            let (header, chosen) =
-                std::mem::take(&mut *agreed.lock().unwrap_or_else(PoisonError::into_inner));
-            record_snapshots(&state, &permit, &place, &header, &chosen).await?;
+            let header = header(told);
+            let chosen = choose(mode, &offered, |name| header.config.taken_at(name.as_str()), &here, own);
+            let agreement = agree(&to.0, &to.1, mode, &header, &chosen, here.len()).await?;
+            *choosing.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreement);
+            Ok(chosen)
+        })
+    };
+    let (state, permit, place) = (state.clone(), permit.clone(), place.clone());
+    let record = move || -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async move {
+            let agreement = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Agreement { taken, refresh, making } = agreement.ok_or("nothing was agreed on")?;
+            let refresh = refresh.as_ref();
+            write_down(&state, &permit, &place, mode, volume, (taken, refresh)).await?;
             if let Some(making) = making {
                 making.made();
             }
@@ -211,37 +231,91 @@ async fn incoming(
     Ok(Incoming { dataset, mode, kin, choose: Box::new(choose), record: Box::new(record) })
 }
 
-fn making(state: &ApiState, dataset: &Dataset, place: &Place) -> Making {
-    let (store, (pool, name)) = (state.store.clone(), place.clone());
-    let is_recorded = move || -> futures::future::BoxFuture<'static, bool> {
-        // What cannot be read is not taken for nothing.
-        Box::pin(async move { !matches!(find(&store, &pool, &name).await, Ok(None)) })
+/// Checks what would be recorded, and writes down what is about to be done. The volume's place is held by now, and, if the
+/// volume is made, empty.
+async fn agree(
+    state: &ApiState,
+    place: &Place,
+    mode: Mode,
+    header: &IndexHeader,
+    chosen: &Chosen,
+    here: usize,
+) -> Result<Agreement, String> {
+    let (pool, name) = place;
+    if here.saturating_sub(chosen.drop.len()) + chosen.take.len() > MOST {
+        return Err(SnapshotError::TooMany.to_string());
+    }
+    let taken = taken(name, header, chosen)?;
+    let (step, refresh) = match mode {
+        Mode::Copy => (Step::Make, None),
+        Mode::Refresh => {
+            let on_disk = state.pools.contents(&Dataset::volume(pool, name)).map_err(|e| e.to_string())?;
+            let refresh = Refresh::new(on_disk, taken.clone(), chosen.drop.clone());
+            if refresh.is_empty() {
+                return Ok(Agreement { taken, refresh: None, making: None });
+            }
+            (Step::Refresh(refresh.clone()), Some(refresh))
+        }
     };
-    Making::new(state, dataset, Box::new(is_recorded), Box::new(|| Box::pin(async {})))
+    let begun = state.volume_snapshots.begin(pool, name, &step).await.map_err(|e| e.to_string())?;
+    Ok(Agreement { taken, refresh, making: Some(making(state, place, begun)) })
 }
 
-async fn record_snapshots(
+async fn write_down(
     state: &ApiState,
     permit: &Permit,
     (pool, name): &Place,
-    header: &IndexHeader,
-    chosen: &Chosen,
+    mode: Mode,
+    volume: Volume,
+    (taken, refresh): (All, Option<&Refresh<VolumeSnapshot>>),
 ) -> Result<(), String> {
-    if chosen.take.is_empty() && chosen.drop.is_empty() {
-        return Ok(());
+    let (snapshots, now) = (&state.volume_snapshots, Timestamp::now());
+    match (mode, refresh) {
+        (Mode::Copy, _) => {
+            if !taken.is_empty() {
+                // Said before the volume is there, so that it is never listed without them.
+                snapshots.set(permit, pool, name, taken, now).await.map_err(|e| e.to_string())?;
+            }
+            let key = RecordKey::Volume { pool: pool.clone(), volume: name.clone() };
+            let edit = Edit::put(key, Record::Volume(volume)).only_at(0);
+            state.apply.edit(permit, vec![edit]).await.map(drop).map_err(|e| e.to_string())
+        }
+        (Mode::Refresh, None) => Ok(()),
+        (Mode::Refresh, Some(refresh)) => {
+            snapshots.refreshed(permit, pool, name, refresh, now).await.map_err(|e| e.to_string())
+        }
     }
+}
+
+/// If nothing is recorded, what was begun is settled once the transfer has let go.
+fn making(state: &ApiState, (pool, name): &Place, begun: Begun) -> Making {
+    let snapshots = state.volume_snapshots.clone();
+    let settle = move || -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Err(error) = snapshots.settle(&begun, Timestamp::now()).await {
+                tracing::warn!(%error, ?begun, "what a failed copy has left is seen to at the next start");
+            }
+        })
+    };
+    // What is to go is for the step to say.
+    let stays = || -> BoxFuture<'static, bool> { Box::pin(async { true }) };
+    Making::new(state, &Dataset::volume(pool, name), Box::new(stays), Box::new(settle))
+}
+
+/// The records of the snapshots that come, as far as they can be set here.
+fn taken(volume: &VolumeName, header: &IndexHeader, chosen: &Chosen) -> Result<All, String> {
     let now = Timestamp::now();
-    let mut all: All = state.volume_snapshots.get(pool, name).await.map_err(|e| e.to_string())?;
-    all.retain(|name, _| !chosen.drop.contains(name));
-    for name in &chosen.take {
+    let record = |name: &SnapshotName| {
         let told = header.config.volume_snapshots.iter().find(|told| told.name == name.as_str());
         let created_at = header.config.taken_at(name.as_str()).unwrap_or(now);
-        let snapshot = VolumeSnapshot {
-            description: told.map(|told| told.description.clone()).unwrap_or_default(),
-            config: told.map(|told| told.config.clone()).unwrap_or_default(),
-            times: SnapshotTimes { created_at, expires_at: told.and_then(|told| told.expires_at) },
-        };
-        all.insert(name.clone(), snapshot);
-    }
-    state.volume_snapshots.set(permit, pool, name, all, now).await.map_err(|e| e.to_string())
+        let config = told.map(|told| told.config.clone()).unwrap_or_default();
+        let config = checked(volume, config).map_err(|e| format!("snapshot {name}: {}", e.message))?;
+        let description = told.map(|told| told.description.clone()).unwrap_or_default();
+        if description.len() > MAX_DESCRIPTION {
+            return Err(format!("snapshot {name}: a description has at most {MAX_DESCRIPTION} bytes"));
+        }
+        let times = SnapshotTimes { created_at, expires_at: told.and_then(|told| told.expires_at) };
+        Ok((name.clone(), VolumeSnapshot { description, config, times }))
+    };
+    chosen.take.iter().map(record).collect()
 }

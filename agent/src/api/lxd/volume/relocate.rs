@@ -1,6 +1,7 @@
 //! Moving a volume to another pool: its data is copied, with its snapshots, then its record says where it is.
 
 use axum::response::Response;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -9,10 +10,11 @@ use crate::api::lxd::answer::{self, LxdError};
 use crate::api::lxd::operation::body as operation_body;
 use crate::apply::volumes::Place;
 use crate::authorize::Permit;
-use crate::dataset::pool::{Arrived, Switch, Use};
+use crate::dataset::pool::{Arrived, Held, Switch, Use};
 use crate::dataset::{Dataset, PoolError, Pools};
 use crate::operation::{Class, Start};
 use crate::storage::backups::Of;
+use crate::storage::volume_snapshots::step::{Begun, Step};
 use crate::storage::volume_snapshots::url;
 use crate::trust::Caller;
 
@@ -47,26 +49,49 @@ pub async fn start(
 
 async fn relocate(state: &ApiState, permit: &Permit, from: Place, to: Place) -> Result<(), String> {
     let (source, target) = (Dataset::volume(&from.0, &from.1), Dataset::volume(&to.0, &to.1));
-    copy(&state.pools, &source, &target).await.map_err(|error| said(&error))?;
+    let begun = copy(state, &source, &target, &to).await?;
     let backups = (Of::Volume(from.0.clone(), from.1.clone()), Of::Volume(to.0.clone(), to.1.clone()));
     let recorded = state.apply.relocate_volume(permit, from, to).await;
     if let Err(error) = recorded {
-        if let Err(left) = state.pools.destroy(&target).await {
-            tracing::warn!(%left, "the copy of a volume that was not moved stays");
-        }
+        settle(state, &begun).await;
         return Err(error.to_string());
     }
     state.backups.follow(&backups.0, &backups.1);
     Ok(())
 }
 
-/// Copies a dataset, which nobody may change meanwhile, to another where nothing is.
-async fn copy(pools: &Pools, from: &Dataset, to: &Dataset) -> Result<(), PoolError> {
-    let source = pools.hold(from, Use::Reading)?;
-    let target = pools.hold(to, Use::Replacing)?;
+/// Copies a dataset, which nobody may change meanwhile, to another where nothing is, and of which it is written down first
+/// that it is being made.
+async fn copy(state: &ApiState, from: &Dataset, to: &Dataset, place: &Place) -> Result<Begun, String> {
+    let pools = &state.pools;
+    let source = pools.hold(from, Use::Reading).map_err(|error| said(&error))?;
+    let target = pools.hold(to, Use::Replacing).map_err(|error| said(&error))?;
     if pools.has(to) {
-        return Err(PoolError::Exists(to.clone()));
+        return Err(PoolError::Exists(to.clone()).to_string());
     }
+    let begun = state.volume_snapshots.begin(&place.0, &place.1, &Step::Make).await;
+    let begun = begun.map_err(|error| error.to_string())?;
+    match filled(pools, from, to, (source, target)).await {
+        Ok(()) => Ok(begun),
+        Err(error) => {
+            settle(state, &begun).await;
+            Err(said(&error))
+        }
+    }
+}
+
+async fn settle(state: &ApiState, begun: &Begun) {
+    if let Err(error) = state.volume_snapshots.settle(begun, Timestamp::now()).await {
+        tracing::warn!(%error, "the copy of a volume that was not moved goes at the next start");
+    }
+}
+
+async fn filled(
+    pools: &Pools,
+    from: &Dataset,
+    to: &Dataset,
+    (source, target): (Held, Held),
+) -> Result<(), PoolError> {
     let staging = target.staging()?;
     let main = staging.join("moved");
     pools.clone_tree(&pools.tree(from)?, &main).await?;
