@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::TransferError;
 use super::bridge::Stream;
 use crate::client::Client;
+use crate::trust::Fingerprint;
 use crate::trust::certificate::{KeyPair, fingerprint, from_pem};
 use crate::wire::token::Secret;
 use crate::wire::volume::TRANSFER_PROTOCOL;
@@ -89,6 +90,7 @@ pub enum RemoteError {
 #[derive(Debug, Clone)]
 pub struct Peer {
     client: Client,
+    pin: Fingerprint,
     id: Uuid,
     path: String,
     secrets: Secrets,
@@ -117,11 +119,16 @@ impl Remote {
         // LXD would have to be told nothing of us; ours may have bound its offer to our key.
         let identity = self.secrets.are_ours().then_some(identity);
         let client = Client::pinned("the other side", addresses, pin, identity).by_clients_door();
-        Ok(Peer { client, id, path: format!("/1.0/operations/{id}"), secrets: self.secrets.clone() })
+        Ok(Peer { client, pin, id, path: format!("/1.0/operations/{id}"), secrets: self.secrets.clone() })
     }
 }
 
 impl Peer {
+    /// The certificate that it has to show.
+    pub fn pin(&self) -> Fingerprint {
+        self.pin
+    }
+
     pub fn is_ours(&self) -> bool {
         self.secrets.are_ours()
     }

@@ -274,6 +274,11 @@ impl Transfers {
     ) -> Result<Value, TransferError> {
         let dataset = incoming.dataset.clone();
         let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
+        let from = match &reach {
+            Reach::Dialled(peer) => peer.pin().to_string(),
+            // Whoever comes to us shows nothing but the secret.
+            Reach::Awaited(_) => String::new(),
+        };
         let (control, fs, role, _offer) = match link(reach).await? {
             Link::ChunkStream(connections) => {
                 let teller = tell(Protocol::ChunkStream, Reason::BothOurs);
@@ -297,7 +302,8 @@ impl Transfers {
                     count(more);
                 };
                 let held = Arc::new(held);
-                let done = sink::receive(&mut control, &mut fs, &held, &offer, incoming, &mut count).await;
+                let done =
+                    sink::receive(&mut control, &mut fs, &held, &offer, incoming, &from, &mut count).await;
                 done.map(|()| teller.ended(json!({"sent": sent})))
             }
             Err(e) => {

@@ -3,7 +3,7 @@
 //! LXD writes the fields of `backup.yaml`'s structure by their names in Go; ours are in the spelling of that file. Of the
 //! snapshots it tells twice, in the offer (what is compared) and in the index header.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use schema::name::SnapshotName;
@@ -144,12 +144,16 @@ pub fn header_of(offer: &Header, of_instance: bool) -> IndexHeader {
     header
 }
 
-/// The names that an offer has, oldest first. One that is no name of a snapshot here is refused.
+/// The names that an offer has, oldest first. One that is no name of a snapshot here is refused, and so is one twice.
 pub fn names(offer: &Header) -> Result<Vec<SnapshotName>, LxdError> {
     let parse = |name: &String| {
         name.parse().map_err(|_| LxdError::Malformed("it offers a snapshot whose name is not possible here"))
     };
-    offer.snapshot_names.iter().map(parse).collect()
+    let names: Vec<SnapshotName> = offer.snapshot_names.iter().map(parse).collect::<Result<_, _>>()?;
+    if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
+        return Err(LxdError::Malformed("it offers a snapshot twice"));
+    }
+    Ok(names)
 }
 
 fn pairs(map: &BTreeMap<String, String>) -> Vec<Config> {
@@ -223,5 +227,7 @@ mod tests {
             let offer = Header { snapshot_names: vec![name.to_owned()], ..Header::default() };
             assert!(names(&offer).is_err(), "{name:?}");
         }
+        let twice = Header { snapshot_names: vec!["a".to_owned(), "a".to_owned()], ..Header::default() };
+        assert!(names(&twice).is_err());
     }
 }

@@ -1,13 +1,20 @@
 //! The messages of `control`: LXD's protobuf (proto2), by field numbers.
 
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::LxdError;
 
 /// Version of the chunk stream that a header of ours offers, beside what LXD knows.
 pub const CHUNK_STREAM: u32 = 2;
-/// Largest message: a header that tells of thousands of snapshots.
-pub const MAX_MESSAGE: usize = 16 << 20;
+/// Largest message: a header that tells of [`MOST_SNAPSHOTS`] with some kilobytes of configuration each.
+pub const MAX_MESSAGE: usize = 4 << 20;
+/// Largest message that tells how it went.
+pub const MAX_VERDICT: usize = 64 << 10;
+/// Most snapshots of a header.
+pub const MOST_SNAPSHOTS: usize = 4096;
+/// Most fields of a header at all depths. An empty one takes two bytes there and up to 200 here.
+const MOST_FIELDS: usize = 128 << 10;
 /// The version of the index header that is understood: 1 is what every LXD since 5.0 can send.
 pub const INDEX_VERSION: u32 = 1;
 
@@ -144,6 +151,42 @@ impl RsyncFeatures {
     }
 }
 
+/// Reads a header. What it would become here is counted before any of it is made.
+pub fn decode_header(bytes: &[u8]) -> Result<Header, LxdError> {
+    let mut left = MOST_FIELDS;
+    count(bytes, &[SNAPSHOTS, DEVICES], &mut left)?;
+    let header: Header = decode(bytes)?;
+    if header.snapshots.len().max(header.snapshot_names.len()) > MOST_SNAPSHOTS {
+        return Err(LxdError::Malformed("a header with too many snapshots"));
+    }
+    Ok(header)
+}
+
+/// Where a header has snapshots, and these have devices: what can be repeated within what is repeated.
+const SNAPSHOTS: u32 = 5;
+const DEVICES: u32 = 5;
+
+/// Takes the fields of a message off `left`, and those of the messages at `within`, one number for each depth.
+fn count(bytes: &[u8], within: &[u32], left: &mut usize) -> Result<(), LxdError> {
+    let malformed = |_| LxdError::Malformed("a control message of another kind");
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        *left = left.checked_sub(1).ok_or(LxdError::Malformed("a header with too many fields"))?;
+        let (tag, wire_type) = decode_key(&mut rest).map_err(malformed)?;
+        match within.split_first() {
+            Some((inner, deeper)) if *inner == tag && wire_type == WireType::LengthDelimited => {
+                let len = decode_varint(&mut rest).map_err(malformed)?;
+                let inside = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
+                let (inside, behind) = inside.ok_or(LxdError::Malformed("a control message cut short"))?;
+                count(inside, deeper, left)?;
+                rest = behind;
+            }
+            _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(malformed)?,
+        }
+    }
+    Ok(())
+}
+
 /// Reads one message; what is not of its kind is the other side's fault.
 pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, LxdError> {
     M::decode(bytes).map_err(|_| LxdError::Malformed("a control message of another kind"))
@@ -179,6 +222,29 @@ mod tests {
         );
         assert_eq!((header.index_header_version, header.chunk_stream), (Some(1), None));
         assert_eq!(header.encode_to_vec(), bytes);
+    }
+
+    #[test]
+    fn a_header_that_would_grow_is_refused_before_it_does() {
+        let named = |name: &str| Snapshot { name: name.to_owned(), ..Snapshot::default() };
+        let mut header = Header { snapshots: vec![named("s0"), named("s1")], ..Header::default() };
+        header.snapshots[0].devices = vec![Device { name: "root".to_owned(), config: Vec::new() }];
+        assert_eq!(decode_header(&header.encode_to_vec()).unwrap(), header);
+        // Empty snapshots; empty entries of one snapshot; empty entries of one device of it.
+        let nest = |inside: &[u8]| {
+            let mut outer = vec![0x2a];
+            prost::encoding::encode_varint(inside.len() as u64, &mut outer);
+            outer.extend_from_slice(inside);
+            outer
+        };
+        let (snapshots, entries) = (b"\x2a\x00".repeat(MOST_FIELDS + 1), b"\x12\x00".repeat(MOST_FIELDS));
+        for bytes in [snapshots, nest(&entries), nest(&nest(&entries))] {
+            assert!(decode::<Header>(&bytes).is_ok());
+            let refused = decode_header(&bytes).unwrap_err().to_string();
+            assert!(refused.ends_with("too many fields"), "{refused}");
+        }
+        assert!(decode_header(&b"\x2a\x00".repeat(MOST_SNAPSHOTS + 1)).is_err());
+        assert!(decode_header(b"\x2a\x7f").is_err() && decode_header(b"\x2a\xff").is_err());
     }
 
     #[test]

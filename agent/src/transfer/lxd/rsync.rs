@@ -12,10 +12,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, Command};
+use tokio::sync::Notify;
 
 use super::LxdError;
 use super::message::RsyncFeatures;
@@ -30,6 +33,8 @@ const JOIN: &str = "sh -c 'exec 3<&0; cat <&3 >/proc/$PPID/fd/1 & exec cat </pro
 const PART: usize = 128 * 1024;
 /// How much of what rsync complains of is told.
 const SAID: u64 = 2048;
+/// LXD copies what came before to a snapshot, whole on some of its pools, before it begins with the next tree.
+const BEGINNING: u32 = 5;
 /// rsync's word for files that vanished while it read.
 const VANISHED: i32 = 24;
 
@@ -52,15 +57,29 @@ pub async fn send(
     converse(fs, command, told, |code| lenient && code == VANISHED).await
 }
 
+/// Which files of a tree that is there are compared with the source's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Those whose size or time differs.
+    WhatDiffers,
+    /// Each of them: a tree that was cut off may have been written by a machine that stopped, and have the size and time
+    /// of a file without its data.
+    Everything,
+}
+
 /// Receives a tree into `tree`, which is there and in staging. `told` learns how many bytes more have come.
 pub async fn receive(
     fs: &mut FsSocket,
     tree: &Path,
     features: RsyncFeatures,
+    reading: Reading,
     told: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), LxdError> {
     let mut command = Command::new("rsync");
     command.args(["--server", "-vlogDtpre.iLsfx"]).args(ALIKE).arg("--modify-window=-1");
+    if reading == Reading::Everything {
+        command.arg("--ignore-times");
+    }
     command.args(feature_args(features)).args([".", "."]);
     // Names are resolved from within: there is no way out by a name.
     command.current_dir(tree);
@@ -101,11 +120,14 @@ async fn converse(
         return Err(LxdError::Malformed("rsync without pipes"));
     };
     let told = std::sync::Mutex::new(told);
+    let (moved, begun) = (Notify::new(), AtomicBool::new(false));
     let count = |bytes: usize| {
+        moved.notify_one();
         if let Ok(mut told) = told.lock() {
             told(bytes as u64);
         }
     };
+    let limit = fs.standstill;
     let (mut sender, mut receiver) = fs.split();
     let up = async {
         let mut stdout = stdout;
@@ -123,6 +145,7 @@ async fn converse(
     let down = async {
         let mut stdin = Some(stdin);
         while let Some(bytes) = receiver.next().await? {
+            begun.store(true, Ordering::Relaxed);
             count(bytes.len());
             // What comes after rsync has gone is of no use to anybody; why it has gone, its status tells.
             if let Some(pipe) = &mut stdin
@@ -143,11 +166,19 @@ async fn converse(
         }
     };
     // rsync's own words come first: if it fails, what becomes of the connection is the consequence.
-    let (up, down, ended) = join(up, down, ended).await;
-    ended.and(up).and(down)
+    tokio::select! {
+        (up, down, ended) = join(up, down, ended) => ended.and(up).and(down),
+        () = standstill(&moved, &begun, limit) => Err(LxdError::Silent(limit)),
+    }
 }
 
 type Done = Result<(), LxdError>;
+
+/// Ends when nothing has moved for too long: `limit`, or [`BEGINNING`] times that until the other side has begun.
+async fn standstill(moved: &Notify, begun: &AtomicBool, limit: Duration) {
+    let limit = || if begun.load(Ordering::Relaxed) { limit } else { limit * BEGINNING };
+    while tokio::time::timeout(limit(), moved.notified()).await.is_ok() {}
+}
 
 /// All three; but once rsync has failed, or the connection has, the others are not waited for.
 async fn join(

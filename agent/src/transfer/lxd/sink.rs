@@ -1,7 +1,8 @@
 //! The target's side of LXD's migration: everything is built in staging, and put in its place in one step.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use schema::name::SnapshotName;
 
 use super::index::{self, Answer};
 use super::message::{CHUNK_STREAM, Header, INDEX_VERSION, RsyncFeatures, Type, type_name};
+use super::rsync::Reading;
 use super::socket::{ControlSocket, FsSocket};
 use super::{LxdError, rsync};
-use crate::dataset::Owner;
 use crate::dataset::pool::{Arrived, Held, Switch, remove_tree};
+use crate::dataset::{Owner, PoolError};
 use crate::transfer::TransferError;
 use crate::transfer::shipment::{Chosen, Incoming};
 
@@ -21,6 +23,9 @@ use crate::transfer::shipment::{Chosen, Incoming};
 const MAX_INDEX: usize = 16 << 20;
 /// Where this protocol builds, within staging.
 const AREA: &str = "lxd";
+/// Within it: the tree that rsync writes to, and what it is made of.
+const MAIN: &str = "main";
+const OF: &str = "of";
 /// What LXD writes beside an instance's tree about its records. Ours are in the store; the source's are not ours.
 const BACKUP: &str = "backup.yaml";
 
@@ -42,18 +47,19 @@ pub async fn hear(control: &mut ControlSocket) -> Result<Offered, TransferError>
     Ok(Offered::Files(offer))
 }
 
-/// Takes what is offered. Whatever goes wrong is told to the source, and the target is what it was.
+/// Takes what is offered. `from` is what is known of who the source is: what another has left is not gone on with. Whatever goes wrong is told to the source, and the target is what it was.
 pub async fn receive(
     control: &mut ControlSocket,
     fs: &mut FsSocket,
     held: &Arc<Held>,
     offer: &Header,
     incoming: Incoming,
+    from: &str,
     told: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), TransferError> {
     let done = match agree(control, offer, incoming).await {
         Ok(agreed) => tokio::select! {
-            done = take(fs, held, agreed, told) => done,
+            done = take(fs, held, agreed, from, told) => done,
             // It says nothing, unless it fails.
             said = control.verdict() => Err(match said {
                 Ok(()) => LxdError::Malformed("it acknowledges what it sends itself"),
@@ -104,11 +110,11 @@ async fn agree(
         .map_err(|_| LxdError::Malformed("an offer that cannot be told of"))?;
     let chosen = (incoming.choose)(header, names.clone()).await.map_err(TransferError::Refused)?;
     let refresh = incoming.mode == Mode::Refresh;
-    let takes = |name: &str| chosen.take.iter().any(|taken| taken.as_str() == name);
+    let taken: BTreeSet<&str> = chosen.take.iter().map(SnapshotName::as_str).collect();
     let answer = Header {
         fs: Type::Rsync.into(),
         snapshot_names: chosen.take.iter().map(ToString::to_string).collect(),
-        snapshots: offer.snapshots.iter().filter(|s| takes(&s.name)).cloned().collect(),
+        snapshots: offer.snapshots.iter().filter(|s| taken.contains(s.name.as_str())).cloned().collect(),
         rsync_features: Some(RsyncFeatures::OURS.common(theirs)),
         // A source sends what it is asked for alone where it is told that this is a refresh.
         refresh: Some(refresh || chosen.take != names),
@@ -123,57 +129,116 @@ async fn take(
     fs: &mut FsSocket,
     held: &Arc<Held>,
     agreed: Agreed,
+    from: &str,
     told: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), TransferError> {
+    let mut index = Vec::new();
     if agreed.answer.index_header_version.unwrap_or(0) > 0 {
-        fs.take(MAX_INDEX).await?;
+        index = fs.take(MAX_INDEX).await?;
         let answer = Answer { refresh: agreed.answer.refresh, ..Answer::default() };
         fs.send(serde_json::to_vec(&answer).unwrap_or_default()).await?;
     }
     let features = agreed.answer.rsync_features.unwrap_or_default();
     let area = held.staging()?.join(AREA);
-    let main = prepare(held, &area, features, agreed.refresh).await?;
+    let base = held.tree().filter(|_| agreed.refresh);
+    let of = of(from, &index, base.as_deref(), features)?;
+    let (main, mut reading) = prepare(held, &area, &of, base).await?;
     let (mut snapshots, mut before) = (Vec::new(), None);
     for name in &agreed.chosen.take {
-        rsync::receive(fs, &main, features, told).await?;
+        rsync::receive(fs, &main, features, reading, told).await?;
         settle(&main, agreed.instance)?;
         // Each is what was there at its time: the next ones are sent as what differs from it.
-        let kept = held.freeze(&main, before.as_ref()).await?;
+        let (tree, earlier) = (main.clone(), before.clone());
+        let freeze = |held: Arc<Held>| async move { held.freeze(&tree, earlier.as_ref()).await };
+        let kept = to_the_end(held, freeze).await?;
         before = Some(kept.clone());
         snapshots.push((name.clone(), Arrived::Kept(kept)));
+        reading = Reading::WhatDiffers;
     }
-    rsync::receive(fs, &main, features, told).await?;
+    rsync::receive(fs, &main, features, reading, told).await?;
     settle(&main, agreed.instance)?;
     switch(held, main, snapshots, agreed.chosen.drop).await?;
     (agreed.record)().await.map_err(TransferError::NotRecorded)
 }
 
-/// The tree that rsync writes to: what an attempt that was cut off has left, the present tree's copy, or nothing yet.
-async fn prepare(
-    held: &Held,
-    area: &Path,
+/// What tells whether a tree in staging is an earlier attempt at the same: where it comes from, under which name, upon
+/// which tree of ours, and how it is sent. Where rsync deletes nothing or leaves attributes alone, no attempt is like
+/// another, since what is left over would stay.
+pub(super) fn of(
+    from: &str,
+    index: &[u8],
+    base: Option<&Path>,
     features: RsyncFeatures,
-    refresh: bool,
-) -> Result<PathBuf, TransferError> {
+) -> Result<Option<String>, TransferError> {
+    if features.delete != Some(true) || features.xattrs != Some(true) {
+        return Ok(None);
+    }
+    let index: serde_json::Value = serde_json::from_slice(index).unwrap_or_default();
+    let name = |kind: &str| index["config"][kind]["name"].as_str().unwrap_or_default().to_owned();
+    let base = match base {
+        // A switch puts another folder in its place.
+        Some(base) => {
+            fs::metadata(base).map(|meta| format!("{}:{}", meta.dev(), meta.ino())).map_err(LxdError::Io)?
+        }
+        None => String::new(),
+    };
+    let of = serde_json::json!({
+        "from": from, "instance": name("Container"), "volume": name("Volume"), "base": base,
+    });
+    Ok(Some(of.to_string()))
+}
+
+/// The tree that rsync writes to: what an attempt at the same that was cut off has left, the present tree's copy, or
+/// nothing yet. Of what was left nothing is believed that was not read.
+async fn prepare(
+    held: &Arc<Held>,
+    area: &Path,
+    of: &Option<String>,
+    base: Option<PathBuf>,
+) -> Result<(PathBuf, Reading), TransferError> {
     make(area, 0o700)?;
-    let main = area.join("main");
+    let (main, noted) = (area.join(MAIN), area.join(OF));
+    let goes_on = of.is_some() && main.is_dir() && fs::read_to_string(&noted).ok() == *of;
     for left in fs::read_dir(area).map_err(LxdError::Io)? {
         let left = left.map_err(LxdError::Io)?;
         let path = left.path();
         if !left.file_type().map_err(LxdError::Io)?.is_dir() {
             fs::remove_file(&path).map_err(LxdError::Io)?;
-        } else if path != main || features.delete != Some(true) {
-            // The tree itself stays: what the source does not have is deleted of it, as it would be of a copy.
+        } else if path != main || !goes_on {
             remove_tree(&path)?;
         }
     }
-    if !main.is_dir() {
-        match held.tree().filter(|_| refresh) {
-            Some(present) => held.pools().clone_tree(&present, &main).await?,
+    if !goes_on {
+        match base {
+            Some(present) => {
+                let copy = area.join("copy");
+                let to = copy.clone();
+                let clone = |held: Arc<Held>| async move { held.pools().clone_tree(&present, &to).await };
+                to_the_end(held, clone).await?;
+                fs::rename(&copy, &main).map_err(LxdError::Io)?;
+            }
             None => make(&main, 0o711)?,
         }
     }
-    Ok(main)
+    if let Some(of) = of {
+        fs::write(&noted, of).map_err(LxdError::Io)?;
+    }
+    Ok((main, if goes_on { Reading::Everything } else { Reading::WhatDiffers }))
+}
+
+/// Work on the disk, which goes on to its end when nobody waits for it any more: until then the dataset is held.
+async fn to_the_end<T, F>(held: &Arc<Held>, work: impl FnOnce(Arc<Held>) -> F) -> Result<T, TransferError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, PoolError>> + Send + 'static,
+{
+    let (holding, work) = (held.clone(), work(held.clone()));
+    let done = tokio::spawn(async move {
+        let done = work.await;
+        drop(holding);
+        done
+    });
+    done.await.map_err(|_| TransferError::Stopped)?.map_err(TransferError::Pool)
 }
 
 async fn switch(

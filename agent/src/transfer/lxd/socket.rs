@@ -12,13 +12,19 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::LxdError;
-use super::message::{Control, Header, MAX_MESSAGE, decode};
+use super::message::{Control, Header, MAX_MESSAGE, MAX_VERDICT, decode, decode_header};
 use crate::transfer::bridge::{MAX_SILENCE, Stream};
 
 /// Largest message of `fs` that is taken; LXD's are 32 KiB, and a relaying client passes on what it got.
 const MAX_FRAME: usize = 4 << 20;
 /// How long a message may take to be taken by the other side (LXD's limit).
 const SLOW: Duration = Duration::from_secs(30);
+/// How long a target may take over a tree that it has all of: it puts it in its place and writes its records.
+const MAX_FINISHING: Duration = Duration::from_secs(600);
+/// How long nothing at all may move, in either direction: rsync is quiet where it compares or deletes much.
+const MAX_STANDSTILL: Duration = Duration::from_secs(120);
+/// How long an index header may take, however it drips.
+const MAX_TAKING: Duration = Duration::from_secs(300);
 
 /// One side of a websocket, over a connection whose handshake is done.
 type Socket = WebSocketStream<Box<dyn Stream>>;
@@ -37,21 +43,18 @@ pub struct ControlSocket {
     socket: Socket,
     /// What the other side is called in errors: `source` or `target`.
     other: &'static str,
+    /// How long the target may take over a tree that it has all of.
+    finishing: Duration,
 }
 
 impl ControlSocket {
     pub async fn new(stream: Box<dyn Stream>, role: Role, other: &'static str) -> Self {
-        Self { socket: socket(stream, role, MAX_MESSAGE).await, other }
+        Self { socket: socket(stream, role, MAX_MESSAGE).await, other, finishing: MAX_FINISHING }
     }
 
     pub async fn send(&mut self, message: &impl prost::Message) -> Result<(), LxdError> {
         let sent = self.socket.send(Message::binary(message.encode_to_vec()));
         tokio::time::timeout(SLOW, sent).await.map_err(|_| LxdError::Silent(SLOW))?.map_err(broken)
-    }
-
-    /// The next message, with no limit on how long it takes: the work between two may be long. Safe to drop.
-    pub async fn receive<M: prost::Message + Default>(&mut self) -> Result<M, LxdError> {
-        decode(&self.bytes().await?)
     }
 
     async fn bytes(&mut self) -> Result<Bytes, LxdError> {
@@ -76,16 +79,27 @@ impl ControlSocket {
     pub async fn header(&mut self) -> Result<Header, LxdError> {
         let bytes = tokio::time::timeout(MAX_SILENCE, self.bytes()).await;
         let bytes = bytes.map_err(|_| LxdError::Silent(MAX_SILENCE))??;
-        decode(&bytes).or_else(|unreadable| match decode::<Control>(&bytes) {
+        decode_header(&bytes).or_else(|unreadable| match decode::<Control>(&bytes) {
             Ok(Control { success: false, message }) => Err(self.refusal(message)),
             _ => Err(unreadable),
         })
     }
 
-    /// What the other side says of the whole.
+    /// What the other side says of the whole, with no limit on how long it takes: for the time that something else limits.
+    /// Safe to drop.
     pub async fn verdict(&mut self) -> Result<(), LxdError> {
-        let Control { success, message } = self.receive().await?;
+        let bytes = self.bytes().await?;
+        if bytes.len() > MAX_VERDICT {
+            return Err(LxdError::Malformed("a control message that is too large"));
+        }
+        let Control { success, message } = decode(&bytes)?;
         if success { Ok(()) } else { Err(self.refusal(message)) }
+    }
+
+    /// The same once everything has gone over, when the other side has little left to do.
+    pub async fn last_verdict(&mut self) -> Result<(), LxdError> {
+        let said = tokio::time::timeout(self.finishing, self.verdict()).await;
+        said.map_err(|_| LxdError::Silent(self.finishing))?
     }
 
     fn refusal(&self, message: Option<String>) -> LxdError {
@@ -110,11 +124,13 @@ impl ControlSocket {
 /// What the files go over.
 pub struct FsSocket {
     socket: Socket,
+    /// How long nothing at all may move while rsync speaks.
+    pub(super) standstill: Duration,
 }
 
 impl FsSocket {
     pub async fn new(stream: Box<dyn Stream>, role: Role) -> Self {
-        Self { socket: socket(stream, role, MAX_FRAME).await }
+        Self { socket: socket(stream, role, MAX_FRAME).await, standstill: MAX_STANDSTILL }
     }
 
     /// Sends one whole stream: `bytes` and a barrier.
@@ -128,17 +144,20 @@ impl FsSocket {
 
     /// Takes one whole stream, of at most `largest` bytes.
     pub async fn take(&mut self, largest: usize) -> Result<Vec<u8>, LxdError> {
-        let mut whole = Vec::new();
-        loop {
-            let part = tokio::time::timeout(MAX_SILENCE, part(&mut self.socket)).await;
-            match part.map_err(|_| LxdError::Silent(MAX_SILENCE))?? {
-                None => return Ok(whole),
-                Some(bytes) if whole.len() + bytes.len() > largest => {
-                    return Err(LxdError::Malformed("an index header that is too large"));
+        let taking = async {
+            let mut whole = Vec::new();
+            loop {
+                let part = tokio::time::timeout(MAX_SILENCE, part(&mut self.socket)).await;
+                match part.map_err(|_| LxdError::Silent(MAX_SILENCE))?? {
+                    None => return Ok(whole),
+                    Some(bytes) if whole.len() + bytes.len() > largest => {
+                        return Err(LxdError::Malformed("an index header that is too large"));
+                    }
+                    Some(bytes) => whole.extend_from_slice(&bytes),
                 }
-                Some(bytes) => whole.extend_from_slice(&bytes),
             }
-        }
+        };
+        tokio::time::timeout(MAX_TAKING, taking).await.map_err(|_| LxdError::Silent(MAX_TAKING))?
     }
 
     /// Both directions apart, for what speaks both ways at once.
@@ -180,7 +199,7 @@ impl FsSender<'_> {
 }
 
 impl FsReceiver<'_> {
-    /// The next bytes, or `None` at the barrier.
+    /// The next bytes, or `None` at the barrier. How long they may take, whoever speaks over `fs` must limit.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LxdError> {
         part(&mut self.0).await
     }
@@ -293,6 +312,17 @@ mod tests {
         assert_eq!(told, "Error from migration control source: the disk is full");
         drop(a);
         assert!(b.verdict().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_target_that_never_says_how_it_went_is_not_waited_for() {
+        let (a, b) = pair();
+        let (_silent, mut waiting) = tokio::join!(
+            ControlSocket::new(a, Role::Client, "target"),
+            ControlSocket::new(b, Role::Server, "target")
+        );
+        waiting.finishing = Duration::from_millis(10);
+        assert!(matches!(waiting.last_verdict().await, Err(LxdError::Silent(_))));
     }
 
     #[tokio::test]

@@ -90,7 +90,7 @@ pub async fn send(
     };
     match sent {
         Ok(Verdict::Said) => Ok(()),
-        Ok(Verdict::Awaited) => Ok(control.verdict().await?),
+        Ok(Verdict::Awaited) => Ok(control.last_verdict().await?),
         Err(e) => {
             if !matches!(e, TransferError::Lxd(LxdError::Theirs { .. } | LxdError::Broken(_))) {
                 let _ = control.tell(Err(&e.to_string())).await;

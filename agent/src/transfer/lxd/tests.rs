@@ -110,7 +110,7 @@ async fn migrate(
         let mut offer = control.header().await?;
         spoil(&mut offer);
         let held = Arc::new(to.pools.hold(&incoming.dataset, Use::Replacing)?);
-        sink::receive(&mut control, &mut fs, &held, &offer, incoming, &mut |_| {}).await
+        sink::receive(&mut control, &mut fs, &held, &offer, incoming, "a", &mut |_| {}).await
     };
     tokio::join!(sending, receiving)
 }
@@ -185,6 +185,69 @@ async fn what_cannot_be_is_told_to_both_sides_and_nothing_is_there() {
     assert!(matches!(target, Err(TransferError::Lxd(LxdError::Malformed(_)))));
     assert!(!to.pools.has(&dataset()));
     assert_eq!(*recorded.lock().unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_falls_silent_holds_nothing_for_good() {
+    if !there_is_rsync() {
+        return;
+    }
+    let to = Side::new();
+    let ((control, their_control), (fs, their_fs)) = (wire(), wire());
+    let falling_silent = async {
+        let mut control = ControlSocket::new(control, Role::Server, "target").await;
+        let mut fs = FsSocket::new(fs, Role::Server).await;
+        let source::Agreed::Files(_) = source::negotiate(&mut control, &outgoing(&[])).await.unwrap() else {
+            panic!("nobody offered the chunk stream");
+        };
+        fs.send(b"{}".to_vec()).await.unwrap();
+        fs.take(1024).await.unwrap();
+        (control, fs)
+    };
+    let receiving = async {
+        let mut control = ControlSocket::new(their_control, Role::Client, "source").await;
+        let mut fs = FsSocket::new(their_fs, Role::Client).await;
+        fs.standstill = std::time::Duration::from_millis(50);
+        let offer = control.header().await.unwrap();
+        let held = Arc::new(to.pools.hold(&dataset(), Use::Replacing).unwrap());
+        let incoming = incoming(Mode::Copy, &Arc::default());
+        sink::receive(&mut control, &mut fs, &held, &offer, incoming, "a", &mut |_| {}).await
+    };
+    let (_silent, received) = tokio::join!(falling_silent, receiving);
+    assert!(matches!(received, Err(TransferError::Lxd(LxdError::Silent(_)))), "{received:?}");
+    to.pools.hold(&dataset(), Use::Replacing).unwrap();
+}
+
+/// What an attempt has left has the sizes and times of the source's files, and other data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_source_or_a_lost_write_has_left_is_not_taken_for_the_sources() {
+    if !there_is_rsync() {
+        return;
+    }
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let write = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+    };
+    let index = super::index::encode(&serde_json::from_value(outgoing(&[]).header).unwrap(), &[]);
+    let features = super::message::RsyncFeatures::OURS;
+    let mark = |from: &str| sink::of(from, &index, None, features).unwrap().unwrap();
+    for (left_by, is_gone_on_with) in [("b", false), ("a", true)] {
+        let (from, to) = (Side::new(), Side::new());
+        from.pools.ensure(&dataset()).await.unwrap();
+        write(&from.pools.tree(&dataset()).unwrap().join("conf"), "BBBB");
+        let area = to.pools.hold(&dataset(), Use::Replacing).unwrap().staging().unwrap().join("lxd");
+        fs::create_dir_all(area.join("main")).unwrap();
+        write(&area.join("main/conf"), "AAAA");
+        fs::write(area.join("of"), mark(left_by)).unwrap();
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let before = inode(&area.join("main"));
+        let done = migrate(&from, &to, outgoing(&[]), incoming(Mode::Copy, &Arc::default()), |_| {}).await;
+        done.0.unwrap();
+        done.1.unwrap();
+        assert_eq!(to.read("conf").as_deref(), Some("BBBB"), "left by {left_by}");
+        assert_eq!(inode(&to.pools.tree(&dataset()).unwrap()) == before, is_gone_on_with);
+    }
 }
 
 /// What rsync is trusted with: that a name of the sender's leads nowhere but into the folder.

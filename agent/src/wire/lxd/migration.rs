@@ -92,12 +92,16 @@ pub struct VolumeSnapshotIndex {
 }
 
 impl IndexConfig {
-    /// When a snapshot of that name was taken, whatever it is one of; `None` where the source does not say.
-    pub fn taken_at(&self, name: &str) -> Option<Timestamp> {
+    /// When each snapshot was taken, by its name, whatever it is one of; without those of which the source does not say.
+    pub fn times(&self) -> BTreeMap<&str, Timestamp> {
         let of_instance = self.snapshots.iter().map(|s| (s.name.as_str(), s.created_at));
         let of_volume = self.volume_snapshots.iter().map(|s| (s.name.as_str(), s.created_at));
-        let (_, at) = of_instance.chain(of_volume).find(|(snapshot, _)| *snapshot == name)?;
-        said(at)
+        let mut times = BTreeMap::new();
+        for (name, at) in of_instance.chain(of_volume) {
+            times.entry(name).or_insert(at);
+        }
+        times.retain(|_, at| said(*at).is_some());
+        times
     }
 }
 

@@ -300,7 +300,7 @@ async fn incoming(
     let choose = move |told, offered: Vec<SnapshotName>| -> BoxFuture<'static, Result<Chosen, String>> {
         Box::pin(async move {
             let header = header(told);
-            let chosen = choose(mode, &offered, |name| header.config.taken_at(name.as_str()), &here, own);
+            let chosen = choose(mode, &offered, &header.config.times(), &here, own);
             if here.len().saturating_sub(chosen.drop.len()) + chosen.take.len() > MOST_SNAPSHOTS {
                 return Err(InstanceError::TooManySnapshots.to_string());
             }
@@ -419,10 +419,13 @@ async fn refreshed(
 /// The records of the snapshots that come, as far as they can be set here. Of one that the source tells nothing of, the
 /// instance's own is all that is known.
 fn taken(header: &IndexHeader, chosen: &Chosen, shape: &Shape, pool: &PoolName) -> Result<Snapshots, String> {
+    let times = header.config.times();
+    let told: BTreeMap<_, _> =
+        header.config.snapshots.iter().map(|told| (told.name.as_str(), told)).collect();
     let now = Timestamp::now();
     let record = |name: &SnapshotName| {
-        let told = header.config.snapshots.iter().find(|told| told.name == name.as_str());
-        let created_at = header.config.taken_at(name.as_str()).unwrap_or(now);
+        let told = told.get(name.as_str());
+        let created_at = times.get(name.as_str()).copied().unwrap_or(now);
         let shape = match told {
             None => shape.clone(),
             Some(told) => {

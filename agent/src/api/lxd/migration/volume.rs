@@ -1,5 +1,6 @@
 //! Custom volumes: copied, sent and received.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
@@ -209,7 +210,7 @@ async fn incoming(
     let choose = move |told, offered: Vec<SnapshotName>| -> BoxFuture<'static, Result<Chosen, String>> {
         Box::pin(async move {
             let header = header(told);
-            let chosen = choose(mode, &offered, |name| header.config.taken_at(name.as_str()), &here, own);
+            let chosen = choose(mode, &offered, &header.config.times(), &here, own);
             let agreement = agree(&to.0, &to.1, mode, &header, &chosen, here.len()).await?;
             *choosing.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreement);
             Ok(chosen)
@@ -304,10 +305,13 @@ fn making(state: &ApiState, (pool, name): &Place, begun: Begun) -> Making {
 
 /// The records of the snapshots that come, as far as they can be set here.
 fn taken(volume: &VolumeName, header: &IndexHeader, chosen: &Chosen) -> Result<All, String> {
+    let times = header.config.times();
+    let told: BTreeMap<_, _> =
+        header.config.volume_snapshots.iter().map(|told| (told.name.as_str(), told)).collect();
     let now = Timestamp::now();
     let record = |name: &SnapshotName| {
-        let told = header.config.volume_snapshots.iter().find(|told| told.name == name.as_str());
-        let created_at = header.config.taken_at(name.as_str()).unwrap_or(now);
+        let told = told.get(name.as_str());
+        let created_at = times.get(name.as_str()).copied().unwrap_or(now);
         let config = told.map(|told| told.config.clone()).unwrap_or_default();
         let config = checked(volume, config).map_err(|e| format!("snapshot {name}: {}", e.message))?;
         let description = told.map(|told| told.description.clone()).unwrap_or_default();
