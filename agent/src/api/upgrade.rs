@@ -1,5 +1,7 @@
 //! Taking a connection over from HTTP, for protocols that speak both ways.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -9,6 +11,10 @@ use hyper::upgrade::OnUpgrade;
 use super::ApiState;
 use super::problem::Problem;
 use crate::authorize::Permit;
+use crate::operation::Operation;
+
+/// An operation's end is told at once; this is how often it is asked for again.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(3600);
 
 /// The answer that agrees to speak `protocol`, and what becomes the connection once that answer is sent.
 pub fn take_over(request: &mut Request, protocol: &'static str) -> Result<(Response, OnUpgrade), Problem> {
@@ -39,4 +45,29 @@ pub async fn revoked(state: &ApiState, permit: &Permit) {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Cancels what goes on in an operation once one of `permits`, which it was begun with, is true no more.
+pub fn end_if_revoked(state: &ApiState, permits: &[&Permit], operation: &Operation) {
+    let (state, id) = (state.clone(), operation.id);
+    let permits: Vec<Permit> = permits.iter().map(|permit| (*permit).clone()).collect();
+    state.tasks.clone().spawn("revocation", async move {
+        let any_revoked =
+            futures::future::select_all(permits.iter().map(|permit| Box::pin(revoked(&state, permit))));
+        let ended = async {
+            while let Some(operation) = state.operations.wait(id, LOOKED_AT_EVERY).await {
+                if operation.status.ended() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            _ = any_revoked => {
+                tracing::warn!(operation = %id, "a transfer was cut off: the caller lost the right to it");
+                // It may have ended this moment.
+                let _ = state.operations.cancel(id);
+            }
+            () = ended => {}
+        }
+    });
 }

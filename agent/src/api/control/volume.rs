@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::api::ApiState;
 use crate::api::lxd::operation;
 use crate::api::problem::Problem;
-use crate::api::upgrade::{revoked, take_over};
+use crate::api::upgrade::{end_if_revoked, revoked, take_over};
 use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
 use crate::audit::{Action, Record};
 use crate::authorize::{Entitlement, Permit};
@@ -65,6 +65,7 @@ async fn offer(
         .hint("Start the source's agent with --listen, so that the target can pull from it."));
     }
     let (operation, secret) = state.transfers.offer(&permit, &pool, &volume, bound_to)?;
+    end_if_revoked(&state, &[&permit], &operation);
     Ok(Json(RemoteSource {
         addresses: state.addresses.current().to_vec(),
         fingerprint: state.identity.fingerprint().to_string(),
@@ -100,6 +101,7 @@ async fn pull(
     };
     let then = recorded(&state, &permit, &target.pool, &target.volume, asked.description);
     let (transfers, audit) = (state.transfers.clone(), state.audit.clone());
+    let permits: Vec<Permit> = from.iter().chain([&permit]).cloned().collect();
     let operation = state.operations.start(&state.tasks, start, |handle| async move {
         let received = match (asked.source, from) {
             (PullSource::Remote(source), _) => transfers.pull(&permit, &source, &target, &handle, then).await,
@@ -113,6 +115,7 @@ async fn pull(
         let pulled = Pulled { total: received.total, received: received.moved, unset: received.unset };
         serde_json::to_value(pulled).map_err(|e| e.to_string())
     });
+    end_if_revoked(&state, &permits.iter().collect::<Vec<_>>(), &operation);
     Ok((StatusCode::ACCEPTED, Json(operation::body(&operation))))
 }
 

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use super::answer::{self, LxdError};
 use super::body;
 use super::operation::body as operation_body;
+use crate::api::ApiState;
+use crate::api::upgrade::end_if_revoked;
+use crate::authorize::Permit;
 use crate::operation::Operation;
 use crate::transfer::shipment::Consistency;
 use crate::transfer::{Remote, Secrets, TransferError};
@@ -114,9 +117,15 @@ fn parted(source: &str) -> Result<(&str, Option<SnapshotName>), LxdError> {
     }
 }
 
-/// 202: the operation, with the secrets where it waits for somebody. They are in this answer and nowhere else; it holds
+/// 202: the operation, which ends when the right to it does, with the secrets where it waits for somebody. They are in this answer and nowhere else; it holds
 /// texts alone, since clients take every value for one.
-fn begun(operation: &Operation, secrets: Option<&Secrets>) -> Response {
+fn begun(
+    state: &ApiState,
+    permits: &[&Permit],
+    operation: &Operation,
+    secrets: Option<&Secrets>,
+) -> Response {
+    end_if_revoked(state, permits, operation);
     let mut shown = operation_body(operation);
     shown.metadata = secrets.map_or(Value::Null, |secrets| json!(secrets));
     answer::operation(&format!("/1.0/operations/{}", operation.id), shown)

@@ -53,3 +53,24 @@ async fn what_is_declared_is_read_by_who_views_the_server() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_was_begun_with_a_right_ends_with_it() {
+    use crate::operation::{Class, Start, Status};
+    let served = Served::new().await;
+    let (pair, _) = served.trusted(&[]).await;
+    let caller: Caller = served.state.identities.caller_by_fingerprint(pair.fingerprint).into();
+    let begin = |caller: Caller| {
+        let permit = served.state.permit(&caller, Entitlement::CanEdit, Entity::Server).unwrap();
+        let start = Start { class: Class::Task, description: "x", by: caller, resources: Vec::new() };
+        let started = served.state.operations.start(&served.state.tasks, start, |_| std::future::pending());
+        crate::api::upgrade::end_if_revoked(&served.state, &[&permit], &started);
+        started.id
+    };
+    let (revoked, local) = (begin(caller), begin(Caller::local(0)));
+    let key = keys::identity(&pair.fingerprint.to_string());
+    served.state.store.commit(Txn { guards: Vec::new(), ops: vec![Op::Delete { key }] }).await.unwrap();
+    let ended = served.state.operations.wait(revoked, Duration::from_secs(60)).await.unwrap();
+    assert!(ended.status.ended(), "{:?}", ended.status);
+    assert_eq!(served.state.operations.get(local).unwrap().status, Status::Running);
+}

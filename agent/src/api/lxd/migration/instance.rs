@@ -96,13 +96,18 @@ pub async fn create_instance(
     let busy = state.instances.hold((&place.0, &place.1), doing)?;
     let incoming = incoming(state, &permit, &place, target, own, busy).await?;
     Ok(match (way, from) {
-        (Way::Pull(remote), _) => begun(&state.transfers.fetch(&permit, incoming, &remote)?, None),
-        (Way::Copy, Some(from)) => {
-            begun(&state.transfers.copy([&from.permit, &permit], from.outgoing, incoming)?, None)
+        (Way::Pull(remote), _) => {
+            begun(state, &[&permit], &state.transfers.fetch(&permit, incoming, &remote)?, None)
         }
+        (Way::Copy, Some(from)) => begun(
+            state,
+            &[&from.permit, &permit],
+            &state.transfers.copy([&from.permit, &permit], from.outgoing, incoming)?,
+            None,
+        ),
         (Way::Push | Way::Copy, _) => {
             let (operation, secrets) = state.transfers.await_from(&permit, incoming, None)?;
-            begun(&operation, Some(&secrets))
+            begun(state, &[&permit], &operation, Some(&secrets))
         }
     })
 }
@@ -124,10 +129,12 @@ pub async fn migrate_instance(
     let whole = !asked.instance_only && !asked.container_only;
     let (outgoing, _) = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;
     Ok(match asked.target {
-        Some(target) => begun(&state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None),
+        Some(target) => {
+            begun(state, &[&permit], &state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None)
+        }
         None => {
             let (operation, secrets) = state.transfers.serve(&permit, outgoing, bound_to)?;
-            begun(&operation, Some(&secrets))
+            begun(state, &[&permit], &operation, Some(&secrets))
         }
     })
 }

@@ -75,10 +75,12 @@ pub async fn create_volume(
     let own = if source.prune && !source.volume_only { Own::Prune } else { Own::Keep };
     let incoming = || incoming(state, &permit, &place, mode, own, volume);
     let operation = match Way::of(&source)? {
-        Way::Pull(remote) => begun(&state.transfers.fetch(&permit, incoming().await?, &remote)?, None),
+        Way::Pull(remote) => {
+            begun(state, &[&permit], &state.transfers.fetch(&permit, incoming().await?, &remote)?, None)
+        }
         Way::Push => {
             let (operation, secrets) = state.transfers.await_from(&permit, incoming().await?, None)?;
-            begun(&operation, Some(&secrets))
+            begun(state, &[&permit], &operation, Some(&secrets))
         }
         Way::Copy => {
             let (name, snapshot) = parted(&source.name)?;
@@ -88,7 +90,12 @@ pub async fn create_volume(
             let whole = !source.volume_only && snapshot.is_none();
             let allow = source.allow_inconsistent;
             let outgoing = outgoing(state, &from, snapshot, whole, allow).await?;
-            begun(&state.transfers.copy([&reading, &permit], outgoing, incoming().await?)?, None)
+            begun(
+                state,
+                &[&reading, &permit],
+                &state.transfers.copy([&reading, &permit], outgoing, incoming().await?)?,
+                None,
+            )
         }
     };
     Ok(operation)
@@ -111,10 +118,12 @@ pub async fn migrate_volume(
     let bound_to = bound_to(&asked)?;
     let outgoing = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;
     Ok(match asked.target {
-        Some(target) => begun(&state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None),
+        Some(target) => {
+            begun(state, &[&permit], &state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None)
+        }
         None => {
             let (operation, secrets) = state.transfers.serve(&permit, outgoing, bound_to)?;
-            begun(&operation, Some(&secrets))
+            begun(state, &[&permit], &operation, Some(&secrets))
         }
     })
 }
