@@ -9,6 +9,7 @@
 use std::io;
 
 pub mod arriving;
+pub mod asker;
 pub mod batch;
 pub mod bridge;
 pub mod connections;

@@ -1,6 +1,7 @@
 //! Volumes as the command line moves them without LXD's API: an offer that is pulled, and trees over the command's own
 //! connection.
 
+use super::asker::Asker;
 use super::bridge::Stream;
 use super::connections::{Connections, Dial, More};
 use super::exchange::{receive, send, unreported};
@@ -85,13 +86,14 @@ impl Transfers {
             .fingerprint
             .parse()
             .map_err(|_| TransferError::Unreachable("its certificate fingerprint is malformed".to_owned()))?;
-        let client =
-            Client::pinned("the source", source.addresses.clone(), pin, Some(self.identity.current()));
+        let asker = Asker::of(permit.caller());
+        let addresses = asker.dialled(&source.addresses).await?;
+        let client = Client::pinned("the source", addresses, pin, Some(self.identity.current()));
         let path = format!("/control/v1/transfers/{}/stream", source.operation);
         let stream = client
             .upgrade(&path, TRANSFER_PROTOCOL, Some(&source.secret))
             .await
-            .map_err(|e| TransferError::Unreachable(e.to_string()))?;
+            .map_err(|e| asker.unreached(&e))?;
         let dial: Dial = Arc::new(move |ticket| {
             let (client, path) = (client.clone(), path.clone());
             Box::pin(async move {

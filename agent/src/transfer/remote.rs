@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::TransferError;
+use super::asker::Asker;
 use super::bridge::Stream;
 use crate::client::Client;
 use crate::trust::Fingerprint;
@@ -89,7 +90,9 @@ pub enum RemoteError {
 /// A remote that can be dialled.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    client: Client,
+    addresses: Vec<String>,
+    identity: Option<Arc<KeyPair>>,
+    asker: Asker,
     pin: Fingerprint,
     id: Uuid,
     path: String,
@@ -97,8 +100,8 @@ pub struct Peer {
 }
 
 impl Remote {
-    /// Reads what the client told. `identity` is what we show to servers of our own kind.
-    pub fn peer(&self, identity: Arc<KeyPair>) -> Result<Peer, RemoteError> {
+    /// Reads what `asker` told. `identity` is what we show to servers of our own kind.
+    pub fn peer(&self, identity: Arc<KeyPair>, asker: Asker) -> Result<Peer, RemoteError> {
         let certificate = from_pem(&self.certificate).ok_or(RemoteError::NoCertificate)?;
         let (mut addresses, mut path) = (Vec::new(), None);
         for url in &self.operations {
@@ -118,8 +121,8 @@ impl Remote {
         let pin = fingerprint(&certificate);
         // LXD would have to be told nothing of us; ours may have bound its offer to our key.
         let identity = self.secrets.are_ours().then_some(identity);
-        let client = Client::pinned("the other side", addresses, pin, identity).by_clients_door();
-        Ok(Peer { client, pin, id, path: format!("/1.0/operations/{id}"), secrets: self.secrets.clone() })
+        let (path, secrets) = (format!("/1.0/operations/{id}"), self.secrets.clone());
+        Ok(Peer { addresses, identity, asker, pin, id, path, secrets })
     }
 }
 
@@ -140,10 +143,8 @@ impl Peer {
     /// A connection of the chunk stream, claimed with `secret`.
     pub async fn stream(&self, secret: &Secret) -> Result<Box<dyn Stream>, TransferError> {
         let path = format!("/control/v1/transfers/{}/stream", self.id);
-        let stream = self.client.upgrade(&path, TRANSFER_PROTOCOL, Some(secret)).await;
-        stream
-            .map(|stream| Box::new(stream) as Box<dyn Stream>)
-            .map_err(|e| TransferError::Unreachable(e.to_string()))
+        let stream = self.client().await?.upgrade(&path, TRANSFER_PROTOCOL, Some(secret)).await;
+        stream.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|e| self.asker.unreached(&e))
     }
 
     /// The stream of one of LXD's websockets; the handshake is done.
@@ -152,10 +153,14 @@ impl Peer {
             .secrets
             .get(name)
             .ok_or_else(|| TransferError::Unreachable(format!("the secret {name:?} is missing")))?;
-        let stream = self.client.websocket(&format!("{}/websocket", self.path), secret).await;
-        stream
-            .map(|stream| Box::new(stream) as Box<dyn Stream>)
-            .map_err(|e| TransferError::Unreachable(e.to_string()))
+        let stream = self.client().await?.websocket(&format!("{}/websocket", self.path), secret).await;
+        stream.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|e| self.asker.unreached(&e))
+    }
+
+    async fn client(&self) -> Result<Client, TransferError> {
+        let addresses = self.asker.dialled(&self.addresses).await?;
+        let client = Client::pinned("the other side", addresses, self.pin, self.identity.clone());
+        Ok(client.by_clients_door())
     }
 }
 
@@ -186,7 +191,7 @@ mod tests {
     fn what_a_client_tells_is_read_strictly() {
         let identity = Arc::new(KeyPair::generate("y", &["y".to_owned()]).unwrap());
         let id = "1.0/operations/6f9ae1d8-0a9f-4f5e-8f6e-5f1b6a4a3f11";
-        let read = |urls: &[&str]| remote(urls).peer(identity.clone()).map(drop);
+        let read = |urls: &[&str]| remote(urls).peer(identity.clone(), Asker::Here).map(drop);
         let (one, two) = (format!("https://a:1/{id}"), format!("https://[::1]:2/{id}"));
         assert_eq!(read(&[&one, &two]), Ok(()));
         assert_eq!(read(&[]), Err(RemoteError::NoOperation));
@@ -196,9 +201,9 @@ mod tests {
         assert_eq!(read(&[&one, other]), Err(RemoteError::Several));
         let mut bare = remote(&[&one]);
         bare.certificate.clear();
-        assert_eq!(bare.peer(identity.clone()).unwrap_err(), RemoteError::NoCertificate);
+        assert_eq!(bare.peer(identity.clone(), Asker::Here).unwrap_err(), RemoteError::NoCertificate);
         bare = remote(&[&one]);
         bare.secrets = Secrets::default();
-        assert_eq!(bare.peer(identity).unwrap_err(), RemoteError::NoSecret);
+        assert_eq!(bare.peer(identity, Asker::Here).unwrap_err(), RemoteError::NoSecret);
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
+use super::asker::Asker;
 use super::bridge::Stream;
 use super::connections::{Connections, Dial, More};
 use super::exchange::{receive, send, unreported};
@@ -98,7 +99,7 @@ impl Transfers {
         outgoing: Outgoing,
         remote: &Remote,
     ) -> Result<Operation, TransferError> {
-        let reach = Reach::Dialled(remote.peer(self.identity.current())?);
+        let reach = Reach::Dialled(remote.peer(self.identity.current(), Asker::of(permit.caller()))?);
         let held = self.pools.hold(&outgoing.dataset, Use::Reading)?;
         let start = sending_starts(permit, &outgoing.dataset, Class::Task);
         let this = self.clone();
@@ -132,7 +133,7 @@ impl Transfers {
         incoming: Incoming,
         remote: &Remote,
     ) -> Result<Operation, TransferError> {
-        let reach = Reach::Dialled(remote.peer(self.identity.current())?);
+        let reach = Reach::Dialled(remote.peer(self.identity.current(), Asker::of(permit.caller()))?);
         let held = self.claim(&incoming)?;
         let start = receiving_starts(permit, &incoming, Class::Task);
         let this = self.clone();
