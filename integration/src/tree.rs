@@ -161,11 +161,14 @@ fn acl(path: &Path, entries: &str) {
     process::run(Command::new("setfacl").args(["-m", entries]).arg(path), "setfacl", "").success();
 }
 
+/// What a program tells of a tree, in lines.
+type Look = fn(&Path) -> Vec<String>;
+
 /// How two trees differ, if they do: by rsync with checksums, by getfattr, getfacl and stat, by which names share a file,
 /// and by whether holes stayed holes.
 pub fn difference(one: &Path, other: &Path) -> Option<String> {
     by_rsync(one, other).or_else(|| {
-        let looks: [(&str, fn(&Path) -> Vec<String>); 4] =
+        let looks: [(&str, Look); 4] =
             [("stat", stat), ("getfattr", attributes), ("getfacl", acls), ("hard links", links)];
         looks.into_iter().find_map(|(name, look)| first_difference(name, &look(one), &look(other)))
     })

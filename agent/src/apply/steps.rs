@@ -25,6 +25,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "what a step is of is in its name, which is also the store's")]
 pub enum Step {
     /// A declared volume has a tree.
     EnsureVolume { pool: PoolName, volume: VolumeName },

@@ -3,6 +3,7 @@
 //! the two (relay). What is copied, an instance or a volume, is its caller's business.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::Method;
@@ -109,9 +110,9 @@ pub async fn copy(
     let bar = Bar::new(context);
     bar.say("connecting");
     let copied = match way {
-        Way::Pull => pull(context, from, to, asked, &bar).await,
-        Way::Push => push(context, from, to, asked, &bar).await,
-        Way::Relay => relayed(context, from, to, asked, &bar).await,
+        Way::Pull => Box::pin(pull(context, from, to, asked, &bar)).await,
+        Way::Push => Box::pin(push(context, from, to, asked, &bar)).await,
+        Way::Relay => Box::pin(relayed(context, from, to, asked, &bar)).await,
     };
     bar.clear();
     copied
@@ -122,7 +123,7 @@ pub async fn copy_within(context: &Context, to: &Side<'_>, asked: &Asked) -> Res
     let begun = create(to, asked, asked.common.clone()).await.map_err(|error| explained(asked, error))?;
     let bar = Bar::new(context);
     let watched = Watched { client: to.client, remote: to.remote, operation: begun };
-    let ended = watch(context, watched, &[], &bar).await;
+    let ended = Box::pin(watch(context, watched, &[], &bar)).await;
     bar.clear();
     over(asked, ended?, None)
 }
@@ -153,7 +154,7 @@ async fn pull(
                 ("secrets".to_owned(), json!(secrets(&offered))),
             ]);
             let begun = create(to, asked, source).await.map_err(|error| explained(asked, error))?;
-            match together(context, asked, (to, begun), (from, id), bar).await {
+            match Box::pin(together(context, asked, (to, begun), (from, id), bar)).await {
                 Err(error) if unreachable(&error) => tried.push((url, error)),
                 ended => return ended,
             }
@@ -183,7 +184,7 @@ async fn push(
             let target = json!({ "operation": url, "secrets": secrets, "certificate": to.certificate() });
             let sending = offer(from, asked, &target).await?;
             let begun = to.client.operation(id).await?;
-            match together(context, asked, (to, begun), (from, sending.id), bar).await {
+            match Box::pin(together(context, asked, (to, begun), (from, sending.id), bar)).await {
                 Err(error) if unreachable(&error) => tried.push((url, error)),
                 ended => return ended,
             }
@@ -214,9 +215,8 @@ async fn relayed(
     };
     let ends = ((from.client, offered.id, secrets(&offered)), (to.client, waiting.id, secrets(&waiting)));
     let (id, source) = (waiting.id, offered.id);
-    let joined = relay::join(ends.0, ends.1);
-    let ended = together(context, asked, (to, waiting), (from, source), bar);
-    tokio::pin!(joined, ended);
+    let mut joined = Box::pin(relay::join(ends.0, ends.1));
+    let mut ended = Box::pin(together(context, asked, (to, waiting), (from, source), bar));
     let ended = tokio::select! {
         ended = &mut ended => ended,
         joined = &mut joined => match joined {
@@ -284,13 +284,11 @@ async fn together(
         reason = &mut source => {
             // It told the target, whose own words are as good; one that was never connected to hears nothing.
             let heard = tokio::time::timeout(AFTERMATH, &mut watching).await;
-            match heard {
-                Ok(ended) => (ended?, Some(reason)),
-                Err(_) => {
-                    let _ = to.client.cancel_operation(target).await;
-                    return Err(transfer_failed(asked, &reason));
-                }
-            }
+            let Ok(ended) = heard else {
+                let _ = to.client.cancel_operation(target).await;
+                return Err(transfer_failed(asked, &reason));
+            };
+            (ended?, Some(reason))
         }
     };
     let source = match (&ended, source) {
@@ -320,7 +318,7 @@ async fn failed(client: &Client, id: Uuid) -> String {
 
 fn over(asked: &Asked, ended: Ended, source: Option<&str>) -> Result<OperationBody, CliError> {
     match ended {
-        Ended::Over(operation) if is_good(&operation) => Ok(operation),
+        Ended::Over(operation) if is_good(&operation) => Ok(*operation),
         Ended::Over(operation) => {
             let reason = failure(&operation);
             Err(match source {
@@ -453,13 +451,14 @@ fn sentence(verb: &str, source: &str, target: &str, told: &Told) -> String {
     let mut sentence = format!("{verb} {source} to {target}");
     if let Some(sent) = told.sent {
         let total = BinaryBytes(told.total.unwrap_or(told.done));
-        sentence.push_str(&format!(": {total}, of which {} were sent", BinaryBytes(sent)));
+        // Writing to a String does not fail.
+        let _ = write!(sentence, ": {total}, of which {} were sent", BinaryBytes(sent));
         if told.reused > 0 {
-            sentence.push_str(&format!(" and {} were there already", BinaryBytes(told.reused)));
+            let _ = write!(sentence, " and {} were there already", BinaryBytes(told.reused));
         }
     }
     if let Some(protocol) = &told.protocol {
-        sentence.push_str(&format!(" ({protocol})"));
+        let _ = write!(sentence, " ({protocol})");
     }
     sentence + "."
 }

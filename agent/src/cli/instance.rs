@@ -88,15 +88,12 @@ pub async fn delete(args: DeleteArgs, context: &Context) -> Result<ExitCode, Cli
             return Err(CliError::failed("User aborted delete operation").code("aborted"));
         }
         let client = context.client(operand.remote.as_ref()).await?;
-        match &operand.snapshot {
-            Some(snapshot) => {
-                let at = snapshot_path(called.as_str(), snapshot.as_str());
-                remove(context, &client, &operand, &at).await?;
-            }
-            None => {
-                stopped(context, &client, &operand, called.as_str(), args.force).await?;
-                remove(context, &client, &operand, &path(called.as_str())).await?;
-            }
+        if let Some(snapshot) = &operand.snapshot {
+            let at = snapshot_path(called.as_str(), snapshot.as_str());
+            remove(context, &client, &operand, &at).await?;
+        } else {
+            stopped(context, &client, &operand, called.as_str(), args.force).await?;
+            remove(context, &client, &operand, &path(called.as_str())).await?;
         }
     }
     Ok(ExitCode::Done)

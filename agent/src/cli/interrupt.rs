@@ -45,7 +45,7 @@ impl Taken<'_> {
             None => None,
         };
         if came.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

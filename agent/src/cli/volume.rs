@@ -246,7 +246,7 @@ async fn list(context: &Context, asked: Option<&str>) -> Result<(), CliError> {
             let mut table = Table::new(["POOL", "NAME", "DESCRIPTION", "MANIFEST"]);
             for volume in volumes {
                 let owner = owner(&volume).unwrap_or_default().to_owned();
-                table.row([volume.pool.to_string(), volume.name.to_string(), volume.description, owner]);
+                table.row([volume.pool.to_string(), volume.name, volume.description, owner]);
             }
             context.output.table(&table);
         }

@@ -36,7 +36,7 @@ impl TreePath {
         if bytes.len() > MAX_PATH {
             return Err(Hostile::LongPath);
         }
-        if bytes.iter().filter(|b| **b == b'/').count() >= MAX_DEPTH {
+        if bytes.split(|b| *b == b'/').count() > MAX_DEPTH {
             return Err(Hostile::TooDeep);
         }
         let bad = |part: &[u8]| {

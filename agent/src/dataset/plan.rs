@@ -124,16 +124,13 @@ impl Plan {
             // A manifest has fewer entries, and fewer chunks, than 32 bits count.
             let file = u32::try_from(plan.files.len() - 1).unwrap_or(u32::MAX);
             let next = u32::try_from(plan.missing.len()).unwrap_or(u32::MAX);
-            match known.get(&chunk) {
-                Some(first) => {
-                    plan.also.push((*first, file, offset));
-                    plan.repeated += u64::from(chunk.len);
-                }
-                None => {
-                    known.insert(chunk, next);
-                    plan.missing.push(Missing { number, chunk, file, offset });
-                    plan.wanted += u64::from(chunk.len);
-                }
+            if let Some(first) = known.get(&chunk) {
+                plan.also.push((*first, file, offset));
+                plan.repeated += u64::from(chunk.len);
+            } else {
+                known.insert(chunk, next);
+                plan.missing.push(Missing { number, chunk, file, offset });
+                plan.wanted += u64::from(chunk.len);
             }
         }
         plan.also.sort_unstable();

@@ -147,7 +147,7 @@ impl Stock {
     }
 }
 
-impl<'a> Useful<'a> {
+impl Useful<'_> {
     fn look_through(&mut self, base: &Base, number: u32, needed: &HashSet<u64>, bodies: &HashSet<u64>) {
         let mut directory = Vec::new();
         let mut seen = 0;

@@ -303,7 +303,7 @@ impl Index {
             };
             snapshots.insert(name, taken);
         }
-        same(&self.snapshots, snapshots.keys())?;
+        same(&self.snapshots, &snapshots.keys())?;
         Ok((Volume { description: volume.description, config: volume.config }, snapshots))
     }
 
@@ -328,7 +328,7 @@ impl Index {
             let times = SnapshotTimes { created_at, expires_at: snapshot.expires_at };
             snapshots.insert(last(&snapshot.name)?, InstanceSnapshot { shape, times });
         }
-        same(&self.snapshots, snapshots.keys())?;
+        same(&self.snapshots, &snapshots.keys())?;
         Ok(Instance {
             pool,
             shape: Shape {
@@ -366,7 +366,7 @@ fn last(name: &str) -> Result<SnapshotName, IndexError> {
 /// Whether the list of snapshots is of those that more is said of.
 fn same<'a>(
     listed: &[String],
-    said: impl ExactSizeIterator<Item = &'a SnapshotName> + Clone,
+    said: &(impl ExactSizeIterator<Item = &'a SnapshotName> + Clone),
 ) -> Result<(), IndexError> {
     let all = said.len() == listed.len()
         && listed.iter().all(|name| said.clone().any(|said| said.as_str() == name));

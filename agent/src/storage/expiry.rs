@@ -142,7 +142,7 @@ impl ExpiryParts {
                 };
                 match removed.await {
                     Ok(()) => {
-                        tracing::info!(%project, %name, %snapshot, "deleted a snapshot that has expired")
+                        tracing::info!(%project, %name, %snapshot, "deleted a snapshot that has expired");
                     }
                     Err(InstanceError::NoSuchSnapshot) => {}
                     Err(error) => {

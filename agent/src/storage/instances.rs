@@ -196,7 +196,7 @@ impl Instances {
                 return Err(InstanceError::Exists(name.clone()));
             }
             let mut txn = Txn::default();
-            self.into_project(&mut txn, project).await?;
+            self.come_into(&mut txn, project).await?;
             txn.guards.push(Guard { key: key.clone(), modify_revision: Revision(0) });
             txn.ops.push(Op::Put { key, value: encode(&instance) });
             txn.ops.push(Op::Delete { key: keys::container_step(&instance.pool, project, name) });
@@ -256,7 +256,7 @@ impl Instances {
                 if self.store.get(&new).await?.is_some() {
                     return Err(InstanceError::Exists(to.1.clone()));
                 }
-                self.into_project(&mut txn, to.0).await?;
+                self.come_into(&mut txn, to.0).await?;
                 txn.guards.push(Guard { key: new.clone(), modify_revision: Revision(0) });
                 txn.ops.push(Op::Delete { key: old });
                 reference::rewrite(&*self.store, &mut txn, from, Some(to)).await?;
@@ -418,7 +418,7 @@ impl Instances {
     }
 
     /// Makes `txn` fail if the project goes meanwhile, and the project's removal fail if `txn` comes first.
-    async fn into_project(&self, txn: &mut Txn, project: &ProjectName) -> Result<(), InstanceError> {
+    async fn come_into(&self, txn: &mut Txn, project: &ProjectName) -> Result<(), InstanceError> {
         if project.as_str() != DEFAULT_PROJECT {
             let key = keys::project(project);
             let there = self.store.get(&key).await?.ok_or(InstanceError::NoSuchProject)?;

@@ -68,7 +68,7 @@ fn data(lane: &Lane, meter: &Meter, take: Take<'_>) -> Result<(), TransferError>
         };
         meter.sent(payload.len() as u64);
         let mut records = records(batch);
-        while let Some(record) = records.next()? {
+        while let Some(record) = records.read()? {
             take(record)?;
         }
     }

@@ -96,7 +96,8 @@ pub fn records(batch: &[u8]) -> Records<'_> {
 }
 
 impl<'a> Records<'a> {
-    pub fn next(&mut self) -> Result<Option<Record<'a>>, FrameError> {
+    /// `None` at the end.
+    pub fn read(&mut self) -> Result<Option<Record<'a>>, FrameError> {
         let Some((kind, rest)) = self.rest.split_first() else { return Ok(None) };
         self.rest = rest;
         Ok(Some(match *kind {
@@ -160,18 +161,18 @@ mod tests {
         batch.numbered(1 << 40, b"");
         assert_eq!(batch.data, 4);
         let mut records = records(&batch.bytes);
-        assert_eq!(records.next().unwrap(), Some(Record::Directory(b"a/b")));
+        assert_eq!(records.read().unwrap(), Some(Record::Directory(b"a/b")));
         let named = Record::Named { name: b"file", offset: 7, chunk, data: b"data" };
-        assert_eq!(records.next().unwrap(), Some(named));
-        assert_eq!(records.next().unwrap(), Some(Record::Numbered { number: 1 << 40, data: b"" }));
-        assert_eq!(records.next().unwrap(), None);
+        assert_eq!(records.read().unwrap(), Some(named));
+        assert_eq!(records.read().unwrap(), Some(Record::Numbered { number: 1 << 40, data: b"" }));
+        assert_eq!(records.read().unwrap(), None);
     }
 
     proptest! {
         #[test]
         fn noise_does_no_harm(noise in any::<Vec<u8>>()) {
             let mut records = records(&noise);
-            while let Ok(Some(_)) = records.next() {}
+            while let Ok(Some(_)) = records.read() {}
         }
     }
 }

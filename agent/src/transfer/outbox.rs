@@ -109,7 +109,9 @@ pub fn sending<T>(
         let gathered = gather(&Outbox { queue, broken: &broken });
         let sent = senders
             .into_iter()
-            .fold(Ok(()), |all, sender| all.and(sender.join().unwrap_or(Err(TransferError::Stopped))));
+            .map(|sender| sender.join().unwrap_or(Err(TransferError::Stopped)))
+            // Every one is waited for, and the first that failed tells why.
+            .fold(Ok(()), Result::and);
         (gathered, sent)
     });
     // A connection that broke is why the rest stopped.

@@ -123,7 +123,7 @@ fn converse(
             return Err(TransferError::Stopped);
         }
         let tree = if at == 0 && choice.eager { target.eagerly(name)? } else { target.as_asked(name)? };
-        last = target.arrived(name, tree)?;
+        last = target.arrived(name, tree);
     }
     let Target { switch, all, .. } = target;
     if opener.stop.is_cancelled() {
@@ -200,7 +200,7 @@ impl Target<'_> {
     }
 
     /// A tree has come.
-    fn arrived(&mut self, name: Option<&SnapshotName>, tree: Tree) -> Result<Hash, TransferError> {
+    fn arrived(&mut self, name: Option<&SnapshotName>, tree: Tree) -> Hash {
         let (hash, sums) = match &tree {
             Tree::Had(packed, _) | Tree::Built { packed, .. } => (packed.hash(), packed.sums()),
         };
@@ -225,7 +225,7 @@ impl Target<'_> {
             }
             (_, Tree::Had(..)) => {}
         }
-        Ok(hash)
+        hash
     }
 
     /// Takes a tree as it comes.
@@ -291,7 +291,7 @@ impl Target<'_> {
         self.first().send_list(Kind::Chunks, Kind::ChunksEnd, &wants.0)?;
 
         self.meter.stage(Stage::Receiving);
-        let half = Half { at: Some(plan.reused + plan.repeated + plan.wanted / 2), ..Half::default() };
+        let half = Half { at: Some(plan.reused + plan.repeated + plan.wanted / 2) };
         each_lane(self.lanes, &self.opener.stop, self.meter, |data| {
             let mut hand = Hand::new(&site);
             data(&mut |record| {

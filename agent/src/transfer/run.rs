@@ -320,20 +320,23 @@ impl Transfers {
 /// The connection that decides what is spoken.
 async fn link(reach: Reach) -> Result<Link, TransferError> {
     match reach {
-        Reach::Dialled(peer) => match peer.secret(CONTROL).filter(|_| peer.is_ours()) {
-            Some(secret) => {
-                let first = peer.stream(secret).await?;
-                let dial: Dial = Arc::new(move |ticket| {
-                    let peer = peer.clone();
-                    Box::pin(async move { peer.stream(&ticket).await.map_err(|e| e.to_string()) })
-                });
-                Ok(Link::ChunkStream(Connections { first, more: More::Dial(dial) }))
-            }
-            None => {
+        Reach::Dialled(peer) => {
+            let Some(secret) = peer.secret(CONTROL).filter(|_| peer.is_ours()) else {
                 let control = peer.websocket(CONTROL).await?;
-                Ok(Link::Lxd { control, fs: peer.websocket(FS).await?, role: Role::Client, offer: None })
-            }
-        },
+                return Ok(Link::Lxd {
+                    control,
+                    fs: peer.websocket(FS).await?,
+                    role: Role::Client,
+                    offer: None,
+                });
+            };
+            let first = peer.stream(secret).await?;
+            let dial: Dial = Arc::new(move |ticket| {
+                let peer = peer.clone();
+                Box::pin(async move { peer.stream(&ticket).await.map_err(|e| e.to_string()) })
+            });
+            Ok(Link::ChunkStream(Connections { first, more: More::Dial(dial) }))
+        }
         Reach::Awaited(mut doors) => match doors.arrival(CONTROL).await {
             None => Err(TransferError::Nobody(UNCONNECTED_LIFE)),
             Some(Arrived { carrier: Carrier::Bytes, stream }) => {

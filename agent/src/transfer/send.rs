@@ -121,17 +121,15 @@ fn eagerly(
             // If it cannot be told the sending fails, too.
             let _ = first.say(Kind::Expect, &payload);
         });
-        sending(lanes, meter, |outbox| match alive(lanes, || tree.at.known(consistency))? {
-            Some(reading) => {
+        sending(lanes, meter, |outbox| {
+            if let Some(reading) = alive(lanes, || tree.at.known(consistency))? {
                 send_known(&reading, outbox)?;
-                Ok(reading)
+                return Ok(reading);
             }
-            None => {
-                let tap = Tap::new(outbox);
-                let reading = tree.at.read_anew(consistency, &tap)?;
-                tap.flush();
-                Ok(reading)
-            }
+            let tap = Tap::new(outbox);
+            let reading = tree.at.read_anew(consistency, &tap)?;
+            tap.flush();
+            Ok(reading)
         })
     })?;
     if consistency == Consistency::Strict {
@@ -257,7 +255,7 @@ fn as_asked(
 ) -> Result<(Packed, u64), TransferError> {
     let first = &lanes[0];
     meter.stage(Stage::Reading);
-    let seen = Seen::default();
+    let seen = Seen;
     let reading = alive(lanes, || tree.at.read(consistency, &seen))?;
     let packed = reading.packed.clone();
     let sums = packed.sums();

@@ -97,6 +97,7 @@ pub mod go_time {
 
     const ZERO: &str = "0001-01-01T00:00:00Z";
 
+    #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
     pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
         match at {
             Some(at) => at.serialize(serializer),

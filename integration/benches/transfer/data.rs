@@ -64,7 +64,7 @@ impl Numbers {
                 }
                 text.push(' ');
             }
-            if bits & 7 == 0 {
+            if bits.trailing_zeros() >= 3 {
                 let _ = writeln!(text, "{bits:x}");
             }
         }

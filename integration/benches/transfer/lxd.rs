@@ -29,7 +29,7 @@ impl Lxd {
             eprintln!("transfer: lxd is not installed: not measured");
             return None;
         }
-        if !wire.is_alone() {
+        if !Wire::is_alone() {
             eprintln!("transfer: lxd is measured only in a network of its own, which is root's to make");
             return None;
         }

@@ -109,10 +109,10 @@ fn main() {
             contenders.push(Box::new(Cp::new(&common, is_synced)));
         }
     }
-    if wanted.contender("lxd") {
-        if let Some(lxd) = Lxd::start(folder.path(), &wire) {
-            contenders.push(Box::new(lxd));
-        }
+    if wanted.contender("lxd")
+        && let Some(lxd) = Lxd::start(folder.path(), &wire)
+    {
+        contenders.push(Box::new(lxd));
     }
     let mut report = json!({
         "bench": "transfer", "build": build(), "rounds": wanted.rounds, "load_average_before": load_average(),

@@ -15,13 +15,13 @@ pub type Contenders = Vec<Box<dyn Contender>>;
 /// The runs of one contender, one a round; why there are no more, if one failed.
 struct Runs {
     name: &'static str,
-    runs: Vec<Cost>,
+    costs: Vec<Cost>,
     failed: Option<String>,
 }
 
 impl Runs {
     fn median(&self, of: impl Fn(&Cost) -> f64) -> f64 {
-        median(self.runs.iter().map(of))
+        median(self.costs.iter().map(of))
     }
 
     fn add(&mut self, row: &str, one: &mut dyn Contender, place: &Place, deed: Deed) {
@@ -42,7 +42,7 @@ impl Runs {
                     cost.peak_mib,
                     load_average()
                 );
-                self.runs.push(cost);
+                self.costs.push(cost);
             }
             Err(error) => {
                 eprintln!("transfer: {row}: {}: {error}", self.name);
@@ -61,7 +61,7 @@ struct Row {
 impl Row {
     fn new(name: &'static str, contenders: &Contenders) -> Self {
         let all =
-            contenders.iter().map(|one| Runs { name: one.name(), runs: Vec::new(), failed: None }).collect();
+            contenders.iter().map(|one| Runs { name: one.name(), costs: Vec::new(), failed: None }).collect();
         Self { name, all }
     }
 
@@ -76,16 +76,16 @@ impl Row {
 
     fn report(&self) -> Value {
         let mut measured = json!({});
-        for one in self.all.iter().filter(|one| !one.runs.is_empty() || one.failed.is_some()) {
-            let mut row = json!({ "runs": one.runs.len() });
+        for one in self.all.iter().filter(|one| !one.costs.is_empty() || one.failed.is_some()) {
+            let mut row = json!({ "runs": one.costs.len() });
             if let Some(failed) = &one.failed {
                 row["failed"] = json!(failed);
             }
-            if !one.runs.is_empty() {
+            if !one.costs.is_empty() {
                 row["time"] = alone(one.median(|run| run.wall_s), "s");
                 row["cpu"] = alone(one.median(|run| run.cpu_s), "s");
                 row["peak_memory"] = alone(one.median(|run| run.peak_mib), "MiB");
-                if one.runs.iter().all(|run| run.bytes.is_some()) {
+                if one.costs.iter().all(|run| run.bytes.is_some()) {
                     row["sent"] = alone(one.median(|run| run.bytes.unwrap_or(f64::NAN) / 1e6), "MB");
                 }
             }
@@ -95,7 +95,7 @@ impl Row {
     }
 
     fn of(&self, name: &str) -> Option<&Runs> {
-        self.all.iter().find(|one| one.name == name && !one.runs.is_empty())
+        self.all.iter().find(|one| one.name == name && !one.costs.is_empty())
     }
 
     /// Ours against the best of these, if both were measured: the median of the rounds' ratios, beside the goal.
@@ -103,7 +103,7 @@ impl Row {
         let others = others.iter().filter_map(|name| self.of(name));
         let best = others.min_by(|a, b| a.median(&of).total_cmp(&b.median(&of)));
         let (Some(ours), Some(best)) = (self.of("ours"), best) else { return Value::Null };
-        let ratio = median(ours.runs.iter().zip(&best.runs).map(|(ours, best)| of(ours) / of(best)));
+        let ratio = median(ours.costs.iter().zip(&best.costs).map(|(ours, best)| of(ours) / of(best)));
         let mut compared = beside(ratio, goal, "of the best");
         compared["of"] = json!(best.name);
         compared["met"] = json!(ratio <= goal);
@@ -305,7 +305,7 @@ pub fn files(contenders: &mut Contenders, wanted: &Wanted, place: &Place, report
     full.round(contenders, place, Deed::Copy);
     none.round(contenders, place, Deed::Refresh);
     clear(contenders);
-    let files = wanted.files as f64;
+    let files = f64::from(u32::try_from(wanted.files).expect("files that 32 bits count"));
     let mut told = full.report();
     told["files"] = json!(wanted.files);
     told["ratio"] = full.compare(&SYNCED, 0.5, seconds);

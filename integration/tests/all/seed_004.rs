@@ -15,10 +15,10 @@ struct Walk {
 
 impl Walk {
     fn begin() -> Self {
-        let (here, foo) = (Agent::start("here"), Agent::start("foo"));
+        let (here, there) = (Agent::start("here"), Agent::start("foo"));
         let mut operator = Operator::new();
         operator.set_env("COMITY_SOCKET", here.socket().to_str().expect("temporary paths are UTF-8"));
-        Self { here, foo, operator }
+        Self { here, foo: there, operator }
     }
 
     /// Runs a line of the article.

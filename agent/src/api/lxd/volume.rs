@@ -116,7 +116,7 @@ async fn create(
     let copied = !matches!(source, "" | "none");
     // To refresh one takes no right to make one: that is looked at by whom it is handed to.
     let permit = if copied {
-        require_trust(&caller).map(|_| None)?
+        require_trust(&caller).map(|()| None)?
     } else {
         Some(state.permit(&caller, Entitlement::CanCreateStorageVolumes, Entity::default_project())?)
     };

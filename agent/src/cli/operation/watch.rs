@@ -41,7 +41,7 @@ impl Watched<'_> {
 #[derive(Debug)]
 pub enum Ended {
     /// By itself, well or not: the operation says so.
-    Over(OperationBody),
+    Over(Box<OperationBody>),
     /// Cancelled, because that was asked for here.
     Cancelled,
 }
@@ -111,7 +111,7 @@ pub async fn watch(
         }
     }
     let cancelled = cancelling && operation.status_code == CANCELLED;
-    Ok(if cancelled { Ended::Cancelled } else { Ended::Over(operation) })
+    Ok(if cancelled { Ended::Cancelled } else { Ended::Over(Box::new(operation)) })
 }
 
 /// The same, of an operation that is alone: its failure is the command's.
@@ -125,7 +125,7 @@ pub async fn finish(
     let ended = watch(context, Watched { client, remote, operation }, &[], &bar).await;
     bar.clear();
     match ended? {
-        Ended::Over(operation) if is_good(&operation) => Ok(operation),
+        Ended::Over(operation) if is_good(&operation) => Ok(*operation),
         Ended::Over(operation) => Err(CliError::failed(failure(&operation)).code("operation-failed")),
         Ended::Cancelled => Err(cancelled()),
     }

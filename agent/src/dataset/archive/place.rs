@@ -97,7 +97,7 @@ impl Target {
     }
 
     /// Makes anything but a file.
-    pub fn make(&mut self, path: &TreePath, given: Given, kind: Kind) -> Result<(), ArchiveError> {
+    pub fn make(&mut self, path: &TreePath, given: Given, kind: &Kind) -> Result<(), ArchiveError> {
         if let Kind::Directory = kind {
             return self.directory(path, given);
         }
@@ -105,10 +105,10 @@ impl Target {
             return Err(ArchiveError::Kind { path: path.to_string(), what: "the tree's root and no folder" });
         }
         self.parents(path)?;
-        if let Kind::Link(to) = &kind {
+        if let Kind::Link(to) = kind {
             return self.link(path, to);
         }
-        let made = self.node(path, &kind);
+        let made = self.node(path, kind);
         match made {
             Ok(()) => self.settle(path, &given, matches!(kind, Kind::Symlink(_))),
             Err(e) => match Errno::from_io_error(&e) {
@@ -126,7 +126,7 @@ impl Target {
     pub fn file(
         &mut self,
         path: &TreePath,
-        given: Given,
+        given: &Given,
         from: &mut impl Read,
         most: u64,
         stopped: &dyn Fn() -> bool,
@@ -144,7 +144,7 @@ impl Target {
         };
         let size = fill(&file, path, from, most, stopped)?;
         drop(file);
-        self.settle(path, &given, false)?;
+        self.settle(path, given, false)?;
         Ok(size)
     }
 

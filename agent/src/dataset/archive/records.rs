@@ -29,8 +29,11 @@ impl Records {
     }
 }
 
-/// The first record, by key and value, and what is behind it.
-fn split(bytes: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+/// A key and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// The first record, and what is behind it.
+fn split(bytes: &[u8]) -> Option<(Pair<'_>, &[u8])> {
     let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
     let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
     let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;

@@ -1,7 +1,7 @@
 //! From a tar into trees in a staging area.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -165,16 +165,16 @@ impl Into {
         let left = LARGEST.saturating_sub(self.bytes);
         // Whoever makes the instance knows better.
         let own = self.contents == Contents::Instance && at.as_bytes() == INSTANCE_INDEX.as_bytes();
-        let target = self.tree(tree)?;
+        let target = self.tree(tree.as_ref())?;
         if own {
             return Ok(());
         }
         if matches!(kind, Kind::File) {
-            let written = target.file(&at, given, entry, left, stopped)?;
+            let written = target.file(&at, &given, entry, left, stopped)?;
             self.bytes = self.bytes.saturating_add(written);
             return Ok(());
         }
-        target.make(&at, given, kind)
+        target.make(&at, given, &kind)
     }
 
     /// `None` for the folders that hold the trees.
@@ -202,15 +202,17 @@ impl Into {
         if matches!(path, b"" | b"backup") && kind == EntryType::Directory { Ok(None) } else { Err(stray()) }
     }
 
-    fn tree(&mut self, snapshot: Option<SnapshotName>) -> Result<&mut Target, ArchiveError> {
-        if !self.trees.contains_key(&snapshot) {
-            let folder = match &snapshot {
-                Some(name) => self.staging.join(format!("snapshot-{name}")),
-                None => self.staging.join("main"),
-            };
-            self.trees.insert(snapshot.clone(), Target::new(&folder)?);
-        }
-        self.trees.get_mut(&snapshot).ok_or(ArchiveError::NoIndex)
+    fn tree(&mut self, snapshot: Option<&SnapshotName>) -> Result<&mut Target, ArchiveError> {
+        Ok(match self.trees.entry(snapshot.cloned()) {
+            btree_map::Entry::Occupied(there) => there.into_mut(),
+            btree_map::Entry::Vacant(vacant) => {
+                let folder = match snapshot {
+                    Some(name) => self.staging.join(format!("snapshot-{name}")),
+                    None => self.staging.join("main"),
+                };
+                vacant.insert(Target::new(&folder)?)
+            }
+        })
     }
 
     fn finish(self) -> Result<Unpacked, ArchiveError> {

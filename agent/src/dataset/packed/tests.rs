@@ -132,7 +132,7 @@ proptest! {
         let mut depth = 0;
         for (number, entry) in (0_u32..).zip(manifest.entries()).skip(1) {
             let (parent, name) = entry.path.split().unwrap();
-            let at = if parent.is_root() { 0 } else { 1 + parent.as_bytes().iter().filter(|b| **b == b'/').count() };
+            let at = if parent.is_root() { 0 } else { parent.as_bytes().split(|b| *b == b'/').count() };
             while depth > at {
                 out.push(END);
                 depth -= 1;
@@ -259,7 +259,7 @@ fn a_folder_that_moves_changes_few_pieces_and_a_file_takes_few_bytes() {
 fn a_hostile_manifest_is_refused_by_name() {
     let tree = |records: &[&[u8]]| {
         let mut out = write::begin(&Meta::default());
-        records.iter().for_each(|record| out.extend_from_slice(record));
+        out.extend(records.concat());
         out.push(END);
         Packed::decode(out).map(|_| ())
     };

@@ -34,11 +34,7 @@ impl Instances {
         let tree = dataset(place, &left.pool);
         let record = self.get(place.0, place.1).await?.filter(|held| held.instance.pool == left.pool);
         match (&left.step, record) {
-            // The record came after all: the tree is its.
-            (Step::Remove | Step::Rename { .. }, Some(_)) => {}
-            // Where there is no tree yet, what a transfer has staged of it is kept: begun again, it goes on from there.
             (Step::Remove, None) if self.pools.has(&tree) => self.pools.destroy(&tree).await?,
-            (Step::Remove, None) => {}
             (Step::Rename { project, name }, None) => {
                 let old = dataset((project, name), &left.pool);
                 if self.pools.has(&tree) && !self.pools.has(&old) {
@@ -65,7 +61,11 @@ impl Instances {
                     self.mended(place, held.revision, &refreshed, Action::InstanceUpdated, now).await?;
                 }
             }
-            (Step::RenameSnapshot { .. } | Step::Restore { .. } | Step::Refresh(_), None) => {}
+            // The record came after all: the tree is its. Or there is no tree yet, and what a transfer has staged of it is
+            // kept: begun again, it goes on from there. Or there is no record any more of which something could be told.
+            (Step::Remove | Step::Rename { .. }, Some(_))
+            | (Step::Remove | Step::RenameSnapshot { .. } | Step::Restore { .. } | Step::Refresh(_), None) => {
+            }
         }
         self.end(&left.pool, place.0, place.1).await
     }

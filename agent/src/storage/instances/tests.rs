@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::slice;
 
 use schema::kind::auth_group::{AuthGroup, Permission};
 use schema::record;
@@ -212,10 +213,10 @@ async fn what_a_crash_cut_short_is_mended_and_what_is_nobodys_stays() {
     instances.begin(&pool, &project, &c1, &step).await.unwrap();
     instances.pools.rename_snapshot(&tree(&c1), &snap, &stray).await.unwrap();
     instances.mend(NOW).await.unwrap();
-    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), [snap.clone()]);
+    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), slice::from_ref(&snap));
     instances.pools.take_snapshot(&tree(&c1), &stray).await.unwrap();
     instances.mend(NOW).await.unwrap();
-    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), [snap.clone()]);
+    assert_eq!(instances.pools.snapshots(&tree(&c1)).unwrap(), slice::from_ref(&snap));
 
     // A refresh that has come as far as the disk: the record says what is there.
     let (contents, fresh) = (instances.pools.contents(&tree(&c1)).unwrap(), taken());

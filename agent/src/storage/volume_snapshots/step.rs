@@ -171,6 +171,7 @@ impl VolumeSnapshots {
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
+    use std::slice;
     use std::sync::Arc;
 
     use schema::kind::volume::Volume;
@@ -281,7 +282,7 @@ mod tests {
         // Cut off before the switch: all is as it was.
         bench.begin(&step).await;
         bench.snapshots.mend(NOW).await.unwrap();
-        assert_eq!(bench.listed().await.into_keys().collect::<Vec<_>>(), [old.clone()]);
+        assert_eq!(bench.listed().await.into_keys().collect::<Vec<_>>(), slice::from_ref(&old));
         assert_eq!(bench.steps().await, 0);
 
         // After it: what is there is listed as what it is.
@@ -289,7 +290,7 @@ mod tests {
         bench.switch("two", &new, vec![old.clone()]);
         bench.snapshots.mend(NOW).await.unwrap();
         assert_eq!(bench.listed().await, BTreeMap::from([(new.clone(), at(7))]));
-        assert_eq!(bench.snapshots.pools.snapshots(&bench.tree).unwrap(), [new.clone()]);
+        assert_eq!(bench.snapshots.pools.snapshots(&bench.tree).unwrap(), slice::from_ref(&new));
         assert_eq!(bench.steps().await, 0);
 
         // Where nothing was written down nothing is guessed.
@@ -307,7 +308,7 @@ mod tests {
         bench.begin(&Step::RenameSnapshot { from: old.clone(), to: new.clone() }).await;
         bench.snapshots.pools.rename_snapshot(&bench.tree, &old, &new).await.unwrap();
         bench.snapshots.mend(NOW).await.unwrap();
-        assert_eq!(bench.snapshots.pools.snapshots(&bench.tree).unwrap(), [old.clone()]);
+        assert_eq!(bench.snapshots.pools.snapshots(&bench.tree).unwrap(), slice::from_ref(&old));
         let place = (&bench.pool, &bench.volume);
         bench.snapshots.rename(&bench.permit, place.0, place.1, &old, &new, NOW).await.unwrap();
         assert_eq!(bench.listed().await.into_keys().collect::<Vec<_>>(), [new]);

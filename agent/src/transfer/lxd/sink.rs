@@ -142,7 +142,7 @@ async fn take(
     let area = held.staging()?.join(AREA);
     let base = held.tree().filter(|_| agreed.refresh);
     let of = of(from, &index, base.as_deref(), features)?;
-    let (main, mut reading) = prepare(held, &area, &of, base).await?;
+    let (main, mut reading) = prepare(held, &area, of.as_deref(), base).await?;
     let (mut snapshots, mut before) = (Vec::new(), None);
     for name in &agreed.chosen.take {
         rsync::receive(fs, &main, features, reading, told).await?;
@@ -193,12 +193,12 @@ pub(super) fn of(
 async fn prepare(
     held: &Arc<Held>,
     area: &Path,
-    of: &Option<String>,
+    of: Option<&str>,
     base: Option<PathBuf>,
 ) -> Result<(PathBuf, Reading), TransferError> {
     make(area, 0o700)?;
     let (main, noted) = (area.join(MAIN), area.join(OF));
-    let goes_on = of.is_some() && main.is_dir() && fs::read_to_string(&noted).ok() == *of;
+    let goes_on = of.is_some() && main.is_dir() && fs::read_to_string(&noted).ok().as_deref() == of;
     for left in fs::read_dir(area).map_err(LxdError::Io)? {
         let left = left.map_err(LxdError::Io)?;
         let path = left.path();

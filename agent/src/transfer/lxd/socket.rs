@@ -79,9 +79,9 @@ impl ControlSocket {
     pub async fn header(&mut self) -> Result<Header, LxdError> {
         let bytes = tokio::time::timeout(MAX_SILENCE, self.bytes()).await;
         let bytes = bytes.map_err(|_| LxdError::Silent(MAX_SILENCE))??;
-        decode_header(&bytes).or_else(|unreadable| match decode::<Control>(&bytes) {
-            Ok(Control { success: false, message }) => Err(self.refusal(message)),
-            _ => Err(unreadable),
+        decode_header(&bytes).map_err(|unreadable| match decode::<Control>(&bytes) {
+            Ok(Control { success: false, message }) => self.refusal(message),
+            _ => unreadable,
         })
     }
 

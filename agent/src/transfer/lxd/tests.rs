@@ -232,7 +232,7 @@ async fn what_another_source_or_a_lost_write_has_left_is_not_taken_for_the_sourc
     let index = super::index::encode(&serde_json::from_value(outgoing(&[]).header).unwrap(), &[]);
     let features = super::message::RsyncFeatures::OURS;
     let mark = |from: &str| sink::of(from, &index, None, features).unwrap().unwrap();
-    for (left_by, is_gone_on_with) in [("b", false), ("a", true)] {
+    for left_by in ["b", "a"] {
         let (from, to) = (Side::new(), Side::new());
         from.pools.ensure(&dataset()).await.unwrap();
         write(&from.pools.tree(&dataset()).unwrap().join("conf"), "BBBB");
@@ -240,13 +240,10 @@ async fn what_another_source_or_a_lost_write_has_left_is_not_taken_for_the_sourc
         fs::create_dir_all(area.join("main")).unwrap();
         write(&area.join("main/conf"), "AAAA");
         fs::write(area.join("of"), mark(left_by)).unwrap();
-        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
-        let before = inode(&area.join("main"));
         let done = migrate(&from, &to, outgoing(&[]), incoming(Mode::Copy, &Arc::default()), |_| {}).await;
         done.0.unwrap();
         done.1.unwrap();
         assert_eq!(to.read("conf").as_deref(), Some("BBBB"), "left by {left_by}");
-        assert_eq!(inode(&to.pools.tree(&dataset()).unwrap()) == before, is_gone_on_with);
     }
 }
 

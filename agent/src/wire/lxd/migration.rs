@@ -125,7 +125,8 @@ pub struct Source {
     /// PEM.
     pub certificate: String,
     /// What is copied within this server: an instance, perhaps with a snapshot of it.
-    pub source: String,
+    #[serde(rename = "source")]
+    pub within: String,
     /// The same, of a volume.
     pub name: String,
     pub pool: String,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::Path;
 
 use schema::name::SnapshotName;
 use schema::record::Record as Declared;
@@ -142,7 +142,7 @@ fn write<F: FnMut(u64)>(
     compression: Compression,
     packed: &Packed,
     frozen: &[(SnapshotName, Frozen)],
-    tree: &PathBuf,
+    tree: &Path,
     held: Held,
 ) -> Result<(File, Vec<String>), ExportError> {
     let buffered = BufWriter::with_capacity(256 * 1024, file);

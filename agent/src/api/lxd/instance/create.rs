@@ -69,7 +69,7 @@ pub(super) async fn create(
             return Err(LxdError::bad_request(message));
         }
         other => {
-            let shown: String = other.chars().filter(|c| c.is_ascii_alphanumeric()).take(32).collect();
+            let shown: String = other.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
             return Err(LxdError::bad_request(format!("Unknown source type {shown}")));
         }
     }

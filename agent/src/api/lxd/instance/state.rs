@@ -74,7 +74,7 @@ fn refusal(action: &str) -> LxdError {
         "stop" | "restart" => "The instance is already stopped".to_owned(),
         "freeze" | "unfreeze" => "The container isn't running".to_owned(),
         other => {
-            let shown: String = other.chars().filter(|c| c.is_ascii_alphanumeric()).take(32).collect();
+            let shown: String = other.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
             format!("Unknown action: '{shown}'")
         }
     })

@@ -84,13 +84,12 @@ pub async fn create_instance(
     };
     let only = wanted.source.instance_only || wanted.source.container_only;
     let own = if wanted.source.prune && !only { Own::Prune } else { Own::Keep };
-    let target = match there {
+    let target = if let Some(held) = there {
         // A refresh is of the data and of snapshots; what is to be set besides, clients set afterwards.
-        Some(held) => Target { pool: held.instance.pool, made: None },
-        None => {
-            let shape = shape(wanted, from.as_ref().map(|from| &from.shape));
-            Target { pool: state.instances.check(&shape).await?, made: Some(shape) }
-        }
+        Target { pool: held.instance.pool, made: None }
+    } else {
+        let shape = shape(wanted, from.as_ref().map(|from| &from.shape));
+        Target { pool: state.instances.check(&shape).await?, made: Some(shape) }
     };
     let doing = if target.made.is_some() { "create" } else { "migrate" };
     let busy = state.instances.hold((&place.0, &place.1), doing)?;
@@ -128,14 +127,11 @@ pub async fn migrate_instance(
     let bound_to = bound_to(&asked)?;
     let whole = !asked.instance_only && !asked.container_only;
     let (outgoing, _) = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;
-    Ok(match asked.target {
-        Some(target) => {
-            begun(state, &[&permit], &state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None)
-        }
-        None => {
-            let (operation, secrets) = state.transfers.serve(&permit, outgoing, bound_to)?;
-            begun(state, &[&permit], &operation, Some(&secrets))
-        }
+    Ok(if let Some(target) = asked.target {
+        begun(state, &[&permit], &state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None)
+    } else {
+        let (operation, secrets) = state.transfers.serve(&permit, outgoing, bound_to)?;
+        begun(state, &[&permit], &operation, Some(&secrets))
     })
 }
 
@@ -163,7 +159,7 @@ async fn copied(
     project: &ProjectName,
     source: &Source,
 ) -> Result<Copied, LxdError> {
-    let (name, snapshot) = parted(&source.source)?;
+    let (name, snapshot) = parted(&source.within)?;
     let missing = || LxdError::new(StatusCode::NOT_FOUND, "Instance not found");
     let project = match source.project.as_str() {
         "" => project.clone(),

@@ -117,14 +117,11 @@ pub async fn migrate_volume(
     let whole = !asked.volume_only && snapshot.is_none();
     let bound_to = bound_to(&asked)?;
     let outgoing = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;
-    Ok(match asked.target {
-        Some(target) => {
-            begun(state, &[&permit], &state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None)
-        }
-        None => {
-            let (operation, secrets) = state.transfers.serve(&permit, outgoing, bound_to)?;
-            begun(state, &[&permit], &operation, Some(&secrets))
-        }
+    Ok(if let Some(target) = asked.target {
+        begun(state, &[&permit], &state.transfers.send_to(&permit, outgoing, &pushed_to(target))?, None)
+    } else {
+        let (operation, secrets) = state.transfers.serve(&permit, outgoing, bound_to)?;
+        begun(state, &[&permit], &operation, Some(&secrets))
     })
 }
 
