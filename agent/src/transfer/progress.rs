@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Told where a transfer stands, about ten times a second, and once more at its end.
@@ -12,6 +12,8 @@ pub type Report = Arc<dyn Fn(&Progress) + Send + Sync>;
 pub const TOLD_EVERY: Duration = Duration::from_millis(100);
 /// The rate is that of this long.
 const RATE_OVER: Duration = Duration::from_secs(5);
+/// What is left is told from so long a rate on: before, it would be a guess that jumps.
+const STEADY_AFTER: Duration = Duration::from_secs(3);
 
 /// Where a transfer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +29,10 @@ pub struct Progress {
     pub reused: u64,
     /// Bytes that went over the wire, as packed as they were.
     pub sent: u64,
-    /// Bytes of `done` in each of the last seconds.
+    /// Bytes of `done` that were sent or read in each of the last seconds; what is reused is no speed.
     pub rate: u64,
+    /// Seconds until all is done, once that can be told.
+    pub left: Option<u64>,
 }
 
 /// What a side is doing.
@@ -78,7 +82,7 @@ pub struct Meter {
     files_total: AtomicU64,
     reused: AtomicU64,
     sent: AtomicU64,
-    /// What was done when, over the time of the rate.
+    /// What was moved when, over the time of the rate.
     past: Mutex<VecDeque<(Instant, u64)>>,
 }
 
@@ -102,7 +106,10 @@ impl Default for Meter {
 
 impl Meter {
     pub fn stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Relaxed);
+        if self.stage.swap(stage as u8, Relaxed) != stage as u8 {
+            // Each stage has a rate of its own.
+            self.past().clear();
+        }
     }
 
     pub fn done(&self, bytes: u64) {
@@ -149,31 +156,40 @@ impl Meter {
     /// Where it stands `now`.
     pub fn read(&self, now: Instant) -> Progress {
         let known = |counter: &AtomicU64| Some(counter.load(Relaxed)).filter(|value| *value != UNKNOWN);
-        let done = self.done.load(Relaxed);
+        let (done, reused) = (self.done.load(Relaxed), self.reused.load(Relaxed));
+        let total = known(&self.total);
+        let (rate, over) = self.rate(now, done.saturating_sub(reused));
+        let left = total.and_then(|total| total.saturating_sub(done).checked_div(rate));
         Progress {
             stage: Stage::ALL[usize::from(self.stage.load(Relaxed)) % Stage::ALL.len()],
             done,
-            total: known(&self.total),
+            total,
             files_done: self.files_done.load(Relaxed),
             files_total: known(&self.files_total),
-            reused: self.reused.load(Relaxed),
+            reused,
             sent: self.sent.load(Relaxed),
-            rate: self.rate(now, done),
+            rate,
+            left: left.filter(|_| over >= STEADY_AFTER),
         }
     }
 
-    fn rate(&self, now: Instant, done: u64) -> u64 {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Bytes a second, and over how long they were counted.
+    fn rate(&self, now: Instant, moved: u64) -> (u64, Duration) {
+        let mut past = self.past();
         while past.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_OVER) {
             past.pop_front();
         }
-        past.push_back((now, done));
-        let Some((since, before)) = past.front() else { return 0 };
-        let millis = now.saturating_duration_since(*since).as_millis();
-        match u64::try_from(millis) {
-            Ok(millis) if millis > 0 => done.saturating_sub(*before).saturating_mul(1000) / millis,
-            _ => 0,
+        past.push_back((now, moved));
+        let Some((since, before)) = past.front() else { return (0, Duration::ZERO) };
+        let over = now.saturating_duration_since(*since);
+        match u64::try_from(over.as_millis()) {
+            Ok(millis) if millis > 0 => (moved.saturating_sub(*before).saturating_mul(1000) / millis, over),
+            _ => (0, over),
         }
+    }
+
+    fn past(&self) -> MutexGuard<'_, VecDeque<(Instant, u64)>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,11 +204,29 @@ mod tests {
         meter.expect(1000, 3);
         meter.expect(500, 1);
         meter.stage(Stage::Switching);
+        meter.read(start);
         meter.done(300);
         meter.reused(200);
         let progress = meter.read(start + Duration::from_secs(2));
         assert_eq!((progress.stage, progress.done, progress.reused), (Stage::Switching, 500, 200));
-        assert_eq!((progress.total, progress.files_total, progress.rate), (Some(1500), Some(4), 250));
+        // What was reused took no time, and says nothing of what is still to come.
+        assert_eq!((progress.total, progress.files_total, progress.rate), (Some(1500), Some(4), 150));
         assert_eq!(meter.read(start + Duration::from_secs(60)).rate, 0);
+    }
+
+    #[test]
+    fn what_is_left_is_told_once_the_rate_is_no_guess() {
+        let (meter, start) = (Meter::default(), Instant::now());
+        let after = |secs| start + Duration::from_secs(secs);
+        meter.expect(1000, 1);
+        meter.stage(Stage::Receiving);
+        meter.read(start);
+        meter.done(1);
+        assert_eq!(meter.read(after(1)).left, None);
+        meter.done(299);
+        assert_eq!(meter.read(after(3)).left, Some(7));
+        // The next stage has a rate of its own.
+        meter.stage(Stage::Verifying);
+        assert_eq!((meter.read(after(4)).rate, meter.read(after(4)).left), (0, None));
     }
 }

@@ -1,7 +1,7 @@
 //! How far a transfer is, as its operation tells it: a line in the form that LXD's clients print, and the figures.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -59,6 +59,8 @@ pub struct Teller {
     name: String,
     protocol: Protocol,
     reason: Reason,
+    /// What was told last: its end tells that again.
+    last: Arc<Mutex<Option<Progress>>>,
 }
 
 impl Teller {
@@ -68,7 +70,7 @@ impl Teller {
             Owner::Volume(volume) => volume.to_string(),
             Owner::Instance { name, .. } => name.to_string(),
         };
-        let teller = Self { handle, name, protocol, reason };
+        let teller = Self { handle, name, protocol, reason, last: Arc::default() };
         if let Some(handle) = &teller.handle {
             handle.progress(json!({ "comity": teller.chosen() }));
         }
@@ -81,7 +83,10 @@ impl Teller {
         match &self.handle {
             Some(handle) => {
                 let handle = handle.clone();
-                Arc::new(move |progress| handle.progress(teller.metadata(progress)))
+                Arc::new(move |progress| {
+                    *teller.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(*progress);
+                    handle.progress(teller.metadata(progress));
+                })
             }
             None => unreported(),
         }
@@ -106,6 +111,9 @@ impl Teller {
     pub fn ended(&self, figures: Value) -> Value {
         let mut comity = self.chosen();
         merge(&mut comity, json!({"stage": "done"}));
+        if let Some(last) = *self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            merge(&mut comity, json!({"reused": last.reused, "files_total": last.files_total}));
+        }
         merge(&mut comity, figures);
         json!({ "comity": comity })
     }
@@ -115,7 +123,7 @@ impl Teller {
         let figures = json!({
             "stage": progress.stage.as_str(), "done": progress.done, "total": progress.total,
             "rate": progress.rate, "files_done": progress.files_done, "files_total": progress.files_total,
-            "reused": progress.reused, "sent": progress.sent,
+            "reused": progress.reused, "sent": progress.sent, "left": progress.left,
         });
         merge(&mut comity, figures);
         json!({"fs_progress": line(&self.name, progress), "comity": comity})
@@ -134,13 +142,13 @@ fn merge(into: &mut Value, more: Value) {
 
 /// `c1: 1.65GB (91.42MB/s), 63%, 12s left`: LXD's line, and behind it what is known besides.
 fn line(name: &str, progress: &Progress) -> String {
-    let Progress { done, total, rate, .. } = *progress;
+    let Progress { done, total, rate, left, .. } = *progress;
     let mut line = format!("{name}: {} ({}/s)", bytes(done), bytes(rate));
     if let Some(total) = total.filter(|total| *total > 0) {
         let percent = (u128::from(done) * 100 / u128::from(total)).min(100);
         // Writing to a String does not fail.
         let _ = write!(line, ", {percent}%");
-        if let Some(left) = total.saturating_sub(done).checked_div(rate) {
+        if let Some(left) = left {
             let _ = write!(line, ", {left}s left");
         }
     }
@@ -171,10 +179,15 @@ mod tests {
         assert_eq!(bytes(1000), "1.00kB");
         assert_eq!(bytes(1_650_000_000), "1.65GB");
         assert_eq!(bytes(u64::MAX), "18.44EB");
-        let reached =
-            Progress { done: 630, total: Some(1000), rate: 31, ..Meter::default().read(Instant::now()) };
+        let reached = Progress {
+            done: 630,
+            total: Some(1000),
+            rate: 31,
+            left: Some(11),
+            ..Meter::default().read(Instant::now())
+        };
         assert_eq!(line("c1", &reached), "c1: 630B (31B/s), 63%, 11s left");
-        assert_eq!(line("c1", &Progress { total: None, rate: 0, ..reached }), "c1: 630B (0B/s)");
-        assert_eq!(line("c1", &Progress { rate: 0, ..reached }), "c1: 630B (0B/s), 63%");
+        assert_eq!(line("c1", &Progress { total: None, left: None, rate: 0, ..reached }), "c1: 630B (0B/s)");
+        assert_eq!(line("c1", &Progress { rate: 0, left: None, ..reached }), "c1: 630B (0B/s), 63%");
     }
 }
