@@ -271,8 +271,13 @@ impl Index {
     pub fn read(text: &[u8]) -> Result<Self, IndexError> {
         let text = std::str::from_utf8(text).map_err(|error| IndexError::Malformed(error.to_string()))?;
         let index: Self = serde_saphyr::from_str(text).map_err(|error| {
-            // Its first line: the rest shows the file.
-            IndexError::Malformed(error.to_string().lines().next().unwrap_or_default().to_owned())
+            // Where it is and not what: that would show the file.
+            IndexError::Malformed(match error.location() {
+                Some(at) => {
+                    format!("it is not what an export has at line {}, column {}", at.line(), at.column())
+                }
+                None => "it is not what an export has".to_owned(),
+            })
         })?;
         if index.optimized == Some(true) {
             return Err(IndexError::Optimized(index.backend.chars().take(32).collect()));
@@ -436,6 +441,14 @@ mod tests {
         let index = Index::read(text.as_bytes()).unwrap();
         assert_eq!(index.name, "orders");
         assert_eq!(index.volume().unwrap(), (volume, snapshots));
+    }
+
+    #[test]
+    fn a_fault_is_told_by_its_place_and_not_by_what_is_there() {
+        for text in ["name: [hush", "name: orders\nsnapshots: hush\n", "hush"] {
+            let error = Index::read(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("line ") && !error.contains("hush"), "{error}");
+        }
     }
 
     #[test]

@@ -12,9 +12,16 @@ use super::records::Records;
 const MOST: u64 = 1024 * 1024;
 const BLOCK: usize = 512;
 
+/// What is read is none. The reader's own words for it would repeat what is there.
+#[derive(Debug, thiserror::Error)]
+#[error("it is no tar archive, nor one that gzip or zstd made smaller")]
+struct NoTar;
+
 /// Passes a tar on as long as its records about entries are of a size that makes sense.
 pub struct Guard<R> {
     from: R,
+    /// Whether anything has been read that was a header.
+    begun: bool,
     /// The block that is being looked at, as far as it has come.
     block: Vec<u8>,
     /// Whole blocks of data until the next header.
@@ -40,7 +47,7 @@ impl Said {
 impl<R: Read> Guard<R> {
     pub fn new(from: R) -> Self {
         let block = Vec::with_capacity(BLOCK);
-        Self { from, block, data: 0, extends: false, of_next: 0, said: Said::default() }
+        Self { from, begun: false, block, data: 0, extends: false, of_next: 0, said: Said::default() }
     }
 
     pub fn said(&self) -> Said {
@@ -85,7 +92,14 @@ impl<R: Read> Guard<R> {
             return Ok(());
         }
         let header = tar::Header::from_byte_slice(&self.block);
-        let size = header.entry_size()?;
+        if !is_header(&self.block) {
+            return Err(match self.begun {
+                false => io::Error::other(NoTar),
+                true => io::Error::other("it is damaged: there is no header where one belongs"),
+            });
+        }
+        self.begun = true;
+        let size = header.entry_size().map_err(|_| io::Error::other("a header says no size"))?;
         let kind = header.entry_type();
         let of_next = kind.is_pax_local_extensions()
             || kind.is_pax_global_extensions()
@@ -104,9 +118,23 @@ impl<R: Read> Guard<R> {
     }
 }
 
+/// Whether a block has the sum of its bytes where a header has it, counted as if that were spaces.
+fn is_header(block: &[u8]) -> bool {
+    const SUM: std::ops::Range<usize> = 148..156;
+    let Some(written) = block.get(SUM) else { return false };
+    let digits = written.iter().copied().skip_while(|byte| *byte == b' ').take_while(u8::is_ascii_digit);
+    let written = digits.fold(0_u32, |sum, digit| sum.wrapping_mul(8).wrapping_add(u32::from(digit & 7)));
+    let counted =
+        block.iter().enumerate().map(|(at, byte)| u32::from(if SUM.contains(&at) { b' ' } else { *byte }));
+    counted.sum::<u32>() == written
+}
+
 impl<R: Read> Read for Guard<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.from.read(into)?;
+        if n == 0 && !into.is_empty() && !self.begun && !self.block.is_empty() {
+            return Err(io::Error::other(NoTar));
+        }
         self.look(&into[..n])?;
         Ok(n)
     }

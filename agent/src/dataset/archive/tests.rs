@@ -212,6 +212,22 @@ fn a_large_record_and_a_torn_end_are_noticed() {
 }
 
 #[test]
+fn what_is_no_archive_is_never_repeated() {
+    let staging = tempfile::tempdir().unwrap();
+    let lines = "root:x:0:0:secret:/root:/bin/bash\n".repeat(40);
+    for text in [&lines[..], &lines[..20]] {
+        let error = unpack_all(text.as_bytes(), staging.path()).unwrap_err().to_string();
+        assert!(error.contains("no tar archive") && !error.contains("root"), "{error}");
+    }
+    // One that begins well and goes on with something else.
+    let mut begun = Evil::new().0.into_inner().unwrap();
+    begun.truncate(begun.len() - 1024);
+    begun.extend_from_slice(lines.as_bytes());
+    let error = unpack_all(&begun, staging.path()).unwrap_err().to_string();
+    assert!(error.contains("damaged") && !error.contains("root"), "{error}");
+}
+
+#[test]
 fn compressions_are_read_as_lxd_writes_them() {
     assert_eq!("".parse(), Ok(Compression::Gzip(6)));
     assert_eq!("gzip -9".parse(), Ok(Compression::Gzip(9)));
