@@ -185,7 +185,8 @@ impl Apply {
                     }),
                     key: change.key,
                 })
-                .collect();
+                .collect::<Vec<_>>();
+            self.check_arrivals(&writes)?;
             self.commit(permit, draft, writes, Some(owner.as_str())).await?
         };
         let unfinished = self.steps.settle(STEPS_WITHIN).await;

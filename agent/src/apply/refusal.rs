@@ -75,6 +75,8 @@ pub enum ApplyError {
     NoSuchPool { pool: PoolName, volume: VolumeName },
     #[error("the old data of volume {pool}/{volume} is still being destroyed")]
     StillGoing { pool: PoolName, volume: VolumeName },
+    #[error("a volume {pool}/{volume} is just arriving by a copy")]
+    Arriving { pool: PoolName, volume: VolumeName },
     #[error("there is no volume {0}/{1}")]
     NoSuchVolume(PoolName, VolumeName),
     /// LXD's words.
@@ -148,6 +150,9 @@ impl ApplyError {
             Self::Exists(_) => "Choose another name.",
             Self::NoSuchPool { .. } => "Use a pool of `comity status`, such as \"default\".",
             Self::StillGoing { .. } => "Try again in a moment.",
+            Self::Arriving { .. } => {
+                "Choose another name, or plan again when it has arrived: `comity operation list` shows what runs."
+            }
             Self::VolumeInUse { .. } => "Take the volume out of that first.",
             Self::DataExists(..) => "Choose another name, or declare that volume and delete it.",
             Self::NoConsent(_) => "Add --destroy-data, or leave the data and forget the volume.",

@@ -10,7 +10,7 @@ use schema::name::{PoolName, VolumeName};
 use schema::plan::Data;
 use schema::record::{Record, RecordKey};
 
-use super::draft::{Draft, Write};
+use super::draft::{self, Draft, Write};
 use super::steps::Step;
 use super::{Apply, ApplyError, Edited, STEPS_WITHIN};
 use crate::authorize::Permit;
@@ -61,6 +61,17 @@ impl Apply {
         let going = self.steps.going().await?;
         if let Some((pool, volume)) = [from, to].into_iter().find(|place| going.contains(place)) {
             return Err(ApplyError::StillGoing { pool: pool.clone(), volume: volume.clone() });
+        }
+        Ok(())
+    }
+
+    /// Refuses to make what a copy is just bringing: its data is there before its record is.
+    pub(super) fn check_arrivals(&self, writes: &[Write]) -> Result<(), ApplyError> {
+        for (pool, volume) in draft::made_volumes(writes) {
+            let held = self.pools.hold(&Dataset::volume(&pool, &volume), Use::Replacing);
+            if matches!(held, Err(PoolError::Busy(_))) {
+                return Err(ApplyError::Arriving { pool, volume });
+            }
         }
         Ok(())
     }

@@ -68,7 +68,9 @@ impl From<ApplyError> for Problem {
             ApplyError::NotPermitted => (StatusCode::FORBIDDEN, "forbidden"),
             ApplyError::Bound { .. } => (StatusCode::FORBIDDEN, "bound"),
             ApplyError::OtherStore => (StatusCode::CONFLICT, "other_store"),
-            ApplyError::Moved(_) | ApplyError::StillGoing { .. } => (StatusCode::CONFLICT, "conflict"),
+            ApplyError::Moved(_) | ApplyError::StillGoing { .. } | ApplyError::Arriving { .. } => {
+                (StatusCode::CONFLICT, "conflict")
+            }
             ApplyError::Owned(..) | ApplyError::OwnedPart(..) | ApplyError::GroupOwns { .. } => {
                 (StatusCode::CONFLICT, "owned")
             }

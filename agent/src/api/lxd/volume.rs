@@ -138,6 +138,12 @@ async fn create(
     let config = checked(&name, of_new_volume(&usual, wanted.config))?;
     let record = Record::Volume(Volume { description: wanted.description, config });
     let edit = Edit::put(key(&pool, &name), record).only_at(0);
+    if let Err(PoolError::Busy(_)) = state.pools.hold(&Dataset::volume(&pool, &name), Use::Replacing) {
+        let message = format!(
+            "A volume {pool}/{name} is just arriving by a copy: choose another name, or wait until that has ended"
+        );
+        return Err(LxdError::new(StatusCode::CONFLICT, message));
+    }
     state.apply.edit(&permit, vec![edit]).await?;
     Ok(answer::created(&url(&pool, &name, None), serde_json::Map::new()))
 }

@@ -182,6 +182,9 @@ pub struct MigrationPost {
     pub target: Option<MigrationTarget>,
     /// Ours: SHA-256 of the certificate that the target will show; nobody else is given anything then.
     pub target_fingerprint: String,
+    /// Ours: it is deleted here once it has arrived there; who may not do that is refused before it is sent.
+    #[serde(rename = "move")]
+    pub moves: bool,
 }
 
 /// The target's operation.

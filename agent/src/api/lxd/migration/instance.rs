@@ -124,6 +124,9 @@ pub async fn migrate_instance(
     if asked.live {
         return Err(no_live());
     }
+    if asked.moves {
+        state.permit(caller, Entitlement::CanDelete, entity(&place))?;
+    }
     let bound_to = bound_to(&asked)?;
     let whole = !asked.instance_only && !asked.container_only;
     let (outgoing, _) = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;

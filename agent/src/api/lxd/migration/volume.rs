@@ -18,7 +18,7 @@ use super::making::Making;
 use super::{Way, begun, bound_to, consistency, header, no_live, oldest_first, parted, pushed_to, read};
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
-use crate::api::lxd::volume::{checked, declared, name_of};
+use crate::api::lxd::volume::{Users, checked, declared, name_of};
 use crate::api::volume::{entity, find, permit_to_fill};
 use crate::apply::Edit;
 use crate::authorize::{Denied, Entitlement, Permit};
@@ -115,6 +115,12 @@ pub async fn migrate_volume(
         return Err(no_live());
     }
     let whole = !asked.volume_only && snapshot.is_none();
+    if asked.moves {
+        state.permit(caller, Entitlement::CanDelete, entity(&place.0, &place.1))?;
+        if Users::of(state, caller).await?.any(&place.0, &place.1) {
+            return Err(LxdError::bad_request("The storage volume is still in use"));
+        }
+    }
     let bound_to = bound_to(&asked)?;
     let outgoing = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;
     Ok(if let Some(target) = asked.target {
