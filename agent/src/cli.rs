@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod again;
 mod agent;
 mod apply;
 mod audit;
@@ -27,6 +28,7 @@ mod interrupt;
 mod link;
 mod login;
 mod monitor;
+mod not_yet;
 mod operand;
 mod operation;
 mod output;
@@ -71,6 +73,9 @@ struct Globals {
     /// Talk to this remote instead of the default one.
     #[arg(long, global = true, value_name = "NAME")]
     remote: Option<String>,
+    /// Look for what belongs to a project in this one.
+    #[arg(long = "project", id = "in_project", global = true, value_name = "PROJECT")]
+    project: Option<String>,
     /// How to print results: tables (also as csv or compact) and sentences, or one document for programs.
     #[arg(long, short = 'f', global = true, value_enum, default_value_t = Encoding::Text, value_name = "FORMAT")]
     format: Encoding,
@@ -146,15 +151,9 @@ enum Command {
     /// Restart instances, where they run.
     #[command(hide = true)]
     Restart(instance::StateArgs),
-    /// Make an instance and start it: not there yet.
-    #[command(hide = true)]
-    Launch(instance::NotYetArgs),
-    /// Run a command in an instance: not there yet.
-    #[command(hide = true)]
-    Exec(instance::NotYetArgs),
-    /// Make an image of an instance: not there yet.
-    #[command(hide = true)]
-    Publish(instance::NotYetArgs),
+    /// Words of LXD's that are not there yet.
+    #[command(flatten)]
+    NotYet(not_yet::Command),
     /// Manage storage pools.
     Pool(pool::Args),
     /// Manage storage volumes.
@@ -183,14 +182,14 @@ pub fn main() -> std::process::ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
+    let given = arguments.clone();
     let arguments = go_flags::forced(go_flags::formatted(go_flags::here(go_flags::accepted(arguments))?)?);
     let json = failure::asks_for_json(&arguments);
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return Ok(failure::usage(&error, json)),
     };
-    let context =
-        Context::new(cli.globals.socket, cli.globals.remote, cli.globals.format, cli.globals.quiet)?;
+    let context = Context::new(cli.globals, given)?;
     // The agent builds its own runtime: how many threads is its option.
     if let Command::Agent(args) = cli.command {
         return agent::run(args);
@@ -251,9 +250,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<ExitCode, CliEr
         Command::Start(args) => instance::change_state(args, "start", context).await,
         Command::Stop(args) => instance::change_state(args, "stop", context).await,
         Command::Restart(args) => instance::change_state(args, "restart", context).await,
-        Command::Launch(_) => instance::not_yet("launch"),
-        Command::Exec(_) => instance::not_yet("exec"),
-        Command::Publish(_) => instance::not_yet("publish"),
+        Command::NotYet(word) => Err(word.refused()),
         Command::Pool(args) => pool::run(args, context).await,
         Command::Volume(args) => volume::run(args, context).await,
         Command::Transfer(args) => transfer::run(args, context).await,

@@ -81,6 +81,15 @@ pub struct Client {
     session: Option<Arc<Session>>,
     /// Where what belongs to a project is looked for; everywhere, if it is not said.
     project: Option<ProjectName>,
+    /// Whether volumes are looked for there, too: agents keep them in the default project.
+    volumes: InProject,
+}
+
+/// In which project volumes are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InProject {
+    Default,
+    Asked,
 }
 
 #[derive(Clone)]
@@ -132,7 +141,13 @@ impl ClientError {
 impl Client {
     /// Over an agent's unix socket, as the machine's administrator.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self { target: Target::Unix(path.into()), timeout: TIMEOUT, session: None, project: None }
+        Self {
+            target: Target::Unix(path.into()),
+            timeout: TIMEOUT,
+            session: None,
+            project: None,
+            volumes: InProject::Default,
+        }
     }
 
     /// Over TLS, to the first address that answers with the certificate that is pinned: the cluster's own, where the
@@ -145,7 +160,7 @@ impl Client {
     ) -> Self {
         let (name, door) = (name.to_owned(), Door::Cluster);
         let target = Target::Pinned { name, addresses, pin, door, identity, following: None };
-        Self { target, timeout: TIMEOUT, session: None, project: None }
+        Self { target, timeout: TIMEOUT, session: None, project: None, volumes: InProject::Default }
     }
 
     /// The same agent, of which the certificate for clients is pinned.
@@ -168,6 +183,14 @@ impl Client {
     #[must_use]
     pub fn in_project(mut self, project: Option<ProjectName>) -> Self {
         self.project = project;
+        self
+    }
+
+    /// The same, and volumes as well: whoever names a project for one call means all that is in it.
+    #[must_use]
+    pub fn wholly_in_project(mut self, project: ProjectName) -> Self {
+        self.project = Some(project);
+        self.volumes = InProject::Asked;
         self
     }
 

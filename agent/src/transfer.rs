@@ -41,6 +41,8 @@ pub use progress::{Meter, Progress, Report, Stage};
 pub use remote::{Remote, Secrets};
 pub use run::Transfers;
 
+use indicatif::BinaryBytes;
+
 use crate::dataset::build::BuildError;
 use crate::dataset::manifest::Hostile;
 use crate::dataset::scan::ScanError;
@@ -78,6 +80,8 @@ pub enum TransferError {
     /// The target's reasons, in its own words.
     #[error("{0}")]
     Refused(String),
+    #[error("{place} is full: {} more are needed there, and {} are free", BinaryBytes(*needed), BinaryBytes(*free))]
+    Full { place: String, needed: u64, free: u64 },
     #[error("{0} already exists")]
     Exists(Dataset),
     #[error("nothing can be copied onto itself")]

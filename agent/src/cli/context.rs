@@ -3,17 +3,20 @@
 //! In this order: `--socket`, `--remote`, `COMITY_SOCKET`, the default remote. `local` is the socket that
 //! `COMITY_SOCKET` names, or else the one of an agent installed on this machine.
 
+use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Method;
-use schema::name::RemoteName;
+use schema::name::{ProjectName, RemoteName};
 
 use super::failure::CliError;
 use super::interrupt::Interrupts;
 use super::login;
-use super::output::{self, Encoding, Output};
+use super::output::{self, Output};
 use super::remotes::{AuthType, Folder, LOCAL, Local, LoginFiles, Remotes};
+use super::{Globals, again};
 use crate::client::login::Session;
 use crate::client::{Client, NO_BODY};
 use crate::trust::certificate::fingerprint;
@@ -29,8 +32,12 @@ pub struct Context {
     pub output: Output,
     pub folder: Folder,
     pub interrupts: Interrupts,
+    /// The command line as it was given, to be told where it is to be given again.
+    given: Vec<OsString>,
     local: PathBuf,
     chosen: Chosen,
+    /// `--project`.
+    project: Option<ProjectName>,
 }
 
 /// What was said about the agent to talk to.
@@ -42,12 +49,8 @@ enum Chosen {
 }
 
 impl Context {
-    pub fn new(
-        socket: Option<PathBuf>,
-        remote: Option<String>,
-        format: Encoding,
-        quiet: bool,
-    ) -> Result<Self, CliError> {
+    pub(super) fn new(globals: Globals, given: Vec<OsString>) -> Result<Self, CliError> {
+        let Globals { socket, remote, project, format, quiet } = globals;
         let named = std::env::var_os("COMITY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
         let chosen = match (socket, remote, &named) {
             (Some(socket), _, _) => Chosen::Socket(socket),
@@ -56,14 +59,68 @@ impl Context {
             (None, None, None) => Chosen::Default,
         };
         let local = named.unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET));
+        let project = project.as_deref().map(|project| name("--project", project)).transpose()?;
         let (output, folder) = (Output::new(format, quiet), Folder::locate());
-        Ok(Self { output, folder, interrupts: Interrupts::default(), local, chosen })
+        Ok(Self { output, folder, interrupts: Interrupts::default(), given, local, chosen, project })
+    }
+
+    /// How a command begins that asks the same agent.
+    pub fn command(&self) -> String {
+        let mut command = "comity".to_owned();
+        match &self.chosen {
+            // The environment stays as it is.
+            Chosen::Socket(path) if std::env::var_os("COMITY_SOCKET").is_none_or(|named| named != **path) => {
+                // Writing to a String does not fail.
+                let _ = write!(command, " --socket {}", again::quoted(&path.to_string_lossy()));
+            }
+            Chosen::Remote(name) => {
+                let _ = write!(command, " --remote {name}");
+            }
+            Chosen::Socket(_) | Chosen::Default => {}
+        }
+        if let Some(project) = &self.project {
+            let _ = write!(command, " --project {project}");
+        }
+        command
+    }
+
+    /// This command, for a message that says to give it again.
+    pub fn again(&self) -> String {
+        again::shown(&self.given, &[])
+    }
+
+    /// The same with one flag more.
+    pub fn again_with(&self, flag: &str) -> String {
+        again::shown(&self.given, &[flag])
+    }
+
+    /// Says so, if `word` is a remote's name whose colon was forgotten, which means something else then.
+    pub fn meant_remote(&self, word: &str, verb: &str) {
+        let known = word
+            .parse::<RemoteName>()
+            .is_ok_and(|name| self.folder.load().is_ok_and(|remotes| remotes.get(&name).is_ok()));
+        if known {
+            self.output.note(format!("{word} is a remote as well: `comity {verb} {word}:` asks that."));
+        }
+    }
+
+    /// `--project`, where it was given.
+    pub fn project(&self) -> Option<&ProjectName> {
+        self.project.as_ref()
     }
 
     /// The agent to talk to. Without a name: the one that the flags, the environment or the default say. With one
     /// (from an operand such as `east:default/orders`, or a manifest's `cluster`): the remote of that name, or the
     /// agent behind the socket, if that is what its cluster is called.
     pub async fn client(&self, remote: Option<&RemoteName>) -> Result<Client, CliError> {
+        let client = self.agent(remote).await?;
+        Ok(match &self.project {
+            Some(project) => client.wholly_in_project(project.clone()),
+            None => client,
+        })
+    }
+
+    async fn agent(&self, remote: Option<&RemoteName>) -> Result<Client, CliError> {
         let Some(wanted) = remote else {
             return match &self.chosen {
                 Chosen::Socket(path) => Ok(Client::unix(path)),

@@ -78,8 +78,15 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         let (code, hint) = match error {
-            ClientError::Unreachable { .. } => {
+            // A socket is of this machine's agent; anything else is a remote.
+            ClientError::Unreachable { agent, .. } if agent.starts_with("the agent at") => {
                 ("not-reachable".to_owned(), Some("Is the agent running? `comity agent` starts it; `comity status --wait 10s` waits for it.".to_owned()))
+            }
+            ClientError::Unreachable { agent, .. } => {
+                let remote = agent.split(' ').next().unwrap_or_default();
+                ("not-reachable".to_owned(), Some(format!(
+                    "Is the agent running there, and is it reached there? `comity --remote {remote} status --wait 10s` waits for it; `comity remote set-url {remote} https://HOST:PORT` says where it is."
+                )))
             }
             ClientError::Mismatch { .. } => (
                 "wrong-certificate".to_owned(),

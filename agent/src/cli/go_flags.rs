@@ -7,7 +7,7 @@ use super::CliError;
 /// Nouns that are Consul's too.
 const NOUNS: [&str; 5] = ["config", "intention", "peering", "service", "services"];
 /// Global flags whose value stands apart, before the noun.
-const WITH_VALUE: [&str; 4] = ["--socket", "--remote", "--format", "-f"];
+const WITH_VALUE: [&str; 5] = ["--socket", "--remote", "--project", "--format", "-f"];
 
 /// The same arguments with every `-word` after one of Consul's nouns as `--word`. One letter after a dash stays a
 /// short flag, a dash alone is standard input, and nothing behind `--` is a flag.
@@ -79,7 +79,7 @@ pub fn here(arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError> {
 }
 
 /// Formats by the names that they have here, and Consul's name for text.
-const FORMATS: [&str; 6] = ["json", "pretty", "text", "yaml", "csv", "compact"];
+const FORMATS: [&str; 7] = ["json", "pretty", "text", "table", "yaml", "csv", "compact"];
 
 /// The same arguments with Consul's `--format pretty` as ours for text, behind one of its nouns. Another that is unknown
 /// is told in its words, and ends as there.

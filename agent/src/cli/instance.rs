@@ -51,13 +51,6 @@ pub struct StateArgs {
     force: bool,
 }
 
-/// Of commands that there are not yet: whatever was given.
-#[derive(Debug, clap::Args)]
-pub struct NotYetArgs {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _arguments: Vec<String>,
-}
-
 pub async fn rename(args: RenameArgs, context: &Context) -> Result<ExitCode, CliError> {
     let (from, old) = InstanceOperand::whole("NAME", &args.from)?;
     let (to, new) = InstanceOperand::whole("NEW", &args.to)?;
@@ -76,7 +69,7 @@ pub async fn rename(args: RenameArgs, context: &Context) -> Result<ExitCode, Cli
                 .hint("comity rename NAME/SNAPSHOT NAME/OTHER"));
         }
     };
-    let begun = client.post_instance(&at, &body).await.map_err(|error| missing(&from, error))?;
+    let begun = found(context, &client, &from, client.post_instance(&at, &body).await).await?;
     finish(context, &client, from.remote.as_ref(), begun).await?;
     Ok(ExitCode::Done)
 }
@@ -108,7 +101,7 @@ async fn stopped(
     force: bool,
 ) -> Result<(), CliError> {
     const STOPPED: u16 = 102;
-    let instance = client.instance(called).await.map_err(|error| missing(operand, error))?;
+    let instance = found(context, client, operand, client.instance(called).await).await?;
     if matches!(instance.status_code, 0 | STOPPED) {
         return Ok(());
     }
@@ -126,7 +119,7 @@ async fn remove(
     operand: &InstanceOperand,
     at: &str,
 ) -> Result<(), CliError> {
-    match client.delete_at(at).await.map_err(|error| missing(operand, error))? {
+    match found(context, client, operand, client.delete_at(at).await).await? {
         Begun::Done(_) => Ok(()),
         Begun::Running(begun) => finish(context, client, operand.remote.as_ref(), *begun).await.map(drop),
     }
@@ -143,26 +136,42 @@ pub async fn change_state(
         let operand = InstanceOperand::parse("NAME", instance)?;
         let client = context.client(remote.as_ref()).await?;
         let begun = client.change_instance_state(called.as_str(), action, args.force).await;
-        let begun = begun.map_err(|error| missing(&operand, error))?;
+        let begun = found(context, &client, &operand, begun).await?;
         finish(context, &client, remote.as_ref(), begun).await?;
     }
     Ok(ExitCode::Done)
 }
 
-/// What there is not yet, and why.
-pub fn not_yet(what: &str) -> Result<ExitCode, CliError> {
-    Err(CliError::failed(format!("`comity {what}` is not there yet: instances are kept, copied and moved here, and do not run"))
-        .code("not-yet")
-        .hint("With a server that runs instances, LXD's own `lxc` does it; `comity copy` and `comity move` bring an instance there."))
-}
-
-/// "Not Found" says less than the one who asked can be told.
-fn missing(operand: &InstanceOperand, error: ClientError) -> CliError {
-    if error.status() != Some(http::StatusCode::NOT_FOUND) {
-        return error.into();
+/// What a call about an instance or a snapshot came to. "Not Found" says less than the one who asked can be told.
+async fn found<T>(
+    context: &Context,
+    client: &Client,
+    operand: &InstanceOperand,
+    result: Result<T, ClientError>,
+) -> Result<T, CliError> {
+    let error = match result {
+        Ok(found) => return Ok(found),
+        Err(error) if error.status() == Some(http::StatusCode::NOT_FOUND) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let (command, remote) = (context.command(), operand.remote.as_ref());
+    let at = remote.map(|remote| format!(" {remote}:")).unwrap_or_default();
+    if error.to_string().contains("pool") {
+        let hint = format!("`{command} pool list{at}` shows those that there are.");
+        return Err(CliError::from(error).hint(hint));
     }
-    let what = if operand.snapshot.is_some() { "snapshot" } else { "instance" };
-    CliError::failed(format!("{what} {operand} does not exist"))
-        .code("not_found")
-        .hint("`comity list` shows the instances that you may see, `comity info` one with its snapshots.")
+    let whole = InstanceOperand { snapshot: None, ..operand.clone() };
+    // The status is the same whichever of the two is not there.
+    let there = match (&operand.snapshot, &operand.name) {
+        (Some(_), Some(name)) => client.instance(name.as_str()).await.is_ok(),
+        _ => false,
+    };
+    Err(match &operand.snapshot {
+        Some(snapshot) if there => CliError::failed(format!("instance {whole} has no snapshot {snapshot}"))
+            .code("not_found")
+            .hint(format!("`{command} info {whole}` shows those that it has.")),
+        _ => CliError::failed(format!("instance {whole} does not exist"))
+            .code("not_found")
+            .hint(format!("`{command} list{at}` shows the instances that you may see there.")),
+    })
 }

@@ -48,6 +48,14 @@ impl Taken<'_> {
             std::future::pending::<()>().await;
         }
     }
+
+    /// What comes of `work`; `None`, if an interrupt comes first, and then `work` is given up.
+    pub async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.next() => None,
+        }
+    }
 }
 
 impl Drop for Taken<'_> {

@@ -125,6 +125,11 @@ impl Output {
         self.encoding == Encoding::Yaml
     }
 
+    /// Whether tables are asked for as rows for programs.
+    pub fn is_csv(&self) -> bool {
+        self.encoding == Encoding::Csv
+    }
+
     /// A YAML document to standard output.
     pub fn yaml(&self, value: &impl Serialize) {
         self.text(yaml::text(value));

@@ -3,10 +3,11 @@
 use clap::Subcommand;
 use http::{Method, StatusCode};
 use indicatif::BinaryBytes;
+use schema::name::RemoteName;
 use schema::render::visible;
 use serde_json::{Map, Value, json};
 
-use super::operand::{at, pairs};
+use super::operand::{at, pairs, split};
 use super::operation::watch::finish;
 use super::{CliError, Context, ExitCode, Format, Table, edit};
 use crate::client::operation::Begun;
@@ -91,14 +92,14 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let config: Map<String, Value> =
                 pairs(config)?.into_iter().map(|(key, value)| (key, json!(value))).collect();
             let body =
-                json!({ "name": pool, "driver": driver, "description": description, "config": config });
+                json!({ "name": &*pool, "driver": driver, "description": description, "config": config });
             client.begin_at(Method::POST, "/1.0/storage-pools", &body).await?;
             output.done(format!("Storage pool {pool} created"), &pool);
         }
         Command::List { pool_remote } => list(context, pool_remote.as_deref()).await?,
         Command::Show { pool } => {
             let (client, pool) = named(context, &pool).await?;
-            let shown = client.pool(&pool).await.map_err(|error| missing(&pool, error))?;
+            let shown = client.pool(&pool).await.map_err(|error| missing(context, &pool, error))?;
             match output.format() {
                 Format::Json => output.json(&shown),
                 Format::Text => output.yaml(&shown),
@@ -107,17 +108,21 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Info { pool } => info(context, &pool).await?,
         Command::Get { pool, key } => {
             let (client, pool) = named(context, &pool).await?;
-            let shown = client.pool(&pool).await.map_err(|error| missing(&pool, error))?;
+            let shown = client.pool(&pool).await.map_err(|error| missing(context, &pool, error))?;
             get(context, &shown.config, &key);
         }
         Command::Set { pool, pairs: given } => {
             let (client, pool) = named(context, &pool).await?;
-            set(&client, &pool_path(&pool), &pairs(&given)?).await.map_err(|error| missing(&pool, error))?;
+            set(&client, &pool_path(&pool), &pairs(&given)?)
+                .await
+                .map_err(|error| missing(context, &pool, error))?;
         }
         Command::Unset { pool, key } => {
             let (client, pool) = named(context, &pool).await?;
             let emptied = [(key, String::new())];
-            set(&client, &pool_path(&pool), &emptied).await.map_err(|error| missing(&pool, error))?;
+            set(&client, &pool_path(&pool), &emptied)
+                .await
+                .map_err(|error| missing(context, &pool, error))?;
         }
         Command::Edit { pool } => {
             let (client, pool) = named(context, &pool).await?;
@@ -125,7 +130,8 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         Command::Delete { pool } => {
             let (client, pool) = named(context, &pool).await?;
-            let begun = client.delete_at(&pool_path(&pool)).await.map_err(|error| missing(&pool, error))?;
+            let begun =
+                client.delete_at(&pool_path(&pool)).await.map_err(|error| missing(context, &pool, error))?;
             if let Begun::Running(begun) = begun {
                 finish(context, &client, None, *begun).await?;
             }
@@ -162,7 +168,7 @@ async fn list(context: &Context, remote: Option<&str>) -> Result<(), CliError> {
 
 async fn info(context: &Context, operand: &str) -> Result<(), CliError> {
     let (client, pool) = named(context, operand).await?;
-    let shown = client.pool(&pool).await.map_err(|error| missing(&pool, error))?;
+    let shown = client.pool(&pool).await.map_err(|error| missing(context, &pool, error))?;
     let resources = client.pool_resources(&pool).await?;
     if context.output.format() == Format::Json {
         context.output.json(&json!({ "pool": shown, "resources": resources }));
@@ -220,17 +226,41 @@ fn writable(document: &Map<String, Value>) -> Map<String, Value> {
     body
 }
 
-async fn named(context: &Context, operand: &str) -> Result<(Client, String), CliError> {
-    let (client, pool) = at(context, Some(operand)).await?;
-    Ok((client, pool.ok_or_else(|| CliError::usage("Missing pool name"))?))
+/// A pool as it was called on the command line.
+struct Called {
+    remote: Option<RemoteName>,
+    pool: String,
 }
 
-fn missing(pool: &str, error: ClientError) -> CliError {
-    if error.status() == Some(StatusCode::NOT_FOUND) {
-        CliError::failed(format!("storage pool {pool:?} does not exist"))
-            .code("not_found")
-            .hint("`comity pool list` shows those that there are.")
-    } else {
-        error.into()
+impl std::ops::Deref for Called {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.pool
     }
+}
+
+impl std::fmt::Display for Called {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.pool)
+    }
+}
+
+async fn named(context: &Context, operand: &str) -> Result<(Client, Called), CliError> {
+    let (remote, pool) = split(operand)?;
+    if pool.is_empty() {
+        return Err(CliError::usage("Missing pool name").hint("A pool is [REMOTE:]POOL."));
+    }
+    let pool = pool.to_owned();
+    Ok((context.client(remote.as_ref()).await?, Called { remote, pool }))
+}
+
+fn missing(context: &Context, pool: &Called, error: ClientError) -> CliError {
+    if error.status() != Some(StatusCode::NOT_FOUND) {
+        return error.into();
+    }
+    let remote = pool.remote.as_ref().map(|remote| format!(" {remote}:")).unwrap_or_default();
+    CliError::failed(format!("storage pool {:?} does not exist", &**pool))
+        .code("not_found")
+        .hint(format!("`{} pool list{remote}` shows those that there are.", context.command()))
 }

@@ -1,14 +1,17 @@
 //! `comity transfer`: copies that are declared and run on demand, those that ran, and what interrupted ones have left.
 
 use clap::Subcommand;
+use http::StatusCode;
 use schema::kind::transfer::{Mode, Transfer, VolumeAddress};
-use schema::name::TransferName;
+use schema::name::{RemoteName, TransferName};
 use schema::record::{LiveRecord, Record, RecordKey};
 use uuid::Uuid;
 
 use super::context::name;
 use super::copying::Way;
 use super::operand::{VolumeOperand, at, split};
+use super::operation::named::{Named, only};
+use super::operation::watch::operand as operation;
 use super::volume::copy::{Existing, HowArgs, run as copy};
 use super::{CliError, Context, ExitCode};
 use crate::client::Client;
@@ -99,12 +102,45 @@ async fn declared(client: &Client) -> Result<Vec<Declared>, CliError> {
     Ok(transfers.collect())
 }
 
-async fn find(client: &Client, wanted: &str) -> Result<Declared, CliError> {
+async fn find(
+    context: &Context,
+    (client, remote): (&Client, Option<&RemoteName>),
+    wanted: &str,
+) -> Result<Declared, CliError> {
     let wanted: TransferName = name("NAME", wanted)?;
     declared(client).await?.into_iter().find(|one| one.name == wanted).ok_or_else(|| {
         CliError::failed(format!("transfer {wanted} is not declared there"))
             .code("not_found")
-            .hint("`comity transfer list` shows those that are.")
+            .hint(format!("`{}` shows those that are.", list(context, remote)))
+    })
+}
+
+/// The command that lists them.
+fn list(context: &Context, remote: Option<&RemoteName>) -> String {
+    let remote = remote.map(|remote| format!(" {remote}:")).unwrap_or_default();
+    format!("{} transfer list{remote}", context.command())
+}
+
+/// The one that arrived whose id is `wanted` or begins so; `None`, if that is a name.
+async fn ran(
+    context: &Context,
+    (client, remote): (&Client, Option<&RemoteName>),
+    wanted: &str,
+) -> Result<Option<Run>, CliError> {
+    let Ok(named) = Named::read(wanted) else { return Ok(None) };
+    let runs = client.transfers().await?.runs;
+    let id = match &named {
+        Named::Whole(id) => *id,
+        // It may be a name all the same.
+        Named::Beginning(beginning) if !runs.iter().any(|run| run.id.to_string().starts_with(beginning)) => {
+            return Ok(None);
+        }
+        Named::Beginning(beginning) => only(beginning, runs.iter().map(|run| run.id))?,
+    };
+    runs.into_iter().find(|run| run.id == id).map(Some).ok_or_else(|| {
+        CliError::failed(format!("no transfer {id} arrived there, or it was forgotten since"))
+            .code("not_found")
+            .hint(format!("`{}` shows the last hundred.", list(context, remote)))
     })
 }
 
@@ -126,16 +162,11 @@ async fn last_run(context: &Context, declaring: &Client, target: &VolumeAddress)
 async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
     let (remote, wanted) = split(operand)?;
     let client = context.client(remote.as_ref()).await?;
-    if let Ok(id) = wanted.parse::<Uuid>() {
-        let run = client.transfers().await?.runs.into_iter().find(|run| run.id == id).ok_or_else(|| {
-            CliError::failed(format!("no transfer {id} arrived there, or it was forgotten since"))
-                .code("not_found")
-                .hint("`comity transfer list` shows the last hundred.")
-        })?;
+    if let Some(run) = ran(context, (&client, remote.as_ref()), wanted).await? {
         shown::run(context, &run);
         return Ok(ExitCode::Done);
     }
-    let found = find(&client, wanted).await?;
+    let found = find(context, (&client, remote.as_ref()), wanted).await?;
     let target = &found.transfer.target;
     let path = volume_path(&target.pool, &target.volume);
     let there = match end(context, &client, target).await {
@@ -152,7 +183,7 @@ async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
 async fn run_declared(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> {
     let (remote, wanted) = split(&args.name)?;
     let client = context.client(remote.as_ref()).await?;
-    let transfer = find(&client, wanted).await?.transfer;
+    let transfer = find(context, (&client, remote.as_ref()), wanted).await?.transfer;
     let from = end(context, &client, &transfer.source).await?;
     let to = end(context, &client, &transfer.target).await?;
     let existing = match (transfer.mode, args.prune) {
@@ -172,16 +203,19 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
     let (remote, wanted) = split(operand)?;
     let mut client = context.client(remote.as_ref()).await?;
     if let Ok(id) = wanted.parse::<Uuid>() {
-        client.cancel_operation(id).await?;
-        context.output.done(format!("Cancelled transfer {id}."), &id.to_string());
-        return Ok(ExitCode::Done);
+        return stop(context, &client, id).await;
     }
     let there = client.transfers().await?;
     let mut target = there.left.into_iter().find(|left| left.name == wanted).map(|left| left.target);
     let mut runs = there.runs;
+    if target.is_none()
+        && let Some(run) = ran(context, (&client, remote.as_ref()), wanted).await?
+    {
+        return stop(context, &client, run.id).await;
+    }
     if target.is_none() && !wanted.contains('/') {
         // The name of one that is declared: what it has left is with its target.
-        if let Ok(found) = find(&client, wanted).await {
+        if let Ok(found) = find(context, (&client, remote.as_ref()), wanted).await {
             let address = &found.transfer.target;
             client = end(context, &client, address).await?;
             let path = volume_path(&address.pool, &address.volume);
@@ -190,9 +224,7 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
             target = there.left.into_iter().map(|left: Left| left.target).find(|left| *left == path);
             let running = runs.iter().find(|run| run.target == path && run.result == RunResult::Running);
             if let Some(running) = running {
-                client.cancel_operation(running.id).await?;
-                context.output.done(format!("Cancelled transfer {}.", running.id), &running.id.to_string());
-                return Ok(ExitCode::Done);
+                return stop(context, &client, running.id).await;
             }
         }
     }
@@ -202,8 +234,14 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
                 && run.target.split('?').next().is_some_and(|path| names(path, wanted))
         };
         let hint = match runs.iter().find(ends) {
-            Some(running) => format!("It runs: `comity transfer cancel {}` cancels it.", running.id),
-            None => "`comity transfer list` shows what interrupted transfers have left.".to_owned(),
+            Some(running) => format!(
+                "It runs: `{} transfer cancel {}` cancels it.",
+                context.command(),
+                operation(remote.as_ref(), running.id)
+            ),
+            None => {
+                format!("`{}` shows what interrupted transfers have left.", list(context, remote.as_ref()))
+            }
         };
         let message = "no interrupted transfer has left anything of that";
         return Err(CliError::failed(message).code("not_found").hint(hint));
@@ -212,6 +250,20 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
     context
         .output
         .done(format!("Discarded what had arrived of {wanted}. What was in its place is as it was."), wanted);
+    Ok(ExitCode::Done)
+}
+
+/// Cancels one that runs.
+async fn stop(context: &Context, client: &Client, id: Uuid) -> Result<ExitCode, CliError> {
+    client.cancel_operation(id).await.map_err(|error| {
+        if error.status() != Some(StatusCode::NOT_FOUND) {
+            return CliError::from(error);
+        }
+        CliError::failed(format!("transfer {id} does not run"))
+            .code("not_found")
+            .hint("What an interrupted one has left is discarded by its target: `comity transfer cancel [REMOTE:]POOL/VOLUME`.")
+    })?;
+    context.output.done(format!("Cancelled transfer {id}."), &id.to_string());
     Ok(ExitCode::Done)
 }
 

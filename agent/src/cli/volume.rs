@@ -129,27 +129,39 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
         Command::Create { volume, config, description } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            client.create_volume(&volume.pool, &volume.volume, &description, &pairs(&config)?).await?;
+            let config = pairs(&config)?;
+            let made = client.create_volume(&volume.pool, &volume.volume, &description, &config).await;
+            found(context, &client, &(&volume).into(), made).await.map_err(|error| {
+                match error.code.as_str() {
+                    "conflict" if error.hint.is_none() => {
+                        let hint =
+                            format!("`{} volume show {volume}` shows what there is.", context.command());
+                        error.hint(hint)
+                    }
+                    _ => error,
+                }
+            })?;
             done(context, "Created", &volume);
         }
         Command::List { pool } => list(context, pool.as_deref()).await?,
         Command::Show { volume } => show(context, &volume).await?,
         Command::Get { volume, key } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            let found = client.volume(&volume.pool, &volume.volume).await.map_err(|e| missing(&volume, e))?;
-            pool::get(context, &found.config, &key);
+            let entry = entry(context, &client, &volume).await?;
+            pool::get(context, &entry.config, &key);
         }
         Command::Set { volume, pairs: given } => set(context, &volume, &pairs(&given)?).await?,
         Command::Unset { volume, key } => set(context, &volume, &[(key, String::new())]).await?,
         Command::Edit { volume } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
+            entry(context, &client, &volume).await?;
             pool::edited(context, &client, &volume_path(&volume.pool, &volume.volume)).await?;
         }
         Command::Rename { volume, new } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
             let new: schema::name::VolumeName = name("NEW", &new)?;
             let path = volume_path(&volume.pool, &volume.volume);
-            ended(context, &volume, &client, Method::POST, &path, json!({ "name": new })).await?;
+            ended(context, &(&volume).into(), &client, Method::POST, &path, json!({ "name": new })).await?;
             context.output.done(format!("Renamed volume {volume} to {new}."), new.as_str());
         }
         Command::Delete { volumes } => {
@@ -170,11 +182,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         Command::Import { volume, from } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
+            default_project(context)?;
             tree::import(context, &volume, &client, &from).await?;
         }
         Command::Export { volume, to, volume_only, how } if is_file(&to) => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
-            client.volume(&volume.pool, &volume.volume).await.map_err(|e| missing(&volume, e))?;
+            entry(context, &client, &volume).await?;
             let mut body = json!({ "volume_only": volume_only });
             how.put_into(&mut body, &to)?;
             let of = volume_path(&volume.pool, &volume.volume);
@@ -184,6 +197,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         Command::Export { volume, to, .. } => {
             let (volume, client) = at(context, "VOLUME", &volume).await?;
+            default_project(context)?;
             tree::export(context, &volume, &client, &to).await?;
         }
     }
@@ -193,7 +207,17 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
 async fn set(context: &Context, volume: &str, given: &[(String, String)]) -> Result<(), CliError> {
     let (volume, client) = at(context, "VOLUME", volume).await?;
     let path = volume_path(&volume.pool, &volume.volume);
-    pool::set(&client, &path, given).await.map_err(|error| missing(&volume, error))
+    let set = pool::set(&client, &path, given).await;
+    found(context, &client, &(&volume).into(), set).await
+}
+
+async fn entry(
+    context: &Context,
+    client: &Client,
+    volume: &VolumeAddress,
+) -> Result<StorageVolume, CliError> {
+    let entry = client.volume(&volume.pool, &volume.volume).await;
+    found(context, client, &volume.into(), entry).await
 }
 
 async fn delete(context: &Context, operand: &str) -> Result<(), CliError> {
@@ -203,7 +227,7 @@ async fn delete(context: &Context, operand: &str) -> Result<(), CliError> {
         return snapshot::delete(context, &volume, &client, &snapshot).await;
     }
     let path = volume_path(&volume.pool, &volume.volume);
-    ended(context, &volume, &client, Method::DELETE, &path, serde_json::Value::Null).await?;
+    ended(context, &(&volume).into(), &client, Method::DELETE, &path, serde_json::Value::Null).await?;
     done(context, "Deleted", &volume);
     Ok(())
 }
@@ -211,15 +235,16 @@ async fn delete(context: &Context, operand: &str) -> Result<(), CliError> {
 /// Has something done at `path`, and stays until it is.
 async fn ended(
     context: &Context,
-    volume: &VolumeAddress,
+    operand: &VolumeOperand,
     client: &Client,
     method: Method,
     path: &str,
     body: serde_json::Value,
 ) -> Result<(), CliError> {
-    match client.begin_at(method, path, &body).await.map_err(|error| missing(volume, error))? {
+    let remote = operand.volume.remote.as_ref();
+    match found(context, client, operand, client.begin_at(method, path, &body).await).await? {
         Begun::Done(_) => Ok(()),
-        Begun::Running(begun) => finish(context, client, volume.remote.as_ref(), *begun).await.map(drop),
+        Begun::Running(begun) => finish(context, client, remote, *begun).await.map(drop),
     }
 }
 
@@ -238,7 +263,14 @@ async fn list(context: &Context, asked: Option<&str>) -> Result<(), CliError> {
     };
     let mut volumes = Vec::new();
     for pool in pools {
-        volumes.extend(client.volumes(&pool).await?);
+        match client.volumes(&pool).await {
+            Ok(found) => volumes.extend(found),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
+                context.meant_remote(pool.as_str(), "volume list");
+                return Err(no_pool(context, remote.as_ref(), &pool));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     match context.output.format() {
         Format::Json => context.output.json(&volumes),
@@ -256,7 +288,7 @@ async fn list(context: &Context, asked: Option<&str>) -> Result<(), CliError> {
 
 async fn show(context: &Context, volume: &str) -> Result<(), CliError> {
     let (address, client) = at(context, "VOLUME", volume).await?;
-    let volume = client.volume(&address.pool, &address.volume).await.map_err(|e| missing(&address, e))?;
+    let volume = entry(context, &client, &address).await?;
     let state = client.volume_state(&address.pool, &address.volume).await?;
     match context.output.format() {
         Format::Json => {
@@ -289,17 +321,67 @@ fn done(context: &Context, what: &str, volume: &VolumeAddress) {
     }
 }
 
+/// A folder goes into a volume of ours, or comes out of one, and these are in one project.
+fn default_project(context: &Context) -> Result<(), CliError> {
+    match context.project() {
+        Some(project) if project.as_str() != "default" => Err(CliError::failed(format!(
+            "--project {project}: volumes are kept in the project \"default\" alone, as yet"
+        ))
+        .code("project")
+        .hint("Leave the flag out.")),
+        _ => Ok(()),
+    }
+}
+
 async fn at(context: &Context, place: &str, text: &str) -> Result<(VolumeAddress, Client), CliError> {
     let volume = VolumeOperand::volume(place, text)?;
     let client = context.client(volume.remote.as_ref()).await?;
     Ok((volume, client))
 }
 
-/// "Not Found" says less than the one who asked can be told.
-pub fn missing(volume: &VolumeAddress, error: ClientError) -> CliError {
-    if error.status() == Some(StatusCode::NOT_FOUND) {
-        CliError::failed(format!("volume {volume} does not exist")).code("not_found")
-    } else {
-        error.into()
+/// What a call about a volume or a snapshot came to. "Not Found" says less than the one who asked can be told.
+pub async fn found<T>(
+    context: &Context,
+    client: &Client,
+    operand: &VolumeOperand,
+    result: Result<T, ClientError>,
+) -> Result<T, CliError> {
+    let error = match result {
+        Ok(found) => return Ok(found),
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let (command, volume) = (context.command(), &operand.volume);
+    let remote = volume.remote.as_ref().map(|remote| format!("{remote}:")).unwrap_or_default();
+    if error.to_string().contains("pool") {
+        return Err(no_pool(context, volume.remote.as_ref(), &volume.pool));
+    }
+    // The status is the same whichever of the two is not there.
+    let there = match &operand.snapshot {
+        Some(_) => client.volume(&volume.pool, &volume.volume).await.is_ok(),
+        None => false,
+    };
+    Err(match &operand.snapshot {
+        Some(snapshot) if there => CliError::failed(format!("volume {volume} has no snapshot {snapshot}"))
+            .code("not_found")
+            .hint(format!("`{command} volume snapshot list {volume}` shows those that it has.")),
+        _ => CliError::failed(format!("volume {volume} does not exist")).code("not_found").hint(format!(
+            "`{}` shows those that you may see there.",
+            format!("{command} volume list {remote}").trim_end()
+        )),
+    })
+}
+
+fn no_pool(context: &Context, remote: Option<&RemoteName>, pool: &PoolName) -> CliError {
+    let remote = remote.map(|remote| format!("{remote}:")).unwrap_or_default();
+    let list = format!("{} pool list {remote}", context.command());
+    CliError::failed(format!("storage pool {remote}{pool} does not exist"))
+        .code("not_found")
+        .hint(format!("`{}` shows those that there are.", list.trim_end()))
+}
+
+impl From<&VolumeAddress> for VolumeOperand {
+    fn from(volume: &VolumeAddress) -> Self {
+        Self { volume: volume.clone(), snapshot: None }
     }
 }

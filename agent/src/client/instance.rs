@@ -58,6 +58,14 @@ pub struct Shape {
     pub profiles: Vec<String>,
 }
 
+/// A profile, as far as the command line looks at it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Profile {
+    #[serde(deserialize_with = "null_is_default")]
+    pub devices: Devices,
+}
+
 /// Go writes what is empty as `null`.
 fn null_is_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
@@ -99,6 +107,12 @@ impl Client {
 
     pub async fn instance_snapshot(&self, name: &str, snapshot: &str) -> Result<Instance, ClientError> {
         self.lxd(Method::GET, &self.in_its_project(&snapshot_path(name, snapshot)), NO_BODY).await
+    }
+
+    /// What a profile says of the instances that have it.
+    pub async fn profile(&self, name: &str) -> Result<Profile, ClientError> {
+        let path = format!("/1.0/profiles/{}", segment(name));
+        self.lxd(Method::GET, &self.in_its_project(&path), NO_BODY).await
     }
 
     pub async fn create_instance(&self, body: &Value) -> Result<OperationBody, ClientError> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::trust::segment;
 use super::upgrade::Upgraded;
-use super::{Client, ClientError, NO_BODY, Target};
+use super::{Client, ClientError, InProject, NO_BODY, Target};
 use crate::wire::lxd::operation::OperationBody;
 use crate::wire::token::Secret;
 
@@ -87,6 +87,14 @@ impl Client {
         match &self.target {
             Target::Unix(_) => &[],
             Target::Pinned { addresses, .. } => addresses,
+        }
+    }
+
+    /// `path` of a volume, or of what there is of volumes.
+    pub fn of_volumes(&self, path: &str) -> String {
+        match self.volumes {
+            InProject::Asked => self.in_its_project(path),
+            InProject::Default => path.to_owned(),
         }
     }
 

@@ -48,8 +48,10 @@ impl Client {
         let unexpected = |reason: &dyn std::fmt::Display| self.unexpected(&format_args!("{path}: {reason}"));
         let json = serde_json::to_vec(body).map_err(|error| unexpected(&error))?;
         let json = Full::new(Bytes::from(json)).map_err(|never| match never {}).boxed_unsync();
-        let mut request =
-            Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.of_volumes(path))
+            .header(header::CONTENT_TYPE, "application/json");
         if !tag.is_empty() {
             request = request.header(header::IF_MATCH, tag);
         }

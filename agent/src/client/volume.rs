@@ -23,7 +23,7 @@ impl Client {
 
     pub async fn volumes(&self, pool: &PoolName) -> Result<Vec<StorageVolume>, ClientError> {
         let path = format!("/1.0/storage-pools/{pool}/volumes/custom?recursion=1");
-        let listed: Vec<Value> = self.lxd(Method::GET, &path, NO_BODY).await?;
+        let listed: Vec<Value> = self.lxd(Method::GET, &self.of_volumes(&path), NO_BODY).await?;
         // LXD lists snapshots among volumes.
         let is_volume = |listed: &Value| !listed["name"].as_str().is_some_and(|name| name.contains('/'));
         let volumes = listed.into_iter().filter(is_volume).map(|shown| in_pool(shown, pool));
@@ -32,7 +32,7 @@ impl Client {
 
     pub async fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<StorageVolume, ClientError> {
         let path = lxd_path(pool, volume);
-        let shown = self.lxd(Method::GET, &path, NO_BODY).await?;
+        let shown = self.lxd(Method::GET, &self.of_volumes(&path), NO_BODY).await?;
         in_pool(shown, pool).map_err(|error| self.unexpected(&format_args!("{path}: {error}")))
     }
 
@@ -43,7 +43,8 @@ impl Client {
     ) -> Result<StorageVolumeState, ClientError> {
         // The whole tree is walked for it.
         let client = self.clone().with_timeout(Duration::from_secs(300));
-        client.lxd(Method::GET, &format!("{}/state", lxd_path(pool, volume)), NO_BODY).await
+        let path = self.of_volumes(&format!("{}/state", lxd_path(pool, volume)));
+        client.lxd(Method::GET, &path, NO_BODY).await
     }
 
     pub async fn create_volume(
@@ -60,7 +61,7 @@ impl Client {
             "config": config,
         });
         let path = format!("/1.0/storage-pools/{pool}/volumes/custom");
-        self.lxd::<Value>(Method::POST, &path, Some(&body)).await.map(drop)
+        self.lxd::<Value>(Method::POST, &self.of_volumes(&path), Some(&body)).await.map(drop)
     }
 
     /// A connection over which the agent receives a tree for the volume.
@@ -122,17 +123,17 @@ impl Client {
         volume: &VolumeName,
     ) -> Result<Vec<VolumeSnapshot>, ClientError> {
         let path = format!("{}/snapshots?recursion=1", lxd_path(pool, volume));
-        self.lxd(Method::GET, &path, NO_BODY).await
+        self.lxd(Method::GET, &self.of_volumes(&path), NO_BODY).await
     }
 
     /// Begins what `method` does at `path`, of volumes and pools.
     pub async fn begin_at(&self, method: Method, path: &str, body: &Value) -> Result<Begun, ClientError> {
-        self.begin(method, path, Some(body)).await
+        self.begin(method, &self.of_volumes(path), Some(body)).await
     }
 
     /// What is at `path`, with the tag that a change is bound to.
     pub async fn document(&self, path: &str) -> Result<Tagged<Map<String, Value>>, ClientError> {
-        self.tagged(path).await
+        self.tagged(&self.of_volumes(path)).await
     }
 
     pub async fn pool(&self, pool: &str) -> Result<StoragePool, ClientError> {

@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use indicatif::BinaryBytes as HumanBytes;
 use schema::name::{PoolName, SnapshotName, VolumeName};
 
 use super::Dataset;
@@ -96,10 +97,10 @@ pub enum PoolError {
     #[error("{} could not be {doing}: no space is left on its file system; make room and try again", path.display())]
     Full { path: PathBuf, doing: &'static str },
     #[error(
-        "{} takes nothing more in: the last space of its file system is left to the agent's own store; make room and try again",
-        .0.display()
+        "storage pool {pool} takes nothing more in: {} are free on its file system, of which the last {} are left to the agent's own store; make room and try again",
+        HumanBytes(*free), HumanBytes(*kept)
     )]
-    Reserved(PathBuf),
+    Reserved { pool: PoolName, free: u64, kept: u64 },
     #[error("{} could not be {doing}: its file system is read-only", path.display())]
     ReadOnly { path: PathBuf, doing: &'static str },
     #[error("{path} could not be {doing}")]
@@ -389,13 +390,26 @@ impl Pools {
     /// Refuses what would take the last space of the file system that the agent's own store is on: full, it would stop
     /// everything.
     pub fn room(&self, pool: &PoolName) -> Result<(), PoolError> {
+        let (free, kept) = self.shared_out(pool)?;
+        if free < kept {
+            return Err(PoolError::Reserved { pool: pool.clone(), free, kept });
+        }
+        Ok(())
+    }
+
+    /// Bytes that the pool may still take in.
+    pub fn usable(&self, pool: &PoolName) -> Result<u64, PoolError> {
+        let (free, kept) = self.shared_out(pool)?;
+        Ok(free.saturating_sub(kept))
+    }
+
+    /// Bytes that are free where the pool is, and how many of them it leaves to others.
+    fn shared_out(&self, pool: &PoolName) -> Result<(u64, u64), PoolError> {
         let path = self.pool(pool)?;
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
         let (size, free) = self.space(pool)?;
-        if device(&path) == device(&self.root) && free < (size / 20).min(MOST_RESERVED) {
-            return Err(PoolError::Reserved(path));
-        }
-        Ok(())
+        let is_shared = device(&path) == device(&self.root);
+        Ok((free, if is_shared { (size / 20).min(MOST_RESERVED) } else { 0 }))
     }
 
     /// Where the dataset's tree is or would be.

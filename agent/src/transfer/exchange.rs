@@ -58,6 +58,8 @@ pub trait Destination: Send + Sync {
     fn choose(&self, header: Value, offered: Vec<SnapshotName>) -> Result<Chosen, String>;
     /// A tree of that hash that is kept here already.
     fn frozen(&self, hash: Hash) -> Option<Frozen>;
+    /// What is full when no space is left, as people call it, and how many bytes are free there.
+    fn room(&self) -> Result<(String, u64), PoolError>;
     /// Puts trees, which are in staging, in their places for good, as one step, and records them.
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError>;
 }
@@ -127,7 +129,7 @@ pub async fn receive(
 async fn short_of_room(pools: &Pools, pool: &PoolName, settled: &AtomicBool) -> PoolError {
     loop {
         tokio::time::sleep(ROOM_LOOKED_AT).await;
-        if let Err(short @ PoolError::Reserved(_)) = pools.room(pool)
+        if let Err(short @ PoolError::Reserved { .. }) = pools.room(pool)
             && !settled.load(Ordering::Relaxed)
         {
             return short;
@@ -287,6 +289,11 @@ impl Destination for Place {
             names.iter().any(|name| pools.snapshot(own, name).is_ok_and(|frozen| frozen.hash() == hash))
         };
         (self.kin == Kin::All || is_own()).then_some(frozen)
+    }
+
+    fn room(&self) -> Result<(String, u64), PoolError> {
+        let pool = &self.held.dataset().pool;
+        Ok((format!("storage pool {pool}"), self.held.pools().usable(pool)?))
     }
 
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use schema::name::SnapshotName;
 
@@ -20,6 +21,7 @@ use super::reading::Seen;
 use super::receive_all::Come;
 use super::shipment::Chosen;
 use super::staging::Staging;
+use crate::dataset::PoolError;
 use crate::dataset::build::BuildError;
 use crate::dataset::chunk::Hash;
 use crate::dataset::complete::{Ground, complete};
@@ -55,7 +57,22 @@ pub fn receive(
 ) -> Result<Received, TransferError> {
     let mut lanes = vec![first];
     converse(&mut lanes, opener, destination, meter)
+        .map_err(|e| measured(e, destination, meter))
         .inspect_err(|e| lanes.iter().take(1).for_each(|first| e.tell(first)))
+}
+
+/// Says of what is full how full it is: the bare fault does not know.
+fn measured(error: TransferError, destination: &dyn Destination, meter: &Meter) -> TransferError {
+    if !matches!(error, TransferError::Build(BuildError::Full) | TransferError::Pool(PoolError::Full { .. }))
+    {
+        return error;
+    }
+    let (done, total) = meter.so_far();
+    let needed = total.unwrap_or_default().saturating_sub(done);
+    match destination.room() {
+        Ok((place, free)) => TransferError::Full { place, needed, free },
+        Err(_) => error,
+    }
 }
 
 /// One transfer, at the target.
@@ -233,11 +250,12 @@ impl Target<'_> {
         self.meter.stage(Stage::Receiving);
         let site = Site::begin(&self.staging.tree(name))?;
         let come = Come::default();
-        let half = Half::default();
+        let (half, fitting) = (Half::default(), AtomicU64::default());
         each_lane(self.lanes, &self.opener.stop, self.meter, |data| {
             let mut taking = come.taking(&site, self.meter);
             data(&mut |record| {
-                taking.take(&record)?;
+                self.fits(&fitting)?;
+                taking.take(&record).map_err(|e| measured(e, self.destination, self.meter))?;
                 half.look(self.meter);
                 Ok(())
             })
@@ -298,7 +316,8 @@ impl Target<'_> {
                 let Record::Numbered { number, data } = record else {
                     return Err(FrameError::Malformed("data that was not asked for").into());
                 };
-                plan.put(&mut hand, &packed, &directories, number, data)?;
+                let put = plan.put(&mut hand, &packed, &directories, number, data);
+                put.map_err(|e| measured(e.into(), self.destination, self.meter))?;
                 self.meter.done(data.len() as u64);
                 half.look(self.meter);
                 Ok(())
@@ -427,10 +446,19 @@ impl Target<'_> {
     }
 
     fn room_for(&self, needed: u64) -> Result<(), TransferError> {
-        let staging = self.destination.staging()?;
-        let stat = rustix::fs::statvfs(&staging).map_err(|e| BuildError::Area(e.into()))?;
-        let available = stat.f_bavail * stat.f_frsize;
-        if needed > available { Err(BuildError::NoSpace { needed, available }.into()) } else { Ok(()) }
+        let (place, free) = self.destination.room()?;
+        if needed > free { Err(TransferError::Full { place, needed, free }) } else { Ok(()) }
+    }
+
+    /// Looks whether there is room for what the source says is still to come, each time that it says more than `looked_at`.
+    fn fits(&self, looked_at: &AtomicU64) -> Result<(), TransferError> {
+        match self.meter.so_far() {
+            (done, Some(total)) if looked_at.load(Ordering::Relaxed) < total => {
+                looked_at.store(total, Ordering::Relaxed);
+                self.room_for(total.saturating_sub(done))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The source says that it sent all of the tree, and that it is still the same.

@@ -24,8 +24,8 @@ use crate::dataset::survey::{Manner, Survey};
 use crate::dataset::tests::{listing, odd_tree};
 use crate::dataset::{Dataset, PoolError, Pools};
 
-/// A directory as a place for a tree.
-struct Place(PathBuf);
+/// A directory as a place for a tree, and how many bytes are free there.
+struct Place(PathBuf, u64);
 
 impl Destination for Place {
     fn staging(&self) -> Result<PathBuf, PoolError> {
@@ -48,6 +48,9 @@ impl Destination for Place {
     }
     fn choose(&self, _: serde_json::Value, _: Vec<SnapshotName>) -> Result<Chosen, String> {
         Ok(Chosen::default())
+    }
+    fn room(&self) -> Result<(String, u64), PoolError> {
+        Ok(("storage pool small".to_owned(), self.1))
     }
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
         if self.0.exists() {
@@ -75,7 +78,7 @@ async fn through(
 ) -> (Result<super::send::Sent, TransferError>, Result<super::receive::Received, TransferError>) {
     tokio::join!(
         send_folder(Connections::single(here), from, unreported()),
-        receive_trees(Connections::single(there), Place(to.to_owned()), unreported()),
+        receive_trees(Connections::single(there), Place(to.to_owned(), u64::MAX), unreported()),
     )
 }
 
@@ -98,6 +101,38 @@ async fn a_tree_arrives_and_a_refresh_sends_only_what_is_new() {
     assert_eq!(listing(&to), listing(&from));
     for tree in [from, to] {
         crate::dataset::pool::remove_tree(&tree).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_told_to_both_before_it_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("large"), noise(6 << 20)).unwrap();
+    // Into nothing, and onto something, for which the source is asked for less.
+    for there in [false, true] {
+        if there {
+            fs::create_dir(&to).unwrap();
+            fs::write(to.join("small"), b"here").unwrap();
+        }
+        let (here, across) = duplex(10_000);
+        let place = Place(to.clone(), 1 << 20);
+        let (sent, received) = tokio::join!(
+            send_folder(Connections::single(Box::new(here)), &from, unreported()),
+            receive_trees(Connections::single(Box::new(across)), place, unreported()),
+        );
+        let full = "storage pool small is full: 6.00 MiB more are needed there, and 1.00 MiB are free";
+        let (sent, received) = (sent.unwrap_err().to_string(), received.unwrap_err().to_string());
+        assert!(
+            received.contains("storage pool small is full: ") && received.contains("1.00 MiB are free"),
+            "{received}"
+        );
+        assert!(sent.contains(&received), "{sent}");
+        if there {
+            assert_eq!(received, full);
+        }
+        assert_eq!(to.join("small").exists(), there);
     }
 }
 
@@ -192,8 +227,11 @@ async fn what_no_honest_peer_says_ends_the_conversation() {
     let all = [long, unknown, garbage.concat(), lie, number, path(b"../up"), path(b"/etc"), other];
     for (at, bytes) in all.iter().enumerate() {
         let (mut here, there) = duplex(10_000);
-        let target =
-            receive_trees(Connections::single(Box::new(there)), Place(dir.path().join("to")), unreported());
+        let target = receive_trees(
+            Connections::single(Box::new(there)),
+            Place(dir.path().join("to"), u64::MAX),
+            unreported(),
+        );
         let (_, received) = tokio::join!(here.write_all(bytes), target);
         assert!(received.is_err(), "{at}: {received:?}");
         assert!(!dir.path().join("to").exists() && !dir.path().join("up").exists());
@@ -246,10 +284,13 @@ async fn within_one_agent_and_with_a_secret() {
     let (here, there) = duplex(10_000);
     transfers.take_up(operation.id, &secret, None).unwrap().serve(Carrier::Bytes, Box::new(here));
     assert!(transfers.take_up(operation.id, &secret, None).is_err());
-    let received =
-        receive_trees(Connections::single(Box::new(there)), Place(dir.path().join("to")), unreported())
-            .await
-            .unwrap();
+    let received = receive_trees(
+        Connections::single(Box::new(there)),
+        Place(dir.path().join("to"), u64::MAX),
+        unreported(),
+    )
+    .await
+    .unwrap();
     assert_eq!((received.moved, received.total), (7, 7));
     let sent = operations.wait(operation.id, Duration::from_secs(30)).await.unwrap();
     assert_eq!(sent.status, Status::Success);

@@ -14,10 +14,11 @@ use super::super::operand::{InstanceOperand, split};
 use super::super::operation::watch::finish;
 use super::super::progress::Bar;
 use super::super::{CliError, Context, ExitCode};
+use super::found;
 use super::init::made;
-use super::missing;
 use crate::client::Client;
 use crate::client::instance::path;
+use crate::transfer::Stage;
 use crate::wire::lxd::operation::OperationBody;
 
 /// A backup that nobody fetched goes after this.
@@ -63,7 +64,7 @@ pub async fn export(args: ExportArgs, context: &Context) -> Result<ExitCode, Cli
     let (remote, called) = InstanceOperand::instance("NAME", &args.instance)?;
     let operand = InstanceOperand::parse("NAME", &args.instance)?;
     let client = context.client(remote.as_ref()).await?;
-    client.instance(called.as_str()).await.map_err(|error| missing(&operand, error))?;
+    found(context, &client, &operand, client.instance(called.as_str()).await).await?;
     let file = args.file.unwrap_or_else(|| PathBuf::from(format!("{called}.tar.gz")));
     let mut body = json!({ "instance_only": args.instance_only, "container_only": args.instance_only });
     args.how.put_into(&mut body, &file)?;
@@ -163,15 +164,31 @@ pub async fn fetch(
         finish(context, client, remote, begun).await?;
         let (body, length) = client.backup_file(&backup).await?;
         let bar = Bar::new(context);
-        let written = write(body, length, file, &bar).await;
+        let written = context.interrupts.take().unless(write(body, length, file, &bar)).await;
         bar.clear();
-        written
+        written.unwrap_or_else(|| Err(interrupted(file)))
     };
     let fetched = fetched.await;
     if let Ok(crate::client::operation::Begun::Running(begun)) = client.delete_at(&backup).await {
         let _ = finish(context, client, remote, *begun).await;
     }
     fetched
+}
+
+/// Nothing half is left behind.
+fn interrupted(file: &Path) -> CliError {
+    if file != Path::new(STANDARD) {
+        let _ = std::fs::remove_file(partial(file));
+    }
+    let message = format!("Interrupted before all of {} was written: it is not there", file.display());
+    CliError { exit: ExitCode::Interrupted, ..CliError::failed(message).code("interrupted") }
+}
+
+/// Beside its place until it is whole: nobody takes half of one for all of it.
+fn partial(file: &Path) -> PathBuf {
+    let mut partial = file.as_os_str().to_owned();
+    partial.push(".partial");
+    PathBuf::from(partial)
 }
 
 /// Standard input or output, as a file of its own.
@@ -189,17 +206,14 @@ async fn write(
         CliError::failed(format!("{} could not be written: {error}", file.display())).code("file")
     };
     let standard = file == Path::new(STANDARD);
-    // Beside its place until it is whole: nobody takes half of one for all of it.
-    let mut partial = file.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let partial = partial(file);
     let mut out: Box<dyn AsyncWrite + Unpin> = if standard {
         Box::new(standard_file(std::io::stdout()).map_err(failed)?)
     } else {
         Box::new(tokio::fs::File::create(&partial).await.map_err(failed)?)
     };
     let copied = async {
-        let mut done = 0;
+        let (mut done, mut count) = (0, bar.counter(Stage::Receiving, length));
         while let Some(frame) = body.frame().await {
             let data = frame.map_err(|error| {
                 CliError::failed(format!("the connection failed before all of it was here: {error}"))
@@ -208,7 +222,7 @@ async fn write(
             let Ok(data) = data.into_data() else { continue };
             out.write_all(&data).await.map_err(failed)?;
             done += data.len() as u64;
-            bar.set("receiving", done, length);
+            count(data.len() as u64);
         }
         if length.is_some_and(|length| length != done) {
             return Err(
@@ -243,7 +257,6 @@ pub async fn bring(
     file: &Path,
 ) -> Result<OperationBody, CliError> {
     let bar = Bar::new(context);
-    let shown = bar.clone();
     let (input, length): (Box<dyn AsyncRead + Send + Unpin>, _) = if file == Path::new(STANDARD) {
         let failed = |error| CliError::failed(format!("standard input could not be read: {error}"));
         (Box::new(standard_file(std::io::stdin()).map_err(failed)?), None)
@@ -252,14 +265,17 @@ pub async fn bring(
             CliError::failed(format!("{} could not be read: {error}", file.display())).code("file")
         };
         let opened = tokio::fs::File::open(file).await.map_err(failed)?;
-        let length = opened.metadata().await.map_err(failed)?.len();
+        let meta = opened.metadata().await.map_err(failed)?;
+        if meta.is_dir() {
+            return Err(CliError::failed(format!("{} is a folder and no tar file", file.display()))
+                .code("file")
+                .hint("`comity volume import` takes a folder, into a volume."));
+        }
+        let length = meta.len();
         (Box::new(opened), Some(length))
     };
-    let mut done = 0;
-    let input = InspectReader::new(input, move |read| {
-        done += read.len() as u64;
-        shown.set("sending", done, length);
-    });
+    let mut count = bar.counter(Stage::Sending, length);
+    let input = InspectReader::new(input, move |read| count(read.len() as u64));
     let begun = client.import_file(path, headers, input).await;
     bar.clear();
     finish(context, client, remote, begun?).await

@@ -4,13 +4,13 @@ use schema::name::{ProjectName, RemoteName};
 use serde_json::{Map, Value, json};
 
 use super::super::context::name;
-use super::super::copying::{Asked, Side, Way, copy_within, report};
+use super::super::copying::{Asked, Doing, Noun, Side, Way, begin, copy_within, report};
 use super::super::operand::InstanceOperand;
 use super::super::operation::watch::finish;
 use super::super::{CliError, Context, ExitCode, copying};
 use super::entry::{Volatile, copied};
+use super::found;
 use super::init::{ShapeArgs, made};
-use super::missing;
 use crate::client::Client;
 use crate::client::instance::{Instance, Shape, path, snapshot_path};
 use crate::client::operation::Begun;
@@ -90,7 +90,7 @@ struct Wanted<'a> {
     args: &'a CommonArgs,
     ephemeral: bool,
     refresh: Refresh,
-    volatile: Volatile,
+    doing: Doing,
 }
 
 /// What became of it.
@@ -125,7 +125,7 @@ pub async fn copy(args: CopyArgs, context: &Context) -> Result<ExitCode, CliErro
         args: &args.common,
         ephemeral: args.ephemeral,
         refresh,
-        volatile: Volatile::Dropped,
+        doing: if args.refresh { Doing::Refresh } else { Doing::Copy },
     };
     let (from, to) = ends(context, &source, &target, &args.common).await?;
     let copied = carry(context, (&from, &to), &wanted).await?;
@@ -155,7 +155,7 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         return Err(CliError::usage("A snapshot moves with its instance")
             .hint("`comity copy SOURCE/SNAPSHOT TARGET` makes an instance of it elsewhere."));
     }
-    let instance = from.instance(old.as_str()).await.map_err(|error| missing(&source, error))?;
+    let instance = found(context, &from, &source, from.instance(old.as_str()).await).await?;
     if !matches!(instance.status_code, 0 | 102) {
         return Err(CliError::failed("The instance is currently running")
             .code("running")
@@ -167,13 +167,16 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         args: &args.common,
         ephemeral: false,
         refresh: Refresh::No,
-        volatile: Volatile::Kept,
+        doing: Doing::Move,
     };
-    let copied = carry(context, (&from, &to), &wanted).await?;
+    let copied = carry(context, (&from, &to), &wanted).await.map_err(copying::source_stays)?;
     // The target has told that all of it is there to stay; only now the source may go.
     retire(context, &from, source.remote.as_ref(), &instance).await.map_err(|error| CliError {
         message: format!("Failed deleting original instance after copying it: {}", error.message),
-        hint: Some("The copy is whole and stays. Delete the original, or the copy and try again.".to_owned()),
+        hint: Some(format!(
+            "The copy is whole and stays. Delete the original (`{0} delete {source}`), or the copy and try again.",
+            context.command()
+        )),
         ..error
     })?;
     Ok(report(
@@ -211,16 +214,22 @@ async fn carry(
 ) -> Result<Copied, CliError> {
     let Wanted { source, target, args, .. } = wanted;
     let called = source.name.as_ref().map_or("", |name| name.as_str());
-    let entry = match &source.snapshot {
-        None => from.instance(called).await,
-        Some(snapshot) => from.instance_snapshot(called, snapshot.as_str()).await,
+    let looked = async {
+        let entry = match &source.snapshot {
+            None => from.instance(called).await,
+            Some(snapshot) => from.instance_snapshot(called, snapshot.as_str()).await,
+        };
+        let entry = found(context, from, source, entry).await?;
+        let here = Side::of(from, source.remote.as_ref()).await?;
+        Ok::<_, CliError>((entry, here, Side::of(to, target.remote.as_ref()).await?))
     };
-    let entry = entry.map_err(|error| missing(source, error))?;
-    let here = Side::of(from, source.remote.as_ref()).await?;
-    let there = Side::of(to, target.remote.as_ref()).await?;
+    let looked = context.interrupts.take().unless(looked).await;
+    let (entry, here, there) = looked.ok_or_else(begin::early)??;
+    let moves = wanted.doing == Doing::Move;
     let shape = {
-        let mut shape = copied(&entry, &args.shape, args.no_profiles, wanted.volatile)?;
-        shape.ephemeral = if wanted.volatile == Volatile::Kept { shape.ephemeral } else { wanted.ephemeral };
+        let volatile = if moves { Volatile::Kept } else { Volatile::Dropped };
+        let mut shape = copied(&entry, &args.shape, args.no_profiles, volatile)?;
+        shape.ephemeral = if moves { shape.ephemeral } else { wanted.ephemeral };
         shape
     };
     let within = here.is(&there);
@@ -294,6 +303,9 @@ fn asked(
         made: target,
         common,
         failure: "Failed instance creation",
+        doing: wanted.doing,
+        of: Noun::Instance,
+        names: [source.to_string(), shown(wanted.target.remote.as_ref(), name)],
     }
 }
 
@@ -365,8 +377,8 @@ async fn within(
         (Some(_), remote) => context.client(remote).await?,
         (None, _) => client.clone(),
     };
-    let begun =
-        client.post_instance(&at, &Value::Object(body)).await.map_err(|error| missing(source, error))?;
+    let begun = client.post_instance(&at, &Value::Object(body)).await;
+    let begun = found(context, &client, source, begun).await?;
     finish(context, &client, source.remote.as_ref(), begun).await?;
     Ok(ExitCode::Done)
 }

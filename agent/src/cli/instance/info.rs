@@ -4,7 +4,7 @@ use schema::render::visible;
 
 use super::super::operand::InstanceOperand;
 use super::super::{CliError, Context, ExitCode, Format, Table};
-use super::missing;
+use super::found;
 use crate::client::instance::Instance;
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     if operand.snapshot.is_some() {
         return Err(CliError::usage("NAME: an instance belongs here, not a snapshot"));
     }
-    let mut instance = client.instance(name.as_str()).await.map_err(|error| missing(&operand, error))?;
+    let mut instance = found(context, &client, &operand, client.instance(name.as_str()).await).await?;
     instance.snapshots = client.instance_snapshots(name.as_str()).await?;
     match context.output.format() {
         Format::Json => context.output.json(&instance),

@@ -8,6 +8,7 @@ use super::super::operand::{InstanceOperand, pairs};
 use super::super::operation::watch::finish;
 use super::super::{CliError, Context, ExitCode};
 use super::entry::overrides;
+use crate::client::Client;
 use crate::client::instance::Devices;
 use crate::wire::lxd::operation::OperationBody;
 
@@ -66,7 +67,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let client = context.client(operand.remote.as_ref()).await?;
     let config: BTreeMap<String, String> = pairs(&args.shape.config)?.into_iter().collect();
-    let mut devices: Devices = overrides(&args.shape.devices)?;
+    let mut devices = overrides(&args.shape.devices)?;
     let profiles = match &args.shape.profiles[..] {
         [] if args.no_profiles => Some(Vec::new()),
         [] => None,
@@ -78,6 +79,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             [("type", "disk"), ("path", "/"), ("pool", pool)].map(|(k, v)| (k.to_owned(), v.to_owned())),
         );
     }
+    inherit(&client, &mut devices, profiles.as_deref()).await?;
     let mut body = json!({
         "name": operand.name.as_ref().map_or("", |name| name.as_str()),
         "type": "container", "config": config, "devices": devices, "ephemeral": args.ephemeral,
@@ -99,6 +101,43 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         (None, None) => {}
     }
     Ok(ExitCode::Done)
+}
+
+/// What is set of a device goes over what its profile says of it, which otherwise would be lost: a device of an instance's
+/// own stands in place of the profile's.
+async fn inherit(
+    client: &Client,
+    devices: &mut Devices,
+    profiles: Option<&[String]>,
+) -> Result<(), CliError> {
+    // One with a type is whole as it is given.
+    if devices.values().all(|device| device.contains_key("type")) {
+        return Ok(());
+    }
+    let mut inherited = Devices::new();
+    let usual = ["default".to_owned()];
+    for profile in profiles.unwrap_or(&usual) {
+        inherited.extend(client.profile(profile).await?.devices);
+    }
+    for (name, device) in devices {
+        if device.contains_key("type") {
+            continue;
+        }
+        let Some(mut whole) = inherited.remove(name) else {
+            let known: Vec<String> = inherited.keys().cloned().collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(CliError::failed(format!(
+                "Cannot override config for device {name:?}: Device not found in profile devices"
+            ))
+            .code("no-such-device")
+            .hint(format!(
+                "The profiles have: {known}. A device of its own needs a type: -d {name},type=disk -d {name},path=/srv …"
+            )));
+        };
+        whole.append(device);
+        *device = whole;
+    }
+    Ok(())
 }
 
 fn shown(operand: &InstanceOperand) -> String {

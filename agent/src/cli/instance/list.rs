@@ -50,6 +50,9 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match context.output.format() {
         Format::Json => context.output.json(&instances),
         Format::Text => {
+            if let ([filter], true) = (&filters[..], instances.is_empty()) {
+                context.meant_remote(filter, "list");
+            }
             let mut table = Table::with(heads);
             for instance in &instances {
                 table.push(letters.iter().map(|letter| cell(instance, *letter)));

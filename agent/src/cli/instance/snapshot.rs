@@ -6,7 +6,7 @@ use super::super::context::name;
 use super::super::operand::InstanceOperand;
 use super::super::operation::watch::finish;
 use super::super::{CliError, Context, ExitCode};
-use super::missing;
+use super::found;
 use crate::client::instance::snapshot_path;
 use crate::client::operation::Begun;
 use schema::name::SnapshotName;
@@ -61,7 +61,7 @@ pub async fn snapshot(args: SnapshotArgs, context: &Context) -> Result<ExitCode,
         body.insert("expires_at".to_owned(), json!("0001-01-01T00:00:00Z"));
     }
     let begun = client.snapshot_instance(called.as_str(), &body.into()).await;
-    let begun = begun.map_err(|error| missing(&operand, error))?;
+    let begun = found(context, &client, &operand, begun).await?;
     finish(context, &client, remote.as_ref(), begun).await?;
     Ok(ExitCode::Done)
 }
@@ -73,7 +73,8 @@ pub async fn restore(args: RestoreArgs, context: &Context) -> Result<ExitCode, C
     let client = context.client(remote.as_ref()).await?;
     let body = json!({ "restore": snapshot, "stateful": args.stateful });
     let begun = client.put_instance(called.as_str(), &body, None).await;
-    let begun = begun.map_err(|error| missing(&operand, error))?;
+    let whole = InstanceOperand { snapshot: Some(snapshot), ..operand };
+    let begun = found(context, &client, &whole, begun).await?;
     finish(context, &client, remote.as_ref(), begun).await?;
     Ok(ExitCode::Done)
 }

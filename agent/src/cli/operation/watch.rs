@@ -1,20 +1,26 @@
-//! Staying with an operation until it has ended: its progress is shown, Ctrl-C cancels it, and a second Ctrl-C leaves it
-//! running.
+//! Staying with an operation until it has ended: its progress is shown, Ctrl-C cancels it, and a second Ctrl-C leaves
+//! without waiting for what becomes of that.
 
 use std::time::Duration;
 
 use schema::name::RemoteName;
+use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cli::interrupt::Taken;
 use crate::cli::progress::{Bar, Told};
 use crate::cli::{CliError, Context, ExitCode};
+use crate::client::server::Events;
 use crate::client::{Client, ClientError};
 use crate::wire::lxd::operation::OperationBody;
 
-/// How often a running operation is asked how far it is.
+/// How long one call waits for the end. The server tells by itself how far it is.
+const WAITED_FOR: Duration = Duration::from_secs(20);
+/// The same where it does not, and somebody watches.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// How often it is asked again while the agent does not answer.
+/// How often it is asked again while the agent does not answer, and after how long.
 const UNHEARD: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
 /// LXD's code for "success"; codes from it on mean that an operation has ended.
 const SUCCESS: u16 = 200;
 /// LXD's code for "cancelled".
@@ -27,14 +33,15 @@ pub struct Watched<'a> {
     /// As it was called on the command line.
     pub remote: Option<&'a RemoteName>,
     pub operation: OperationBody,
+    pub alone: Alone,
 }
 
-impl Watched<'_> {
-    /// As commands name it.
-    pub fn operand(&self) -> String {
-        self.remote
-            .map_or_else(|| self.operation.id.to_string(), |remote| format!("{remote}:{}", self.operation.id))
-    }
+/// What becomes of an operation when this command leaves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alone {
+    GoesOn,
+    /// Its data goes through this command.
+    Ends,
 }
 
 /// How staying with it ended.
@@ -44,6 +51,23 @@ pub enum Ended {
     Over(Box<OperationBody>),
     /// Cancelled, because that was asked for here.
     Cancelled,
+}
+
+/// What was done about an interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interrupt {
+    None,
+    /// The server was asked to cancel it, and does.
+    Cancelling,
+    /// It was asked, and does not.
+    Refused,
+    /// It was asked, and did not answer.
+    Unheard,
+}
+
+/// As commands name an operation.
+pub fn operand(remote: Option<&RemoteName>, id: Uuid) -> String {
+    remote.map_or_else(|| id.to_string(), |remote| format!("{remote}:{id}"))
 }
 
 /// Whether it ended well.
@@ -67,51 +91,104 @@ pub async fn watch(
     bar: &Bar,
 ) -> Result<Ended, CliError> {
     let mut interrupts = context.interrupts.take();
-    let mut cancelling = false;
-    let (client, mut operation) = (watched.client, watched.operation.clone());
+    let mut interrupt = Interrupt::None;
+    let (client, id, mut operation) = (watched.client, watched.operation.id, watched.operation.clone());
+    // Who may not listen, and whoever it is that has no events, is asked.
+    let mut news = if bar.is_watched() { client.events(&["operation".to_owned()]).await.ok() } else { None };
     let mut unheard = 0;
     while operation.status_code < SUCCESS {
-        let asked = tokio::select! {
-            asked = client.wait_operation(operation.id, ASKED_EVERY) => asked,
-            () = interrupts.next() => {
-                if cancelling || client.cancel_operation(operation.id).await.is_err() {
-                    bar.clear();
-                    return Err(left(&watched));
+        show(bar, interrupt, &operation.metadata);
+        let limit = if bar.is_watched() && news.is_none() { ASKED_EVERY } else { WAITED_FOR };
+        let asked = client.wait_operation(id, limit);
+        tokio::pin!(asked);
+        let asked = loop {
+            tokio::select! {
+                asked = &mut asked => break asked,
+                told = told_of(&mut news, id) => match told {
+                    Some(metadata) => show(bar, interrupt, &metadata),
+                    None => news = None,
+                },
+                () = interrupts.next() => {
+                    if interrupt != Interrupt::None {
+                        bar.clear();
+                        return Err(left(context, &watched, interrupt));
+                    }
+                    interrupt = cancel(context, &watched, &mut interrupts, bar).await;
+                    if interrupt == Interrupt::Unheard {
+                        bar.clear();
+                        return Err(left(context, &watched, interrupt));
+                    }
+                    for (client, other) in others {
+                        let _ = interrupts.unless(client.cancel_operation(*other)).await;
+                    }
                 }
-                cancelling = true;
-                for (client, id) in others {
-                    let _ = client.cancel_operation(*id).await;
-                }
-                bar.say("cancelling; Ctrl-C again leaves it running");
-                continue;
             }
         };
         match asked {
-            Ok(asked) => {
-                (operation, unheard) = (asked, 0);
-                if let (Some(told), false) = (Told::of(&operation.metadata), cancelling) {
-                    bar.show(&told);
-                }
-            }
+            Ok(asked) => (operation, unheard) = (asked, 0),
             // A link that comes and goes does not end what runs behind it.
             Err(
                 ClientError::Unreachable { .. } | ClientError::Broken { .. } | ClientError::Timeout { .. },
             ) if unheard < UNHEARD => {
                 unheard += 1;
-                tokio::time::sleep(ASKED_EVERY).await;
+                if interrupts.unless(tokio::time::sleep(PAUSE)).await.is_none() {
+                    bar.clear();
+                    return Err(left(context, &watched, Interrupt::Unheard));
+                }
             }
             Err(error) => {
                 bar.clear();
-                let hint = format!(
-                    "If the agent runs on, `comity operation show --watch {}` joins the operation again. If it ended, the same command goes on with what has arrived.",
-                    watched.operand()
-                );
-                return Err(CliError::from(error).hint(hint));
+                return Err(lost(context, &watched, error));
             }
         }
     }
-    let cancelled = cancelling && operation.status_code == CANCELLED;
+    let cancelled = interrupt == Interrupt::Cancelling && operation.status_code == CANCELLED;
     Ok(if cancelled { Ended::Cancelled } else { Ended::Over(Box::new(operation)) })
+}
+
+/// What the server tells next of the operation; `None`, once it tells no more.
+async fn told_of(news: &mut Option<Events>, id: Uuid) -> Option<Value> {
+    let Some(events) = news else { return std::future::pending().await };
+    loop {
+        let mut event = events.next().await?;
+        let is_it = event.pointer("/metadata/id").and_then(Value::as_str) == Some(&id.to_string());
+        if is_it && let Some(metadata) = event.pointer_mut("/metadata/metadata") {
+            return Some(metadata.take());
+        }
+    }
+}
+
+fn show(bar: &Bar, interrupt: Interrupt, metadata: &Value) {
+    if interrupt != Interrupt::Cancelling
+        && let Some(told) = Told::of(metadata)
+    {
+        bar.show(&told);
+    }
+}
+
+/// Asks the server to cancel it, and says what comes of that.
+async fn cancel(
+    context: &Context,
+    watched: &Watched<'_>,
+    interrupts: &mut Taken<'_>,
+    bar: &Bar,
+) -> Interrupt {
+    bar.say("cancelling");
+    match interrupts.unless(watched.client.cancel_operation(watched.operation.id)).await {
+        Some(Ok(())) => {
+            bar.say("cancelling; Ctrl-C again leaves without waiting for that");
+            Interrupt::Cancelling
+        }
+        Some(Err(refused @ ClientError::Refused { .. })) => {
+            let goes_on = match watched.alone {
+                Alone::GoesOn => "Ctrl-C again leaves it running",
+                Alone::Ends => "Ctrl-C again ends it, since its data goes through this command",
+            };
+            bar.note(context, &format!("It is not cancelled: {refused}. {goes_on}."));
+            Interrupt::Refused
+        }
+        Some(Err(_)) | None => Interrupt::Unheard,
+    }
 }
 
 /// The same, of an operation that is alone: its failure is the command's.
@@ -122,7 +199,8 @@ pub async fn finish(
     operation: OperationBody,
 ) -> Result<OperationBody, CliError> {
     let bar = Bar::new(context);
-    let ended = watch(context, Watched { client, remote, operation }, &[], &bar).await;
+    let watched = Watched { client, remote, operation, alone: Alone::GoesOn };
+    let ended = watch(context, watched, &[], &bar).await;
     bar.clear();
     match ended? {
         Ended::Over(operation) if is_good(&operation) => Ok(*operation),
@@ -138,11 +216,42 @@ pub fn cancelled() -> CliError {
     }
 }
 
-fn left(watched: &Watched<'_>) -> CliError {
-    let message = "Interrupted again, leaving. The remote operation will keep running";
-    let operand = watched.operand();
-    let error = CliError::failed(message).code("left").hint(format!(
-        "`comity operation show --watch {operand}` joins it again, `comity operation delete {operand}` cancels it."
-    ));
+/// What is true of an operation that this command leaves before its end.
+fn left(context: &Context, watched: &Watched<'_>, interrupt: Interrupt) -> CliError {
+    let (comity, operand) = (context.command(), operand(watched.remote, watched.operation.id));
+    let looks = format!("`{comity} operation show {operand}` tells what became of it.");
+    let (message, hint) = match (interrupt, watched.alone) {
+        (Interrupt::Cancelling, _) => (
+            "Interrupted again, leaving. The server was told to cancel the operation, which has not ended yet",
+            looks,
+        ),
+        (Interrupt::Unheard, Alone::GoesOn) => (
+            "Interrupted, leaving. The server has not said whether it cancels the operation, which may go on",
+            looks,
+        ),
+        (Interrupt::None | Interrupt::Refused, Alone::GoesOn) => (
+            "Interrupted again, leaving. The remote operation will keep running",
+            format!(
+                "`{comity} operation show --watch {operand}` joins it again, `{comity} operation delete {operand}` cancels it."
+            ),
+        ),
+        (_, Alone::Ends) => (
+            "Interrupted, leaving. The operation fails without this command, through which its data went",
+            looks,
+        ),
+    };
+    let error = CliError::failed(message).code("left").hint(hint);
     CliError { exit: ExitCode::Interrupted, ..error }
+}
+
+/// The agent answers no more.
+fn lost(context: &Context, watched: &Watched<'_>, error: ClientError) -> CliError {
+    let (comity, operand) = (context.command(), operand(watched.remote, watched.operation.id));
+    let again = context.again();
+    CliError::from(error).hint(match watched.alone {
+        Alone::GoesOn => format!(
+            "If it runs on, `{comity} operation show --watch {operand}` joins the operation again. If it ended, {again} goes on with what has arrived, once it runs again."
+        ),
+        Alone::Ends => format!("Once it runs again, {again} goes on with what has arrived."),
+    })
 }

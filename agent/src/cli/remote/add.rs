@@ -9,7 +9,6 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use schema::name::{ProjectName, RemoteName};
 
-use super::super::context::name;
 use super::super::remotes::{AuthType, Protocol, Remote};
 use super::super::{CliError, Context, ExitCode};
 use super::logged_in;
@@ -251,7 +250,7 @@ async fn keep(context: &Context, asked: &Asked, found: Found<'_>, client: &Clien
         Some(certificate) => certificate,
         None => told(&server, &found)?,
     };
-    let project = project(asked, client).await?;
+    let project = project(context, client).await?;
     let remote = Remote { addresses: found.addresses, auth_type: found.auth_type, protocol, project };
     let (pem, local) = (to_pem(&certificate), context.local_agent());
     context.folder.add(&asked.called, remote, &pem, found.login.as_ref(), &local)?;
@@ -271,11 +270,10 @@ fn told(server: &ServerInfo, found: &Found<'_>) -> Result<CertificateDer<'static
 }
 
 /// The project that was asked for, if it can be seen there.
-async fn project(asked: &Asked, client: &Client) -> Result<Option<ProjectName>, CliError> {
-    let Some(project) = &asked.project else { return Ok(None) };
-    let project: ProjectName = name("--project", project)?;
+async fn project(context: &Context, client: &Client) -> Result<Option<ProjectName>, CliError> {
+    let Some(project) = context.project() else { return Ok(None) };
     match client.project(project.as_str()).await {
-        Ok(_) => Ok(Some(project)),
+        Ok(_) => Ok(Some(project.clone())),
         Err(error) => {
             let failed = CliError::failed(format!("Failed to find project {project}: {error}"));
             Err(failed.code("no-such-project").hint(

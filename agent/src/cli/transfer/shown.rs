@@ -1,12 +1,13 @@
 //! How transfers are shown.
 
 use indicatif::BinaryBytes;
+use jiff::Timestamp;
 use schema::kind::transfer::Mode;
 use schema::render::visible;
 use serde_json::{Value, json};
 
 use super::Declared;
-use crate::cli::instance::info::time;
+use crate::cli::operation::named::short;
 use crate::cli::{Context, Format, Table};
 use crate::wire::transfer::{Left, Run, Transfers};
 
@@ -32,57 +33,121 @@ pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Tra
         output.json(&json!({ "declared": rows, "resumable": there.left, "runs": there.runs }));
         return;
     }
-    let mut table = Table::new(["NAME", "SOURCE", "TARGET", "MODE", "MANIFEST", "LAST RUN", "RESULT"]);
-    for (one, last) in declared {
-        let (began, result) = match last {
-            Some(run) => (time(Some(run.began_at)), run.result.word()),
-            None => (String::new(), ""),
-        };
-        table.row([
-            one.name.to_string(),
-            one.transfer.source.to_string(),
-            one.transfer.target.to_string(),
-            mode(one.transfer.mode).to_owned(),
-            one.manifest.clone(),
-            began,
-            result.to_owned(),
-        ]);
+    if output.is_csv() {
+        return rows(context, declared, there);
     }
-    output.table(&table);
+    let now = Timestamp::now();
+    if !declared.is_empty() || (there.left.is_empty() && there.runs.is_empty()) {
+        output.table(&declarations(declared, now));
+    }
     if !there.left.is_empty() {
-        output.line(
-            "\nInterrupted, to be resumed by the same command or discarded by `comity transfer cancel`:",
-        );
+        let command = context.command();
+        output.line(format!(
+            "\nInterrupted: the same command goes on with it, `{command} transfer cancel [REMOTE:]TARGET` discards it."
+        ));
         let mut table = Table::new(["TARGET", "ARRIVED", "LAST WRITTEN"]);
         for left in &there.left {
             let arrived = BinaryBytes(left.bytes).to_string();
-            table.row([left.name.clone(), arrived, time(left.last_written_at)]);
+            table.row([left.name.clone(), arrived, ago(left.last_written_at, now)]);
         }
         output.table(&table);
     }
     if !there.runs.is_empty() {
         output.line("\nArrived here:");
-        runs(context, &there.runs);
+        output.table(&arrivals(&there.runs, now));
     }
 }
 
-fn runs(context: &Context, runs: &[Run]) {
-    let mut table = Table::new(["ID", "TARGET", "BEGAN", "TOOK", "RESULT", "DATA", "SENT", "PROTOCOL"]);
+/// As narrow as a terminal: the rest is in `show`, and for programs.
+fn declarations(declared: &[(Declared, Option<Run>)], now: Timestamp) -> Table {
+    let mut table = Table::new(["NAME", "SOURCE", "TARGET", "LAST RUN"]);
+    for (one, last) in declared {
+        let last =
+            last.as_ref().map(|run| format!("{}, {}", run.result.word(), ago(Some(run.began_at), now)));
+        table.row([
+            one.name.to_string(),
+            one.transfer.source.to_string(),
+            one.transfer.target.to_string(),
+            last.unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn arrivals(runs: &[Run], now: Timestamp) -> Table {
+    let mut table = Table::new(["ID", "TARGET", "BEGAN", "RESULT", "DATA", "SENT"]);
     for run in runs {
         let bytes =
             |bytes: Option<u64>| bytes.map(|bytes| BinaryBytes(bytes).to_string()).unwrap_or_default();
         table.row([
-            run.id.to_string(),
+            short(run.id),
             called(&run.target),
-            time(Some(run.began_at)),
-            took(run),
+            ago(Some(run.began_at), now),
             run.result.word().to_owned(),
             bytes(run.total),
             bytes(run.sent),
-            run.protocol.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// All of it in columns that are the same for each: what it is, its name or id, from where, to where, since when, how it
+/// ended, bytes of data, bytes sent.
+fn rows(context: &Context, declared: &[(Declared, Option<Run>)], there: &Transfers) {
+    let number = |bytes: Option<u64>| bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
+    let at = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    let mut table = Table::new(["KIND", "NAME", "SOURCE", "TARGET", "BEGAN", "RESULT", "DATA", "SENT"]);
+    for (one, last) in declared {
+        let last = last.as_ref();
+        table.row([
+            "declared".to_owned(),
+            one.name.to_string(),
+            one.transfer.source.to_string(),
+            one.transfer.target.to_string(),
+            at(last.map(|run| run.began_at)),
+            last.map(|run| run.result.word().to_owned()).unwrap_or_default(),
+            number(last.and_then(|run| run.total)),
+            number(last.and_then(|run| run.sent)),
+        ]);
+    }
+    for left in &there.left {
+        table.row([
+            "interrupted".to_owned(),
+            String::new(),
+            String::new(),
+            left.name.clone(),
+            at(left.last_written_at),
+            String::new(),
+            String::new(),
+            left.bytes.to_string(),
+        ]);
+    }
+    for run in &there.runs {
+        table.row([
+            "arrived".to_owned(),
+            run.id.to_string(),
+            String::new(),
+            called(&run.target),
+            at(Some(run.began_at)),
+            run.result.word().to_owned(),
+            number(run.total),
+            number(run.sent),
         ]);
     }
     context.output.table(&table);
+}
+
+/// How long ago something was, in as few letters as can be.
+fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(time) = time else { return String::new() };
+    let seconds = now.duration_since(time).as_secs();
+    match seconds {
+        ..1 => "now".to_owned(),
+        1..60 => format!("{seconds}s ago"),
+        60..3600 => format!("{}m ago", seconds / 60),
+        3600..172_800 => format!("{}h ago", seconds / 3600),
+        172_800.. => format!("{}d ago", seconds / 86_400),
+    }
 }
 
 /// One that is declared, with its runs and what the last has left; `None` where its target cannot be asked.
@@ -107,7 +172,7 @@ pub fn one(context: &Context, found: &Declared, there: Option<Vec<Run>>, left: O
         Some(there) if there.is_empty() => output.line("It has not run yet."),
         Some(there) => {
             output.line("");
-            runs(context, &there);
+            output.table(&arrivals(&there, Timestamp::now()));
         }
         None => output.note("Its target cannot be asked now for what ran."),
     }
@@ -138,23 +203,71 @@ fn called(path: &str) -> String {
     }
 }
 
-fn took(run: &Run) -> String {
-    let Some(ended) = run.ended_at else { return String::new() };
-    let took = std::time::Duration::try_from(ended.duration_since(run.began_at)).unwrap_or_default();
-    match took.as_secs() {
-        0..60 => format!("{:.1} s", took.as_secs_f64()),
-        secs => indicatif::HumanDuration(std::time::Duration::from_secs(secs)).to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::called;
+    use schema::kind::transfer::Transfer;
+
+    use super::*;
+    use crate::wire::transfer::RunResult;
 
     #[test]
     fn a_target_is_called_as_commands_call_it() {
         assert_eq!(called("/1.0/storage-pools/default/volumes/custom/orders"), "default/orders");
         assert_eq!(called("/1.0/instances/c1?project=blue"), "c1");
         assert_eq!(called("/1.0/something"), "/1.0/something");
+    }
+
+    fn widest(table: &Table) -> usize {
+        table.to_string().lines().map(str::len).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_listed_fits_a_terminal() {
+        let now: Timestamp = "2026-03-02T12:00:00Z".parse().unwrap();
+        let run = Run {
+            id: "5c0a13f2-0000-4000-8000-000000000001".parse().unwrap(),
+            target: "/1.0/storage-pools/default/volumes/custom/orders".to_owned(),
+            description: String::new(),
+            by: String::new(),
+            began_at: "2026-03-02T09:20:00Z".parse().unwrap(),
+            ended_at: None,
+            result: RunResult::Interrupted,
+            error: None,
+            protocol: None,
+            total: Some(420 << 20),
+            sent: Some(245 << 20),
+            reused: None,
+        };
+        let table = arrivals(std::slice::from_ref(&run), now);
+        assert!(widest(&table) <= 80, "{table}");
+        let text = table.to_string();
+        assert!(text.contains("| 5c0a13f2 | default/orders | 2h ago | INTERRUPTED | 420.00 MiB |"), "{text}");
+        let transfer = Transfer {
+            source: "east:default/orders".parse().unwrap(),
+            target: "west:default/orders".parse().unwrap(),
+            mode: Mode::Refresh,
+        };
+        let name = "orders-to-west".parse().unwrap();
+        let one = Declared { name, transfer, manifest: "shop".to_owned() };
+        let success = Run { result: RunResult::Success, ..run };
+        let table = declarations(&[(one, Some(success))], now);
+        assert!(widest(&table) <= 80, "{table}");
+        assert!(table.to_string().contains("| SUCCESS, 2h ago |"), "{table}");
+    }
+
+    #[test]
+    fn how_long_ago_is_told_in_few_letters() {
+        let now: Timestamp = "2026-03-02T12:00:00Z".parse().unwrap();
+        for (time, expected) in [
+            ("2026-03-02T12:00:00Z", "now"),
+            ("2026-03-02T13:00:00Z", "now"),
+            ("2026-03-02T11:59:18Z", "42s ago"),
+            ("2026-03-02T11:18:00Z", "42m ago"),
+            ("2026-03-01T00:00:00Z", "36h ago"),
+            ("2026-02-26T00:00:00Z", "4d ago"),
+        ] {
+            assert_eq!(ago(Some(time.parse().unwrap()), now), expected, "{time}");
+        }
+        assert_eq!(ago(None, now), "");
     }
 }

@@ -4,8 +4,8 @@ use http::Method;
 use schema::kind::transfer::VolumeAddress;
 use serde_json::{Map, Value, json};
 
-use super::missing;
-use crate::cli::copying::{self, Asked, Side, Way, copy_within, report};
+use super::found;
+use crate::cli::copying::{self, Asked, Doing, Noun, Side, Way, begin, copy_within, report};
 use crate::cli::operand::VolumeOperand;
 use crate::cli::operation::watch::finish;
 use crate::cli::{CliError, Context, ExitCode};
@@ -91,7 +91,8 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         if source.pool != target.pool {
             body["pool"] = json!(target.pool);
         }
-        let begun = from.begin_at(Method::POST, &at, &body).await.map_err(|error| missing(&source, error))?;
+        let begun = from.begin_at(Method::POST, &at, &body).await;
+        let begun = found(context, &from, &(&source).into(), begun).await?;
         if let Begun::Running(begun) = begun {
             finish(context, &from, source.remote.as_ref(), *begun).await?;
         }
@@ -99,17 +100,21 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         return Ok(ExitCode::Done);
     }
     let whole = VolumeOperand { volume: source.clone(), snapshot: None };
-    let operation = carry(context, (&whole, &from), (&target, &to), Existing::Refused, &args.how).await?;
+    let moved = carry(context, (&whole, &from), (&target, &to), (Doing::Move, Existing::Refused), &args.how);
+    let operation = moved.await.map_err(copying::source_stays)?;
     // The target has told that all of it is there to stay; only now the source may go.
     let retired = async {
-        match from.begin(Method::DELETE, &at, NO_BODY).await? {
+        match from.begin(Method::DELETE, &from.of_volumes(&at), NO_BODY).await? {
             Begun::Done(_) => Ok(()),
             Begun::Running(begun) => finish(context, &from, source.remote.as_ref(), *begun).await.map(drop),
         }
     };
     retired.await.map_err(|error: CliError| CliError {
         message: format!("Failed deleting original volume after copying it: {}", error.message),
-        hint: Some("The copy is whole and stays. Delete the original, or the copy and try again.".to_owned()),
+        hint: Some(format!(
+            "The copy {target} is whole and stays. Delete the original (`{0} volume delete {source}`), or the copy and try again.",
+            context.command()
+        )),
         ..error
     })?;
     Ok(report(context, "Moved", &source.to_string(), &target.to_string(), &operation))
@@ -123,7 +128,8 @@ pub async fn run(
     existing: Existing,
     how: &HowArgs,
 ) -> Result<ExitCode, CliError> {
-    let operation = carry(context, (source, from), (target, to), existing, how).await?;
+    let doing = if existing == Existing::Refused { Doing::Copy } else { Doing::Refresh };
+    let operation = carry(context, (source, from), (target, to), (doing, existing), how).await?;
     Ok(report(context, "Copied", &source.to_string(), &target.to_string(), &operation))
 }
 
@@ -131,13 +137,22 @@ async fn carry(
     context: &Context,
     (source, from): (&VolumeOperand, &Client),
     (target, to): (&VolumeAddress, &Client),
-    existing: Existing,
+    (doing, existing): (Doing, Existing),
     how: &HowArgs,
 ) -> Result<crate::wire::lxd::operation::OperationBody, CliError> {
     let VolumeAddress { remote, pool, volume } = &source.volume;
-    let entry = from.volume(pool, volume).await.map_err(|error| missing(&source.volume, error))?;
-    let here = Side::of(from, remote.as_ref()).await?;
-    let there = Side::of(to, target.remote.as_ref()).await?;
+    let looked = async {
+        let entry = from.volume(pool, volume).await;
+        let entry = found(context, from, &(&source.volume).into(), entry).await?;
+        if let Some(snapshot) = &source.snapshot {
+            let there = from.document(&snapshot_path(pool, volume, snapshot)).await;
+            found(context, from, source, there).await?;
+        }
+        let here = Side::of(from, remote.as_ref()).await?;
+        Ok::<_, CliError>((entry, here, Side::of(to, target.remote.as_ref()).await?))
+    };
+    let looked = context.interrupts.take().unless(looked).await;
+    let (entry, here, there) = looked.ok_or_else(begin::early)??;
     let (at, name) = match &source.snapshot {
         None => (volume_path(pool, volume), volume.to_string()),
         Some(snapshot) => (snapshot_path(pool, volume, snapshot), format!("{volume}/{snapshot}")),
@@ -154,18 +169,21 @@ async fn carry(
     // Who declares the source says nothing of the copy.
     config.retain(|key, _| key != OWNER_KEY && !key.starts_with("volatile."));
     let asked = Asked {
-        source: at,
+        source: from.of_volumes(&at),
         offer: object(json!({
             "name": volume, "pool": pool, "volume_only": volume_only,
             "allow_inconsistent": how.allow_inconsistent,
         })),
-        target: format!("/1.0/storage-pools/{}/volumes/custom", target.pool),
+        target: to.of_volumes(&format!("/1.0/storage-pools/{}/volumes/custom", target.pool)),
         made: object(json!({
             "name": target.volume, "type": "custom", "content_type": "filesystem",
             "description": entry.description, "config": config,
         })),
         common,
         failure: "Failed storage volume creation",
+        doing,
+        of: Noun::Volume,
+        names: [source.to_string(), target.to_string()],
     };
     if here.is(&there) {
         let mut within = asked;

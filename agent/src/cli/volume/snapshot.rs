@@ -6,7 +6,7 @@ use schema::kind::transfer::VolumeAddress;
 use schema::name::SnapshotName;
 use serde_json::{Map, Value, json};
 
-use super::{at, ended, missing};
+use super::{at, ended, found};
 use crate::cli::context::name;
 use crate::cli::instance::info::time;
 use crate::cli::operand::VolumeOperand;
@@ -73,7 +73,9 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(Command::Show { snapshot }) => {
             let (volume, snapshot, client) = of(context, &snapshot).await?;
             let at = snapshot_path(&volume.pool, &volume.volume, &snapshot);
-            let shown = client.document(&at).await.map_err(|error| missing(&volume, error))?.content;
+            let shown = client.document(&at).await;
+            let operand = VolumeOperand { volume, snapshot: Some(snapshot) };
+            let shown = found(context, &client, &operand, shown).await?.content;
             match context.output.format() {
                 Format::Json => context.output.json(&shown),
                 Format::Text => context.output.yaml(&shown),
@@ -84,7 +86,8 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let (volume, snapshot, client) = of(context, &snapshot).await?;
             let new: SnapshotName = name("NEW", &new)?;
             let at = snapshot_path(&volume.pool, &volume.volume, &snapshot);
-            ended(context, &volume, &client, Method::POST, &at, json!({ "name": new })).await?;
+            let operand = VolumeOperand { volume: volume.clone(), snapshot: Some(snapshot.clone()) };
+            ended(context, &operand, &client, Method::POST, &at, json!({ "name": new })).await?;
             context.output.done(format!("Renamed snapshot {snapshot} of {volume} to {new}."), new.as_str());
             Ok(ExitCode::Done)
         }
@@ -102,10 +105,10 @@ async fn take(args: TakeArgs, context: &Context) -> Result<ExitCode, CliError> {
         args.snapshot.as_deref().map(|text| name("SNAPSHOT", text)).transpose()?;
     if let (true, Some(taken)) = (args.reuse, &taken) {
         let all = client.volume_snapshots(&volume.pool, &volume.volume).await;
-        let all = all.map_err(|error| missing(&volume, error))?;
+        let all = found(context, &client, &(&volume).into(), all).await?;
         if all.iter().any(|listed| listed.called() == taken.as_str()) {
             let path = snapshot_path(&volume.pool, &volume.volume, taken);
-            ended(context, &volume, &client, Method::DELETE, &path, Value::Null).await?;
+            ended(context, &(&volume).into(), &client, Method::DELETE, &path, Value::Null).await?;
         }
     }
     let mut body = Map::new();
@@ -115,7 +118,7 @@ async fn take(args: TakeArgs, context: &Context) -> Result<ExitCode, CliError> {
         body.insert("expires_at".to_owned(), json!("0001-01-01T00:00:00Z"));
     }
     let path = format!("{}/snapshots", volume_path(&volume.pool, &volume.volume));
-    ended(context, &volume, &client, Method::POST, &path, Value::Object(body)).await?;
+    ended(context, &(&volume).into(), &client, Method::POST, &path, Value::Object(body)).await?;
     match &taken {
         Some(taken) => context.output.done(format!("Took snapshot {taken} of {volume}."), taken.as_str()),
         None => context.output.done(format!("Took a snapshot of {volume}."), &volume.to_string()),
@@ -125,10 +128,8 @@ async fn take(args: TakeArgs, context: &Context) -> Result<ExitCode, CliError> {
 
 async fn list(context: &Context, volume: &str) -> Result<ExitCode, CliError> {
     let (volume, client) = at(context, "VOLUME", volume).await?;
-    let mut all = client
-        .volume_snapshots(&volume.pool, &volume.volume)
-        .await
-        .map_err(|error| missing(&volume, error))?;
+    let all = client.volume_snapshots(&volume.pool, &volume.volume).await;
+    let mut all = found(context, &client, &(&volume).into(), all).await?;
     all.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
     match context.output.format() {
         Format::Json => context.output.json(&all),
@@ -153,13 +154,14 @@ pub async fn restore(context: &Context, volume: &str, snapshot: &str) -> Result<
     let snapshot: SnapshotName = name("SNAPSHOT", snapshot)?;
     let path = volume_path(&volume.pool, &volume.volume);
     let known = client.volume_snapshots(&volume.pool, &volume.volume).await;
-    let known = known.map_err(|error| missing(&volume, error))?;
+    let known = found(context, &client, &(&volume).into(), known).await?;
     if !known.iter().any(|known| known.called() == snapshot.as_str()) {
-        return Err(CliError::failed(format!("{volume} has no snapshot {snapshot}"))
+        let hint = format!("`{} volume snapshot list {volume}` shows those that it has.", context.command());
+        return Err(CliError::failed(format!("volume {volume} has no snapshot {snapshot}"))
             .code("not_found")
-            .hint("`comity volume snapshot list` shows those that it has."));
+            .hint(hint));
     }
-    ended(context, &volume, &client, Method::PUT, &path, json!({ "restore": snapshot })).await?;
+    ended(context, &(&volume).into(), &client, Method::PUT, &path, json!({ "restore": snapshot })).await?;
     context.output.done(format!("Restored {volume} as it was in {snapshot}."), &volume.to_string());
     Ok(ExitCode::Done)
 }
@@ -172,7 +174,8 @@ pub async fn delete(
     snapshot: &SnapshotName,
 ) -> Result<(), CliError> {
     let path = snapshot_path(&volume.pool, &volume.volume, snapshot);
-    ended(context, volume, client, Method::DELETE, &path, Value::Null).await?;
+    let operand = VolumeOperand { volume: volume.clone(), snapshot: Some(snapshot.clone()) };
+    ended(context, &operand, client, Method::DELETE, &path, Value::Null).await?;
     context.output.done(format!("Deleted snapshot {snapshot} of {volume}."), snapshot.as_str());
     Ok(())
 }

@@ -11,7 +11,7 @@ use schema::kind::transfer::VolumeAddress;
 use schema::name::SnapshotName;
 use serde_json::{Value, json};
 
-use super::missing;
+use super::found;
 use crate::cli::progress::Bar;
 use crate::cli::{CliError, Context, Format};
 use crate::client::Client;
@@ -35,11 +35,12 @@ pub async fn import(
     if !folder.is_dir() {
         return Err(CliError::failed(format!("{} is no folder", folder.display())).code("folder"));
     }
-    let stream = client.import_volume(&volume.pool, &volume.volume).await?;
+    let stream = client.import_volume(&volume.pool, &volume.volume).await;
+    let stream = found(context, client, &volume.into(), stream).await?;
     let bar = Bar::new(context);
     let sent = send_folder(Connections::single(Box::new(stream)), &folder, shown(&bar)).await;
     bar.clear();
-    let sent = sent.map_err(failed)?;
+    let sent = sent.map_err(|error| failed(context, error))?;
     let report = Report { total: sent.total, moved: sent.moved, unset: &sent.unset };
     report.print(context, volume, &folder, "Imported", "into");
     Ok(())
@@ -52,11 +53,12 @@ pub async fn export(
     folder: &Path,
 ) -> Result<(), CliError> {
     let destination = NewFolder::at(folder)?;
-    let stream = client.export_volume(&volume.pool, &volume.volume).await.map_err(|e| missing(volume, e))?;
+    let stream = client.export_volume(&volume.pool, &volume.volume).await;
+    let stream = found(context, client, &volume.into(), stream).await?;
     let bar = Bar::new(context);
     let received = receive_trees(Connections::single(Box::new(stream)), destination, shown(&bar)).await;
     bar.clear();
-    let received = received.map_err(failed)?;
+    let received = received.map_err(|error| failed(context, error))?;
     let report = Report { total: received.total, moved: received.moved, unset: &received.unset };
     report.print(context, volume, folder, "Exported", "to");
     Ok(())
@@ -64,7 +66,7 @@ pub async fn export(
 
 fn shown(bar: &Bar) -> Told {
     let bar = bar.clone();
-    Arc::new(move |progress| bar.set(progress.stage.as_str(), progress.done, progress.total))
+    Arc::new(move |progress| bar.show(&progress.into()))
 }
 
 struct Report<'a> {
@@ -160,6 +162,14 @@ impl Destination for NewFolder {
         Ok(Chosen::default())
     }
 
+    fn room(&self) -> Result<(String, u64), PoolError> {
+        let folder = self.folder.parent().unwrap_or(&self.folder);
+        let stat = rustix::fs::statvfs(folder);
+        let stat =
+            stat.map_err(|e| PoolError::Io { path: folder.to_owned(), doing: "read", source: e.into() })?;
+        Ok((format!("the file system of {}", folder.display()), stat.f_bavail * stat.f_frsize))
+    }
+
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
         let io = |doing| move |source: io::Error| PoolError::Io { path: self.folder.clone(), doing, source };
         let staging = fs::File::open(&self.staging).map_err(io("made durable"))?;
@@ -175,8 +185,9 @@ fn unusable(folder: &Path, error: &io::Error) -> CliError {
     CliError::failed(format!("{} cannot be used: {error}", folder.display())).code("folder")
 }
 
-fn failed(error: TransferError) -> CliError {
-    CliError::failed(error)
-        .code("transfer-failed")
-        .hint("The target is as it was. What has arrived is kept, and not sent again when the same command is run again.")
+fn failed(context: &Context, error: TransferError) -> CliError {
+    CliError::failed(error).code("transfer-failed").hint(format!(
+        "The target is as it was. What has arrived is kept: {} goes on with it.",
+        context.again()
+    ))
 }

@@ -29,9 +29,6 @@ pub struct Args {
     /// Ask of it only what anybody may, and be known there by nothing.
     #[arg(long)]
     public: bool,
-    /// The project to look at there.
-    #[arg(long, value_name = "PROJECT")]
-    project: Option<String>,
 }
 
 /// What was asked, understood.
@@ -40,7 +37,6 @@ pub struct Asked {
     pub at: Where,
     pub accept_certificate: bool,
     pub wanted: Wanted,
-    pub project: Option<String>,
 }
 
 /// What says where the server is and which it is.
@@ -113,7 +109,7 @@ impl Args {
             Some(called) => called,
             None => default_name(&at)?,
         };
-        Ok(Asked { called, at, accept_certificate: self.accept_certificate, wanted, project: self.project })
+        Ok(Asked { called, at, accept_certificate: self.accept_certificate, wanted })
     }
 }
 
