@@ -109,7 +109,9 @@ fn what_was_interrupted_is_listed_and_discarded_and_what_arrived_is_remembered()
     clusters.west.launch();
     clusters.west.wait_ready();
     let refresh = ["volume", "copy", "east:default/orders", "west:default/orders", "--refresh"];
-    clusters.run(&refresh).exits(1);
+    let killed = clusters.run(&refresh).exits(1).stderr;
+    let again = "`comity volume copy east:default/orders west:default/orders --refresh` goes on";
+    assert!(killed.contains(again) && killed.contains("--watch west:"), "{killed}");
     clusters.west.clear_env();
     clusters.west.restart();
     let listed = clusters.ask("west", &["transfer", "list"]);

@@ -3,6 +3,7 @@
 
 mod access;
 mod acme;
+mod advice;
 mod apply;
 mod ca;
 mod ca_faults;
