@@ -14,8 +14,6 @@ pub mod build;
 pub mod chunk;
 pub mod complete;
 mod consistency;
-pub mod encoding;
-pub mod finish;
 pub mod library;
 pub mod manifest;
 pub mod owner;
@@ -26,7 +24,6 @@ pub mod scan;
 pub mod site;
 pub mod stock;
 pub mod survey;
-pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -19,14 +19,13 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::beneath::Place;
-use super::build::BuildError;
+use super::build::{BuildError, VerifyError};
 use super::manifest::{Meta, TreePath};
 use super::packed::{Directories, NodeRef, Packed, Record, Step};
 use super::scan::xattrs;
 use super::site::Site;
 use super::stock::Linked;
 use super::survey::{Stamp, in_parallel};
-use super::verify::VerifyError;
 
 const SET_ID: u16 = 0o6000;
 

@@ -20,6 +20,8 @@
 //! wrong, so walking one cannot fail.
 
 mod directories;
+#[cfg(test)]
+pub(super) mod open;
 mod pieces;
 mod read;
 #[cfg(test)]
@@ -31,8 +33,8 @@ use std::sync::Arc;
 
 use super::chunk::{ChunkRef, Hash, MAX_CHUNK};
 use super::manifest::{
-    Content, Entry, Extent, Hostile, MAX_COMPONENT, MAX_DEPTH, MAX_ENTRIES, MAX_FILE, MAX_PATH, MAX_TARGET,
-    MAX_XATTR, Manifest, Meta, Node, Time, TreePath,
+    Hostile, MAX_COMPONENT, MAX_DEPTH, MAX_ENTRIES, MAX_FILE, MAX_PATH, MAX_TARGET, MAX_XATTR, Meta, Time,
+    TreePath,
 };
 pub use directories::{Child, Children, Directories, Directory};
 pub use pieces::{MAX_PIECE, Piece, pieces};
@@ -175,21 +177,6 @@ impl Packed {
         let rest = self.bytes.get(at as usize..).filter(|_| at as usize >= MAGIC.len())?;
         Reader { rest }.record(at, number).ok().flatten()
     }
-
-    /// The same tree in its open form.
-    pub fn open(&self) -> Result<Manifest, Hostile> {
-        let mut entries = Vec::with_capacity(self.sums.entries as usize);
-        let mut walk = self.walk();
-        while let Some(step) = walk.next() {
-            let (Step::Enter(record) | Step::Entry(record)) = step else { continue };
-            entries.push(Entry {
-                path: TreePath::new(walk.path().to_vec())?,
-                node: record.node.open(),
-                meta: record.meta().map(|meta| meta.open()).unwrap_or_default(),
-            });
-        }
-        Manifest::new(entries)
-    }
 }
 
 impl<'a> Record<'a> {
@@ -200,20 +187,6 @@ impl<'a> Record<'a> {
 
     pub fn content(&self) -> Option<ContentRef<'a>> {
         if let NodeRef::File(content) = self.node { Some(content) } else { None }
-    }
-}
-
-impl NodeRef<'_> {
-    pub fn open(&self) -> Node {
-        match *self {
-            NodeRef::Directory => Node::Directory,
-            NodeRef::File(content) => Node::File(content.open()),
-            NodeRef::Symlink(to) => Node::Symlink(to.to_vec()),
-            NodeRef::HardLink(to) => Node::HardLink(to),
-            NodeRef::Fifo => Node::Fifo,
-            NodeRef::Socket => Node::Socket,
-            NodeRef::Device { block, major, minor } => Node::Device { block, major, minor },
-        }
     }
 }
 
@@ -247,19 +220,6 @@ impl<'a> ContentRef<'a> {
     /// Bytes that are not holes.
     pub fn data(&self) -> u64 {
         self.chunks().map(|(_, chunk)| u64::from(chunk.len)).sum()
-    }
-
-    pub fn open(&self) -> Content {
-        let mut extents: Vec<Extent> = Vec::new();
-        let mut end = None;
-        for (offset, chunk) in self.chunks() {
-            match extents.last_mut().filter(|_| end == Some(offset)) {
-                Some(extent) => extent.chunks.push(chunk),
-                None => extents.push(Extent { offset, chunks: vec![chunk] }),
-            }
-            end = Some(offset + u64::from(chunk.len));
-        }
-        Content { size: self.size, extents }
     }
 }
 

@@ -17,8 +17,7 @@ use schema::record::{Record, RecordKey};
 use schema::snapshot::Schedule;
 use uuid::Uuid;
 
-use super::instances::work;
-use super::schedule::is_due;
+use super::schedule::{expiry, is_due, next_name};
 use super::volume_snapshots::{SnapshotError, VolumeSnapshots, Wanted};
 use super::{Backups, InstanceError, Instances};
 use crate::authorize::{Denied, Entitlement, Entity, Permit, decide};
@@ -158,8 +157,9 @@ impl ExpiryParts {
             let taken = async {
                 let busy = self.instances.hold(place, "snapshot")?;
                 let instance = self.instances.find(&project, &name).await?.instance;
-                let snapshot = work::next_name(&instance, now)?;
-                let expires = work::expiry(&instance, now);
+                let config = &instance.shape.config;
+                let snapshot = next_name(config, instance.snapshots.keys(), now)?;
+                let expires = expiry(config, now)?;
                 self.instances.take_snapshot(&permit, place, &snapshot, expires, busy, now).await
             };
             match taken.await {

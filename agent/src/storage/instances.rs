@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use schema::name::{ContainerName, PoolName, ProjectName, SnapshotName, VolumeName};
 use schema::record::RecordKey;
-use schema::snapshot::PatternError;
+use schema::snapshot::{LifetimeError, PatternError};
 
 use super::{Instance, InstanceSnapshot, Shape};
 use crate::audit::{Action, Audit, Record, Writes};
@@ -71,7 +71,9 @@ pub enum InstanceError {
     #[error("Failed loading storage pool \"{0}\": Storage pool not found")]
     NoSuchPool(PoolName),
     #[error("the snapshot cannot be named: {0}")]
-    Pattern(PatternError),
+    Pattern(#[from] PatternError),
+    #[error("snapshots.expiry: {0}")]
+    Lifetime(#[from] LifetimeError),
     #[error("A project has at most {MOST} instances")]
     TooMany,
     #[error("An instance has at most {MOST_SNAPSHOTS} snapshots: delete some")]

@@ -1,9 +1,13 @@
-//! When a schedule is due next, and when what is kept for a while goes: by the calendar, without a clock.
+//! When a schedule is due next, what a snapshot is called that is taken now, and when it goes: by what its volume or
+//! instance says, by the calendar, without a clock.
+
+use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan, Zoned};
-use schema::snapshot::{Cron, Lifetime, Moment, Schedule};
+use schema::name::SnapshotName;
+use schema::snapshot::{Cron, Lifetime, LifetimeError, Moment, Pattern, PatternError, Schedule};
 
 /// How far ahead a schedule is followed: the 29th of February comes every eight years at the latest.
 const DAYS: usize = 366 * 9;
@@ -68,6 +72,27 @@ fn number(part: i8) -> u8 {
 
 fn weekday(date: Date) -> u8 {
     number(date.weekday().to_sunday_zero_offset())
+}
+
+/// The next name of a volume's or an instance's pattern (`snapshots.pattern`).
+pub fn next_name<'a>(
+    config: &BTreeMap<String, String>,
+    taken: impl Iterator<Item = &'a SnapshotName> + Clone,
+    now: Timestamp,
+) -> Result<SnapshotName, PatternError> {
+    let pattern = match config.get("snapshots.pattern").filter(|text| !text.is_empty()) {
+        Some(text) => text.parse()?,
+        None => Pattern::default(),
+    };
+    pattern.next(moment(now, &TimeZone::UTC), taken)
+}
+
+/// When a snapshot goes that is taken at `now` of what is set like this (`snapshots.expiry`).
+pub fn expiry(config: &BTreeMap<String, String>, now: Timestamp) -> Result<Option<Timestamp>, LifetimeError> {
+    match config.get("snapshots.expiry").filter(|text| !text.is_empty()) {
+        Some(text) => Ok(end_of(text.parse::<Lifetime>()?, now)),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]

@@ -8,16 +8,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use schema::kind::volume::Volume;
 use schema::name::{PoolName, SnapshotName, VolumeName};
 use schema::record::{Record as Declared, RecordKey};
-use schema::snapshot::{Lifetime, LifetimeError, Pattern, PatternError};
+use schema::snapshot::{LifetimeError, PatternError};
 use tokio::sync::oneshot;
 
 use self::step::{Step, renaming};
 use super::refresh::Refresh;
-use super::schedule::{end_of, moment};
+use super::schedule::{expiry, next_name};
 use super::{SnapshotTimes, VolumeSnapshot};
 use crate::audit::{Action, Audit, Record, Writes};
 use crate::authorize::Permit;
@@ -443,27 +442,6 @@ impl VolumeSnapshots {
             let _ = reply.send(work.await);
         });
         answer.await.map_err(|_| SnapshotError::Ended)?
-    }
-}
-
-/// The next name of a volume's or an instance's pattern (`snapshots.pattern`).
-pub fn next_name<'a>(
-    config: &BTreeMap<String, String>,
-    taken: impl Iterator<Item = &'a SnapshotName> + Clone,
-    now: Timestamp,
-) -> Result<SnapshotName, PatternError> {
-    let pattern = match config.get("snapshots.pattern").filter(|text| !text.is_empty()) {
-        Some(text) => text.parse()?,
-        None => Pattern::default(),
-    };
-    pattern.next(moment(now, &TimeZone::UTC), taken)
-}
-
-/// When a snapshot goes that is taken at `now` of what is set like this (`snapshots.expiry`).
-pub fn expiry(config: &BTreeMap<String, String>, now: Timestamp) -> Result<Option<Timestamp>, LifetimeError> {
-    match config.get("snapshots.expiry").filter(|text| !text.is_empty()) {
-        Some(text) => Ok(end_of(text.parse::<Lifetime>()?, now)),
-        None => Ok(None),
     }
 }
 

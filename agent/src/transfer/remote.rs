@@ -49,11 +49,6 @@ impl Secrets {
         self.0.get(name)
     }
 
-    /// As a secret alone tells it, for a transfer that needs no other.
-    pub fn control_only(secret: Secret) -> Self {
-        Self([(CONTROL.to_owned(), secret)].into())
-    }
-
     pub(super) fn pairs(&self) -> Vec<(&'static str, Secret)> {
         [CONTROL, FS].into_iter().filter_map(|name| Some((name, self.get(name)?.clone()))).collect()
     }
@@ -183,7 +178,7 @@ mod tests {
         assert!(secrets.are_ours());
         let control = secrets.get(CONTROL).unwrap().expose().to_owned();
         assert!(!format!("{secrets:?}").contains(&control));
-        assert!(!Secrets::control_only(Secret::random()).are_ours());
+        assert!(!Secrets([(CONTROL.to_owned(), Secret::random())].into()).are_ours());
         assert_eq!(secrets.pairs().len(), 2);
     }
 

@@ -22,7 +22,7 @@ use super::offer::{Arrived, Carrier, Claim, ClaimError, Doors, Offers, UNCONNECT
 use super::remote::{CONTROL, FS, Peer, Remote, Secrets};
 use super::shipment::{Incoming, Outgoing};
 use super::telling::{Protocol, Reason, Teller};
-use super::{Progress, Report, Stage, TransferError};
+use super::{Stage, TransferError};
 use crate::authorize::Permit;
 use crate::dataset::pool::{Held, Use};
 use crate::dataset::{Dataset, Owner, PoolError, Pools};
@@ -42,10 +42,10 @@ pub type Then = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Sen
 #[derive(Clone)]
 pub struct Transfers {
     pub(super) pools: Pools,
-    pub(super) operations: Operations,
-    pub(super) identity: Arc<ClusterIdentity>,
-    pub(super) offers: Arc<Offers>,
-    pub(super) tasks: Tasks,
+    operations: Operations,
+    identity: Arc<ClusterIdentity>,
+    offers: Arc<Offers>,
+    tasks: Tasks,
 }
 
 /// How the other side is reached.
@@ -115,7 +115,7 @@ impl Transfers {
         incoming: Incoming,
         bound_to: Option<Fingerprint>,
     ) -> Result<(Operation, Secrets), TransferError> {
-        let held = self.claim(&incoming)?;
+        let held = self.claim(&incoming.dataset, incoming.mode)?;
         let secrets = Secrets::random();
         let start = receiving_starts(permit, &incoming, Class::Websocket);
         let (this, own) = (self.clone(), secrets.pairs());
@@ -134,7 +134,7 @@ impl Transfers {
         remote: &Remote,
     ) -> Result<Operation, TransferError> {
         let reach = Reach::Dialled(remote.peer(self.identity.current(), Asker::of(permit.caller()))?);
-        let held = self.claim(&incoming)?;
+        let held = self.claim(&incoming.dataset, incoming.mode)?;
         let start = receiving_starts(permit, &incoming, Class::Task);
         let this = self.clone();
         Ok(self.operations.start(&self.tasks, start, move |handle| async move {
@@ -153,7 +153,7 @@ impl Transfers {
             return Err(TransferError::Itself);
         }
         let reading = self.pools.hold(&outgoing.dataset, Use::Reading)?;
-        let held = self.claim(&incoming)?;
+        let held = self.claim(&incoming.dataset, incoming.mode)?;
         let [_, permit] = permits;
         let start = receiving_starts(permit, &incoming, Class::Task);
         let pools = self.pools.clone();
@@ -189,13 +189,12 @@ impl Transfers {
     }
 
     /// Holds the target, and checks before anything is moved that it may be written.
-    fn claim(&self, incoming: &Incoming) -> Result<Held, TransferError> {
-        let dataset = &incoming.dataset;
+    pub(super) fn claim(&self, dataset: &Dataset, mode: Mode) -> Result<Held, TransferError> {
         let held = self.pools.hold(dataset, Use::Replacing)?;
         if !self.pools.exists(&dataset.pool) {
             return Err(PoolError::NoSuchPool(dataset.pool.clone()).into());
         }
-        if incoming.mode == Mode::Copy && held.tree().is_some() {
+        if mode == Mode::Copy && held.tree().is_some() {
             return Err(TransferError::Exists(dataset.clone()));
         }
         self.pools.room(&dataset.pool)?;
@@ -373,18 +372,6 @@ async fn receive_chunks(
     Ok(teller.ended(json!({"total": received.total, "sent": received.moved, "unset": received.unset})))
 }
 
-/// Publishes progress into an operation.
-pub(super) fn report(handle: Option<Handle>) -> Report {
-    match handle {
-        Some(handle) => Arc::new(move |progress| handle.progress(progress_value(progress))),
-        None => unreported(),
-    }
-}
-
-fn progress_value(progress: &Progress) -> Value {
-    json!({"stage": progress.stage.as_str(), "done": progress.done, "total": progress.total})
-}
-
 /// What the source's operation is, in LXD's words.
 fn sending_starts(permit: &Permit, dataset: &Dataset, class: Class) -> Start {
     let description = match dataset.owner {
@@ -406,7 +393,7 @@ fn receiving_starts(permit: &Permit, incoming: &Incoming, class: Class) -> Start
 }
 
 /// The dataset as the API names it.
-fn path(dataset: &Dataset) -> String {
+pub fn path(dataset: &Dataset) -> String {
     match &dataset.owner {
         Owner::Volume(volume) => {
             format!("/1.0/storage-pools/{}/volumes/custom/{volume}", dataset.pool)

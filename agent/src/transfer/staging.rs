@@ -1,7 +1,6 @@
 //! The staging area of one dataset: the trees that are being built there, and what earlier attempts left.
 //!
 //! ```text
-//! AREA/about.json     what is being received, for people
 //! AREA/now/NAME/      a tree being built; the dataset's own is `.main`
 //! AREA/was-N/NAME/    the same of interrupted attempts, the newest with the highest number
 //! ```

@@ -11,12 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use super::TransferError;
 use super::bridge::Stream;
 use super::connections::Connections;
-use super::direct::Target;
 use super::exchange::{Destination, Other, receive_trees, send_folder, unreported};
 use super::offer::Carrier;
 use super::reading::Seen;
 use super::run::Transfers;
-use super::shipment::Chosen;
+use super::shipment::{Chosen, Consistency, Incoming, Kin, Main, Outgoing};
 use crate::dataset::chunk::Hash;
 use crate::dataset::chunk::tests::noise;
 use crate::dataset::pool::{Frozen, Switch};
@@ -241,7 +240,7 @@ async fn what_no_honest_peer_says_ends_the_conversation() {
 #[tokio::test]
 async fn within_one_agent_and_with_a_secret() {
     use crate::authorize::{Entitlement, Entity, decide};
-    use crate::operation::{Class, Operations, Start, Status};
+    use crate::operation::{Operations, Status};
     use crate::task::Tasks;
     use crate::trust::{Caller, cluster_identity::ClusterIdentity, policy::Policy};
 
@@ -253,33 +252,38 @@ async fn within_one_agent_and_with_a_secret() {
     let permit =
         decide(&Caller::local(0), Entitlement::CanEdit, Entity::default_project(), &Policy::default())
             .unwrap();
-    let (pool, orders, copy) =
-        ("default".parse().unwrap(), "orders".parse().unwrap(), "copy".parse().unwrap());
-    pools.ensure(&Dataset::volume(&pool, &orders)).await.unwrap();
-    fs::write(pools.tree(&Dataset::volume(&pool, &orders)).unwrap().join("file"), b"content").unwrap();
+    let pool = "default".parse().unwrap();
+    let volume = |name: &str| Dataset::volume(&pool, &name.parse().unwrap());
+    let (orders, copy) = (volume("orders"), volume("copy"));
+    pools.ensure(&orders).await.unwrap();
+    fs::write(pools.tree(&orders).unwrap().join("file"), b"content").unwrap();
 
-    let target = Target { pool: pool.clone(), volume: copy, mode: Mode::Copy };
-    let start = Start {
-        class: Class::Task,
-        description: "Copying",
-        by: crate::trust::Caller::local(0),
-        resources: Vec::new(),
+    let outgoing = || Outgoing {
+        dataset: orders.clone(),
+        snapshots: Vec::new(),
+        main: Main::Live,
+        consistency: Consistency::Strict,
+        header: serde_json::Value::Null,
     };
-    let copying = {
-        let (transfers, permit, target) = (transfers.clone(), permit.clone(), target.clone());
-        let (pool, orders) = (pool.clone(), orders.clone());
-        operations.start(&tasks, start, move |handle| async move {
-            let then = Box::new(|| -> futures::future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
-            let permits = [&permit, &permit];
-            let copied = transfers.copy_volume(permits, (&pool, &orders), &target, &handle, then).await;
-            copied.map(|r| serde_json::json!(r.moved)).map_err(|e| e.to_string())
-        })
+    let incoming = |dataset: &Dataset| Incoming {
+        dataset: dataset.clone(),
+        mode: Mode::Copy,
+        kin: Kin::Own,
+        choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
+        record: Box::new(|| Box::pin(async { Ok(()) })),
     };
+    let permits = [&permit, &permit];
+    let copying = transfers.copy(permits, outgoing(), incoming(&copy)).unwrap();
     let copied = operations.wait(copying.id, Duration::from_secs(30)).await.unwrap();
     assert_eq!((copied.status, &copied.error), (Status::Success, &None));
-    assert!(matches!(transfers.check_target(&target), Err(TransferError::Exists(..))));
+    assert_eq!(fs::read(pools.tree(&copy).unwrap().join("file")).unwrap(), b"content");
+    let again = transfers.copy(permits, outgoing(), incoming(&copy));
+    assert!(matches!(again, Err(TransferError::Exists(..))));
+    let onto_itself = transfers.copy(permits, outgoing(), incoming(&orders));
+    assert!(matches!(onto_itself, Err(TransferError::Itself)));
 
-    let (operation, secret) = transfers.offer(&permit, &pool, &orders, None).unwrap();
+    let (operation, secrets) = transfers.serve(&permit, outgoing(), None).unwrap();
+    let secret = secrets.get("control").unwrap().clone();
     assert!(!format!("{operation:?}").contains(secret.expose()));
     let (here, there) = duplex(10_000);
     transfers.take_up(operation.id, &secret, None).unwrap().serve(Carrier::Bytes, Box::new(here));

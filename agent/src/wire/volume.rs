@@ -2,13 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use schema::kind::transfer::Mode;
-use schema::name::{PoolName, VolumeName};
+use schema::name::PoolName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use uuid::Uuid;
-
-use super::token::Secret;
 
 /// `GET /1.0/storage-pools/{pool}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,66 +93,6 @@ pub struct StorageVolumePut {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StorageVolumeState {
     pub usage: Usage,
-}
-
-/// `POST /control/v1/volumes/{pool}/{volume}/offer`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct OfferRequest {
-    /// SHA-256 of the certificate that the target will show; without it the secret alone decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_fingerprint: Option<String>,
-}
-
-/// Where and how a tree can be fetched: the answer to an offer, handed on to the target.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RemoteSource {
-    pub addresses: Vec<String>,
-    /// SHA-256 of the source's certificate.
-    pub fingerprint: String,
-    pub operation: Uuid,
-    /// Good once, for half a minute.
-    pub secret: Secret,
-}
-
-/// `POST /control/v1/volumes/{pool}/{volume}/pull`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PullRequest {
-    pub source: PullSource,
-    #[serde(default)]
-    pub mode: Mode,
-    /// The source's description, for a volume that is made.
-    #[serde(default)]
-    pub description: String,
-}
-
-/// Where a pull takes its tree from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum PullSource {
-    /// Another agent.
-    Remote(RemoteSource),
-    /// Another volume of this agent.
-    Local { pool: PoolName, volume: VolumeName },
-}
-
-/// What a pull that has ended tells, as the operation's metadata.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pulled {
-    /// Bytes of file data, and those of them that had to be sent.
-    pub total: u64,
-    pub received: u64,
-    /// What could not be set, in sentences.
-    #[serde(default)]
-    pub unset: Vec<String>,
-}
-
-/// What a pull tells while it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PullProgress {
-    pub stage: String,
-    pub done: u64,
-    #[serde(default)]
-    pub total: Option<u64>,
 }
 
 /// What an upgraded connection that carries a transfer speaks.

@@ -132,13 +132,14 @@ fn a_project_must_be_seen_by_who_is_let_into_what_is_in_it() {
     admin.post("/1.0/auth/groups", &body).expect(201);
 
     // Backups are what lets the data out; seeing the volume does not.
-    let offer = "/control/v1/volumes/default/vol1/offer";
-    member(&east, "ada", &["backup"]).post(offer, &json!({})).expect(200);
+    let (send, as_copied) =
+        ("/1.0/storage-pools/default/volumes/custom/vol1", json!({ "name": "vol1", "migration": true }));
+    member(&east, "ada", &["backup"]).post(send, &as_copied).expect(202);
     let view = permission("storage_volume", url, "can_view");
     admin.post("/1.0/auth/groups", &json!({ "name": "see", "permissions": [viewer, view] })).expect(201);
-    member(&east, "bob", &["see"]).post(offer, &json!({})).expect(403);
+    member(&east, "bob", &["see"]).post(send, &as_copied).expect(403);
     admin.post("/1.0/auth/groups", &json!({ "name": "none" })).expect(201);
-    member(&east, "eve", &["none"]).post(offer, &json!({})).expect(404);
+    member(&east, "eve", &["none"]).post(send, &as_copied).expect(404);
 
     // What groups say of an entity goes with it.
     admin.delete("/1.0/storage-pools/default/volumes/custom/vol1").expect(200);

@@ -11,6 +11,7 @@ use crate::api::problem::Problem;
 use crate::authorize::{Entitlement, Entity};
 use crate::dataset::pool::Left as LeftBehind;
 use crate::dataset::{Dataset, Owner, PoolError};
+use crate::transfer::run::path;
 use crate::trust::Caller;
 use crate::wire::transfer::{Left, Transfers, Whose};
 
@@ -65,15 +66,4 @@ fn shown(left: &LeftBehind) -> Left {
     };
     let last_written_at = left.last_written.and_then(|time| Timestamp::try_from(time).ok());
     Left { name, target: path(&left.dataset), bytes: left.bytes, last_written_at }
-}
-
-/// The dataset as the API names it.
-fn path(dataset: &Dataset) -> String {
-    match &dataset.owner {
-        Owner::Volume(volume) => format!("/1.0/storage-pools/{}/volumes/custom/{volume}", dataset.pool),
-        Owner::Instance { project, name } if project.as_str() == "default" => {
-            format!("/1.0/instances/{name}")
-        }
-        Owner::Instance { project, name } => format!("/1.0/instances/{name}?project={project}"),
-    }
 }

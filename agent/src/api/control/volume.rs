@@ -1,39 +1,32 @@
-//! Moving volumes: `/control/v1/volumes/{pool}/{volume}/{offer,pull,import,export}`, and the stream that an offer is
-//! taken up with, `/control/v1/transfers/{id}/stream`.
+//! Volumes' data over a client's own connection, `/control/v1/volumes/{pool}/{volume}/{import,export}`, and the connections
+//! by which one agent sends to another, `/control/v1/transfers/{id}/stream`.
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use schema::kind::transfer::Mode;
 use schema::name::{PoolName, VolumeName};
 use uuid::Uuid;
 
 use crate::api::ApiState;
-use crate::api::lxd::operation;
 use crate::api::problem::Problem;
-use crate::api::upgrade::{end_if_revoked, revoked, take_over};
+use crate::api::upgrade::{revoked, take_over};
 use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
 use crate::audit::{Action, Record};
 use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
 use crate::dataset::{Dataset, PoolError};
-use crate::operation::{Class, Start};
 use crate::transfer::TransferError;
-use crate::transfer::direct::Target;
 use crate::transfer::offer::Carrier;
 use crate::trust::Caller;
-use crate::wire::lxd::operation::OperationBody;
 use crate::wire::token::Secret;
-use crate::wire::volume::{OfferRequest, PullRequest, PullSource, Pulled, RemoteSource, TRANSFER_PROTOCOL};
+use crate::wire::volume::TRANSFER_PROTOCOL;
 
 pub fn router() -> Router<ApiState> {
     Router::new()
-        .route("/volumes/{pool}/{volume}/offer", post(offer))
-        .route("/volumes/{pool}/{volume}/pull", post(pull))
         .route("/volumes/{pool}/{volume}/import", post(import))
         .route("/volumes/{pool}/{volume}/export", post(export))
         .route("/transfers/{id}/stream", post(stream))
@@ -41,87 +34,8 @@ pub fn router() -> Router<ApiState> {
 
 type VolumePath = Path<(PoolName, VolumeName)>;
 
-async fn offer(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path((pool, volume)): VolumePath,
-    Json(asked): Json<OfferRequest>,
-) -> Result<Json<RemoteSource>, Problem> {
-    let permit = state.permit(&caller, Entitlement::CanManageBackups, entity(&pool, &volume))?;
-    let bound_to = match asked.target_fingerprint.map(|text| text.parse()) {
-        None => None,
-        Some(Ok(fingerprint)) => Some(fingerprint),
-        Some(Err(_)) => {
-            let message = "`target_fingerprint` is 64 hexadecimal digits (SHA-256)";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", message));
-        }
-    };
-    if state.addresses.current().is_empty() {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "not_listening",
-            "this agent does not listen on the network",
-        )
-        .hint("Start the source's agent with --listen, so that the target can pull from it."));
-    }
-    let (operation, secret) = state.transfers.offer(&permit, &pool, &volume, bound_to)?;
-    end_if_revoked(&state, &[&permit], &operation);
-    Ok(Json(RemoteSource {
-        addresses: state.addresses.current().to_vec(),
-        fingerprint: state.identity.fingerprint().to_string(),
-        operation: operation.id,
-        secret,
-    }))
-}
-
-async fn pull(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path((pool, volume)): VolumePath,
-    Json(asked): Json<PullRequest>,
-) -> Result<(StatusCode, Json<OperationBody>), Problem> {
-    let permit = permit_to_fill(&state, &caller, &pool, &volume).await??;
-    let from = match &asked.source {
-        PullSource::Local { pool, volume } => {
-            Some(state.permit(&caller, Entitlement::CanManageBackups, entity(pool, volume))?)
-        }
-        PullSource::Remote(_) => None,
-    };
-    let target = Target { pool, volume, mode: asked.mode };
-    state.transfers.check_target(&target)?;
-    let start = Start {
-        class: Class::Task,
-        description: if asked.mode == Mode::Refresh {
-            "Refreshing storage volume"
-        } else {
-            "Copying storage volume"
-        },
-        by: caller.clone(),
-        resources: vec![format!("/1.0/storage-pools/{}/volumes/custom/{}", target.pool, target.volume)],
-    };
-    let then = recorded(&state, &permit, &target.pool, &target.volume, asked.description);
-    let (transfers, audit) = (state.transfers.clone(), state.audit.clone());
-    let permits: Vec<Permit> = from.iter().chain([&permit]).cloned().collect();
-    let operation = state.operations.start(&state.tasks, start, |handle| async move {
-        let received = match (asked.source, from) {
-            (PullSource::Remote(source), _) => transfers.pull(&permit, &source, &target, &handle, then).await,
-            (PullSource::Local { pool, volume }, from) => {
-                let permits: [&Permit; 2] = [from.as_ref().unwrap_or(&permit), &permit];
-                transfers.copy_volume(permits, (&pool, &volume), &target, &handle, then).await
-            }
-        };
-        let received = received.map_err(|e| e.to_string())?;
-        audit.record(told(&permit, &target));
-        let pulled = Pulled { total: received.total, received: received.moved, unset: received.unset };
-        serde_json::to_value(pulled).map_err(|e| e.to_string())
-    });
-    end_if_revoked(&state, &permits.iter().collect::<Vec<_>>(), &operation);
-    Ok((StatusCode::ACCEPTED, Json(operation::body(&operation))))
-}
-
 /// What the audit log is told of data that was taken in.
-fn told(permit: &Permit, target: &Target) -> Record {
-    let Target { pool, volume, .. } = target;
+fn told(permit: &Permit, pool: &PoolName, volume: &VolumeName) -> Record {
     Record::new(permit.caller(), Action::TransferReceived, Timestamp::now())
         .on(format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}"))
 }
@@ -134,7 +48,7 @@ async fn import(
 ) -> Result<Response, Problem> {
     let permit = permit_to_fill(&state, &caller, &pool, &volume).await??;
     let then = recorded(&state, &permit, &pool, &volume, String::new());
-    let target = Target { pool, volume, mode: Mode::Refresh };
+    let target = Dataset::volume(&pool, &volume);
     state.transfers.check_target(&target)?;
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let (tasks, ending) = (state.tasks.clone(), state.tasks.ending());
@@ -148,10 +62,9 @@ async fn import(
         tokio::select! {
             imported = work => match imported {
                 Ok(done) => {
-                    state.audit.record(told(&permit, &target));
+                    state.audit.record(told(&permit, &pool, &volume));
                     let caller = permit.caller();
-                    let volume = format_args!("{}/{}", target.pool, target.volume);
-                    tracing::info!(%caller, %volume, total = done.total, received = done.moved, "imported");
+                    tracing::info!(%caller, %pool, %volume, total = done.total, received = done.moved, "imported");
                 }
                 Err(reason) => tracing::warn!(reason, "an import failed"),
             },
@@ -169,10 +82,9 @@ async fn export(
     mut request: Request,
 ) -> Result<Response, Problem> {
     let permit = state.permit(&caller, Entitlement::CanManageBackups, entity(&pool, &volume))?;
-    if !state.pools.exists(&pool) || !state.pools.has(&Dataset::volume(&pool, &volume)) {
-        return Err(Problem::from(TransferError::Pool(PoolError::NoSuchDataset(Dataset::volume(
-            &pool, &volume,
-        )))));
+    let source = Dataset::volume(&pool, &volume);
+    if !state.pools.exists(&pool) || !state.pools.has(&source) {
+        return Err(TransferError::Pool(PoolError::NoSuchDataset(source)).into());
     }
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let (tasks, ending) = (state.tasks.clone(), state.tasks.ending());
@@ -181,7 +93,7 @@ async fn export(
         let work = async {
             let stream = upgrade.await.map_err(|e| e.to_string())?;
             let stream = Box::new(TokioIo::new(stream));
-            transfers.export(&permit, &pool, &volume, stream).await.map_err(|e| e.to_string())
+            transfers.export(&permit, &source, stream).await.map_err(|e| e.to_string())
         };
         tokio::select! {
             exported = work => if let Err(reason) = exported {

@@ -226,7 +226,9 @@ impl From<InstanceError> for LxdError {
         let status = match &error {
             E::NotFound | E::NoSuchSnapshot | E::NoSuchProject | E::NoSuchPool(_) => StatusCode::NOT_FOUND,
             E::Exists(_) | E::SnapshotExists(..) | E::Busy(_) | E::InTheWay(_) => StatusCode::CONFLICT,
-            E::Config(_) | E::TooMany | E::TooManySnapshots | E::Pattern(_) => StatusCode::BAD_REQUEST,
+            E::Config(_) | E::TooMany | E::TooManySnapshots | E::Pattern(_) | E::Lifetime(_) => {
+                StatusCode::BAD_REQUEST
+            }
             E::Contended => StatusCode::PRECONDITION_FAILED,
             E::Pool(_) => {
                 let E::Pool(error) = error else { unreachable!("it was one a line ago") };

@@ -93,7 +93,7 @@ async fn create(
             schema::record::Record::Volume(volume) => volume.config,
             _ => std::collections::BTreeMap::new(),
         };
-        let next = crate::storage::volume_snapshots::next_name(&config, taken.keys(), now);
+        let next = crate::storage::schedule::next_name(&config, taken.keys(), now);
         next.map_err(SnapshotError::from)?
     } else {
         name_of(&wanted.name)?

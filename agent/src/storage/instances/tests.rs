@@ -8,6 +8,7 @@ use super::step::{Left, Step};
 use super::*;
 use crate::authorize::{Entitlement, Entity, decide};
 use crate::storage::refresh::Refresh;
+use crate::storage::schedule::next_name;
 use crate::storage::{Shape, SnapshotTimes};
 use crate::store::sqlite::SqliteStore;
 use crate::store::value::Declared;
@@ -143,7 +144,7 @@ async fn trees_come_change_and_go_with_their_records() {
     instances.update(&permit, &project, &c1, there.revision, &changed, NOW).await.unwrap();
 
     let next: SnapshotName = "snap1".parse().unwrap();
-    assert_eq!(work::next_name(&changed, NOW).unwrap(), next);
+    assert_eq!(next_name(&changed.shape.config, changed.snapshots.keys(), NOW).unwrap(), next);
     instances.take_snapshot(&permit, place, &next, None, hold(), NOW).await.unwrap();
     instances.restore(&permit, place, &snap, hold(), NOW).await.unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");

@@ -9,9 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use schema::name::SnapshotName;
-use schema::snapshot::{Lifetime, Pattern};
 
 use super::config::fit;
 use super::step::Step;
@@ -19,7 +17,6 @@ use super::{Busy, InstanceError, Instances, Place, dataset};
 use crate::authorize::Permit;
 use crate::dataset::pool::{Arrived, Switch, Use};
 use crate::dataset::{Dataset, PoolError};
-use crate::storage::schedule::{end_of, moment};
 use crate::storage::{Instance, InstanceSnapshot, SnapshotTimes};
 
 /// What every instance's tree holds (LXD: what the instance sees as `/`).
@@ -308,20 +305,6 @@ fn restored(instance: &Instance, snapshot: &SnapshotName) -> Result<Instance, In
     }
     fit(&mut restored.shape, &instance.shape, &instance.pool);
     Ok(restored)
-}
-
-/// What a snapshot is called that nobody names, by the instance's `snapshots.pattern`.
-pub fn next_name(instance: &Instance, now: Timestamp) -> Result<SnapshotName, InstanceError> {
-    let pattern = instance.shape.config.get("snapshots.pattern").filter(|text| !text.is_empty());
-    let pattern: Pattern =
-        pattern.map(|text| text.parse()).transpose().map_err(InstanceError::Pattern)?.unwrap_or_default();
-    pattern.next(moment(now, &TimeZone::UTC), instance.snapshots.keys()).map_err(InstanceError::Pattern)
-}
-
-/// When a snapshot goes that is taken now, by the instance's `snapshots.expiry`.
-pub fn expiry(instance: &Instance, now: Timestamp) -> Option<Timestamp> {
-    let lifetime: Lifetime = instance.shape.config.get("snapshots.expiry")?.parse().ok()?;
-    end_of(lifetime, now)
 }
 
 async fn blocking(

@@ -14,7 +14,8 @@ use crate::api::lxd::answer::{LxdError, sync};
 use crate::api::lxd::{body, etag, migration};
 use crate::authorize::Entitlement;
 use crate::storage::InstanceError;
-use crate::storage::instances::{snapshot_url, work};
+use crate::storage::instances::snapshot_url;
+use crate::storage::schedule::{expiry, next_name};
 use crate::trust::Caller;
 use crate::wire::lxd::instance::{SnapshotPost, SnapshotsPost, moment};
 
@@ -68,8 +69,9 @@ pub(super) async fn create(
     }
     let busy = state.instances.hold(place, "snapshot")?;
     let (held, now) = (state.instances.find(&project, &name).await?, Timestamp::now());
+    let config = &held.instance.shape.config;
     let snapshot = match wanted.name.as_deref().unwrap_or_default() {
-        "" => work::next_name(&held.instance, now)?,
+        "" => next_name(config, held.instance.snapshots.keys(), now).map_err(InstanceError::from)?,
         given => new_snapshot_name(given)?,
     };
     if held.instance.snapshots.contains_key(&snapshot) {
@@ -77,7 +79,7 @@ pub(super) async fn create(
     }
     let expires_at = match wanted.expires_at {
         Some(at) => moment(at),
-        None => work::expiry(&held.instance, now),
+        None => expiry(config, now).map_err(InstanceError::from)?,
     };
     let work = {
         let (instances, project, name) = (state.instances.clone(), project.clone(), name.clone());
