@@ -1,15 +1,16 @@
 //! What a source has gathered and its connections take: batches in, bounded, out over whichever is free.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use super::TransferError;
 use super::batch::Batch;
 use super::frame::Kind;
 use super::lane::Lane;
-use super::pack::{Packer, worth};
+use super::pack::{Packer, Scales, worth};
 use super::progress::Meter;
 
 /// Batches that wait for each connection.
@@ -102,10 +103,12 @@ pub fn sending<T>(
     gather: impl FnOnce(&Outbox<'_>) -> Result<T, TransferError>,
 ) -> Result<T, TransferError> {
     let (queue, waiting) = sync_channel(WAITING * lanes.len());
-    let (waiting, broken) = (Mutex::new(waiting), AtomicBool::new(false));
+    let (waiting, broken, unweighed) = (Mutex::new(waiting), AtomicBool::new(false), AtomicU64::new(0));
     let (gathered, sent) = thread::scope(|scope| {
-        let senders: Vec<_> =
-            lanes.iter().map(|lane| scope.spawn(|| send_all(lane, &waiting, &broken, meter))).collect();
+        let senders: Vec<_> = lanes
+            .iter()
+            .map(|lane| scope.spawn(|| send_all(lane, &waiting, &broken, Scales::new(&unweighed), meter)))
+            .collect();
         let gathered = gather(&Outbox { queue, broken: &broken });
         let sent = senders
             .into_iter()
@@ -122,6 +125,7 @@ fn send_all(
     lane: &Lane,
     waiting: &Mutex<Receiver<Ready>>,
     broken: &AtomicBool,
+    mut scales: Scales<'_>,
     meter: &Meter,
 ) -> Result<(), TransferError> {
     let mut packer = Packer::new().map_err(TransferError::Packing)?;
@@ -130,7 +134,8 @@ fn send_all(
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Ready { batch, pack }) = next else { break };
         if result.is_ok() {
-            result = send_one(lane, &batch, pack, &mut packer, meter);
+            let pack = pack && scales.pays(batch.bytes.len());
+            result = send_one(lane, &batch, pack.then_some(&mut packer), &mut scales, meter);
             if result.is_err() {
                 broken.store(true, Relaxed);
             }
@@ -143,16 +148,27 @@ fn send_all(
 fn send_one(
     lane: &Lane,
     batch: &Batch,
-    pack: bool,
-    packer: &mut Packer,
+    packer: Option<&mut Packer>,
+    scales: &mut Scales<'_>,
     meter: &Meter,
 ) -> Result<(), TransferError> {
-    let packed = if pack { packer.pack(&batch.bytes).map_err(TransferError::Packing)? } else { None };
+    let packed = match packer {
+        Some(packer) => {
+            let begun = Instant::now();
+            let packed = packer.pack(&batch.bytes).map_err(TransferError::Packing)?;
+            let after = packed.as_ref().map_or(batch.bytes.len(), Vec::len);
+            scales.packed(batch.bytes.len(), after, begun.elapsed());
+            packed
+        }
+        None => None,
+    };
     let (kind, payload) = match &packed {
         Some(packed) => (Kind::PackedData, packed),
         None => (Kind::Data, &batch.bytes),
     };
+    let begun = Instant::now();
     lane.writer().send(kind, payload)?;
+    scales.sent(payload.len(), begun.elapsed());
     meter.sent(payload.len() as u64);
     meter.done(batch.data);
     Ok(())

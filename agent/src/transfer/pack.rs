@@ -1,13 +1,26 @@
-//! Compression where it pays: a look at a part of the data says whether it is tried.
+//! Compression where it pays: a look at a part of the data says whether it may be tried, and what it takes and gains
+//! beside what sending takes says whether it is.
+//!
+//! Measured on two processors, 420 MB by loopback: packing whatever shrinks took 56 % of all processor time, and the copy
+//! 2.3 s; weighed it takes 1.0 to 1.3 s. At what a link of 1 Gbit/s takes for a byte everything that shrinks is packed.
+//! The first [`ALWAYS`] bytes are packed unweighed: of a link nothing is known yet, and a refresh seldom sends more.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::frame::MAX_BATCH;
 
-/// zstd's fastest usual level: about as fast as the link it saves, and most of what higher ones gain.
-const LEVEL: i32 = 1;
+/// zstd's usual level. Of words and digits it leaves 30 % at 130 MB/s; level 1 leaves 33 % at 150, level 6 31 % at 27.
+const LEVEL: i32 = 3;
+/// So much of a tree is packed whatever it takes.
+const ALWAYS: u64 = 8 << 20;
+/// Every so manyth batch is packed although it does not pay: the link may be another by now.
+const TRIED: u32 = 32;
+/// A new measurement counts for one in so many.
+const MEMORY: f64 = 8.0;
 /// A batch is sent packed if that takes a sixteenth off.
 const WORTH: usize = 16;
 /// How much of the data is looked at: so many bytes at each of so many places.
@@ -29,6 +42,54 @@ pub fn worth(data: &[u8]) -> bool {
     let pairs: u64 = counts.iter().map(|n| n * n).sum();
     let even = seen + seen * seen / 256;
     pairs > even + even / 6
+}
+
+/// What packing takes and gains, and what sending takes, on one connection.
+#[derive(Debug)]
+pub struct Scales<'a> {
+    /// Bytes of the tree that were packed unweighed, on all connections.
+    unweighed: &'a AtomicU64,
+    /// Nanoseconds a byte before it is packed, and the part of it that is gone then.
+    packing: Option<(f64, f64)>,
+    /// Nanoseconds a byte that is sent.
+    sending: Option<f64>,
+    passed: u32,
+}
+
+impl<'a> Scales<'a> {
+    pub fn new(unweighed: &'a AtomicU64) -> Self {
+        Self { unweighed, packing: None, sending: None, passed: 0 }
+    }
+
+    /// Whether so many bytes, which may shrink, are to be packed.
+    pub fn pays(&mut self, bytes: usize) -> bool {
+        if self.unweighed.fetch_add(bytes as u64, Relaxed) < ALWAYS {
+            return true;
+        }
+        let (Some((packing, gained)), Some(sending)) = (self.packing, self.sending) else { return true };
+        self.passed = if sending * gained > packing { 0 } else { self.passed + 1 };
+        self.passed.is_multiple_of(TRIED)
+    }
+
+    pub fn packed(&mut self, before: usize, after: usize, took: Duration) {
+        let gained = 1.0 - (after as f64 / before.max(1) as f64).min(1.0);
+        let now = (per_byte(took, before), gained);
+        let (cost, gain) = self.packing.unwrap_or(now);
+        self.packing = Some((moved(cost, now.0), moved(gain, now.1)));
+    }
+
+    pub fn sent(&mut self, bytes: usize, took: Duration) {
+        let now = per_byte(took, bytes);
+        self.sending = Some(moved(self.sending.unwrap_or(now), now));
+    }
+}
+
+fn per_byte(took: Duration, bytes: usize) -> f64 {
+    took.as_nanos() as f64 / bytes.max(1) as f64
+}
+
+fn moved(before: f64, now: f64) -> f64 {
+    before + (now - before) / MEMORY
 }
 
 /// Packs batches.
@@ -78,6 +139,27 @@ mod tests {
             assert!(worth(&text[..len]) && !worth(&noise(len)), "{len}");
         }
         assert!(!worth(b""));
+    }
+
+    #[test]
+    fn packing_is_weighed_against_the_link() {
+        let batch = 1 << 20;
+        for (link, expected) in [(Duration::from_millis(1), 1), (Duration::from_millis(100), 32)] {
+            let unweighed = AtomicU64::new(0);
+            let mut scales = Scales::new(&unweighed);
+            let pack = |scales: &mut Scales<'_>| {
+                let pays = scales.pays(batch);
+                let sent = if pays { batch / 3 } else { batch };
+                if pays {
+                    scales.packed(batch, sent, Duration::from_millis(8));
+                }
+                scales.sent(sent, link * u32::try_from(sent).unwrap() / u32::try_from(batch).unwrap());
+                pays
+            };
+            // Of an unknown link nothing is assumed.
+            assert!((0..8).all(|_| pack(&mut scales)));
+            assert_eq!((0..32).filter(|_| pack(&mut scales)).count(), expected, "{link:?}");
+        }
     }
 
     #[test]

@@ -435,8 +435,8 @@ impl Target<'_> {
                 let _ = stock.add(tree, survey.packed().clone(), Share::Unfinished);
             }
         }
-        let mut useful = stock.for_tree(packed);
-        let plan = Plan::make(site, packed, directories, &mut useful, &|bytes| {
+        let useful = stock.for_tree(packed);
+        let plan = Plan::make(site, packed, directories, &useful, &|bytes| {
             self.meter.reused(bytes);
             !self.opener.stop.is_cancelled()
         });
