@@ -1,6 +1,7 @@
 //! Puts the listings of all directories together, in the order of the tree.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::vec::IntoIter;
 
 use super::Stamp;
@@ -44,7 +45,7 @@ struct Tree {
 }
 
 pub(super) fn assemble(mut found: Found) -> Result<(Vec<u8>, Vec<Stamp>), Hostile> {
-    let size = found.listings.iter().flatten().map(|listing| listing.bytes.len() + 1).sum::<usize>();
+    let size = found.listings.iter().flatten().map(Listing::len).sum::<usize>();
     let count = found.listings.iter().flatten().map(|listing| listing.stamps.len()).sum::<usize>() + 1;
     if count > MAX_ENTRIES || size > MAX_PACKED {
         return Err(Hostile::TooMany);
@@ -66,6 +67,10 @@ pub(super) fn assemble(mut found: Found) -> Result<(Vec<u8>, Vec<Stamp>), Hostil
                 begun.part.put(end, entry + 1, &mut tree);
                 let below = take(number);
                 open.push(below);
+            }
+            Some(Mark::Later { at, entry, record }) => {
+                begun.part.put(at, entry, &mut tree);
+                tree.bytes.append(&mut record.lock().unwrap_or_else(PoisonError::into_inner));
             }
             Some(Mark::Linked { record, entry, inode }) => {
                 begun.part.put(record.start, entry, &mut tree);

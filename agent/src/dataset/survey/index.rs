@@ -29,7 +29,7 @@ use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{Child, Children, Directories, MAX_PACKED, NodeRef, Packed, Record, Step};
 use crate::dataset::scan::meta_of;
 
-const MAGIC: &[u8; 8] = b"cmtyidx1";
+const MAGIC: &[u8; 8] = b"cmtyidx2";
 /// A head, and of every entry a stamp.
 const HEAD: usize = 8 + 8 + 32 + 8;
 const STAMP: usize = 16;

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, Stat, StatxAttributes, StatxFlags, fstat, openat, readlinkat,
@@ -18,8 +18,11 @@ use super::{Stamp, Watch};
 use crate::dataset::beneath::Place;
 use crate::dataset::chunk::Cutter;
 use crate::dataset::manifest::{Content, Extent, Node};
-use crate::dataset::packed::{Child, Children, write};
+use crate::dataset::packed::{Child, Children, Chunks, write};
 use crate::dataset::scan::{ScanError, attributes_of, data_after, meta_of, xattrs};
+
+/// A file of this size is a thread's work of its own, bytes.
+const LARGE: i64 = 4 << 20;
 
 /// The names in a directory, sorted, one after the other.
 pub(super) struct Names {
@@ -65,21 +68,35 @@ pub(super) struct Listing {
     pub marks: Vec<Mark>,
 }
 
+/// Where the record of a large file is put.
+pub(super) type Slot = Arc<Mutex<Vec<u8>>>;
+
 /// Something about one entry that only the order of the whole tree settles.
 #[derive(Debug)]
 pub(super) enum Mark {
     /// A directory: what is in it comes behind its record, which ends here.
     Directory { end: usize, entry: usize, number: u32 },
+    /// A large file, which is somebody's own work: its record, once it is made, belongs here.
+    Later { at: usize, entry: usize, record: Slot },
     /// One name of a file that has several: its record, and which file.
     Linked { record: Range<usize>, entry: usize, inode: u64 },
 }
 
 impl Listing {
-    pub fn of<W: Watch>(
-        shared: &Shared<'_, W>,
+    /// Bytes that it takes in a tree, with its end.
+    pub fn len(&self) -> usize {
+        let later = self.marks.iter().map(|mark| match mark {
+            Mark::Later { record, .. } => record.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            Mark::Directory { .. } | Mark::Linked { .. } => 0,
+        });
+        self.bytes.len() + 1 + later.sum::<usize>()
+    }
+
+    pub fn of<'k, W: Watch>(
+        shared: &Shared<'k, W>,
         open: &Arc<Open>,
         part: usize,
-        mut known: Option<Children<'_>>,
+        mut known: Option<Children<'k>>,
         cutter: &mut Cutter,
     ) -> Result<Self, ScanError> {
         let mut listing = Self::default();
@@ -91,7 +108,7 @@ impl Listing {
             }
             let was = before.as_ref().filter(|child| child.record.name == name);
             let mut entry = Reading { shared, open, name, cutter };
-            match entry.add(&mut listing, was) {
+            match entry.add(&mut listing, at, was) {
                 Ok(()) => {}
                 // It went, or was replaced, while the directory was read.
                 Err(ScanError::Changed(_)) if !shared.strict() => {}
@@ -110,8 +127,23 @@ struct Reading<'a, 'b, W> {
     cutter: &'a mut Cutter,
 }
 
-impl<W: Watch> Reading<'_, '_, W> {
-    fn add(&mut self, listing: &mut Listing, was: Option<&Child<'_>>) -> Result<(), ScanError> {
+/// The record of a large file, which another thread has listed.
+pub(super) fn record_of<W: Watch>(
+    shared: &Shared<'_, W>,
+    open: &Arc<Open>,
+    at: usize,
+    stat: &Stat,
+    before: Option<Chunks<'_>>,
+    cutter: &mut Cutter,
+) -> Result<Vec<u8>, ScanError> {
+    let mut record = Vec::new();
+    Reading { shared, open, name: open.names.get(at), cutter }.record(stat, before, &mut record)?;
+    Ok(record)
+}
+
+impl<'k, W: Watch> Reading<'_, 'k, W> {
+    /// Adds the entry, the one at `at` in its directory.
+    fn add(&mut self, listing: &mut Listing, at: usize, was: Option<&Child<'k>>) -> Result<(), ScanError> {
         let stat = statat(&self.open.fd, self.name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| self.io(e))?;
         let stamp = Stamp::of(&stat);
         if stat.st_dev != self.shared.device {
@@ -119,18 +151,23 @@ impl<W: Watch> Reading<'_, '_, W> {
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         let known = was.and_then(|was| self.shared.known?.same(was, stamp));
+        let before = was.and_then(|was| was.record.content()).map(|content| content.chunks());
+        let is_large = kind == FileType::RegularFile && stat.st_size >= LARGE;
         let start = listing.bytes.len();
         let (entry, directory) = (listing.stamps.len(), kind == FileType::Directory);
         if !directory && stat.st_nlink > 1 {
-            let record = self.linked(&stat, known)?;
+            let record = self.linked(&stat, known, before)?;
             put(&mut listing.bytes, self.name, &record);
             let record = start..listing.bytes.len();
             listing.marks.push(Mark::Linked { record, entry, inode: stamp.inode });
         } else if let Some((kind, body)) = known {
             head(&mut listing.bytes, self.name, kind);
             listing.bytes.extend_from_slice(body);
+        } else if is_large && self.shared.strict() {
+            let record = self.shared.later(self.open, at, stat, before);
+            listing.marks.push(Mark::Later { at: start, entry, record });
         } else {
-            self.record(&stat, &mut listing.bytes)?;
+            self.record(&stat, before, &mut listing.bytes)?;
         }
         listing.stamps.push(stamp);
         if directory {
@@ -141,7 +178,12 @@ impl<W: Watch> Reading<'_, '_, W> {
     }
 
     /// Kind and body of a file that has several names, read once.
-    fn linked(&mut self, stat: &Stat, known: Option<(u8, &[u8])>) -> Result<Arc<[u8]>, ScanError> {
+    fn linked(
+        &mut self,
+        stat: &Stat,
+        known: Option<(u8, &[u8])>,
+        before: Option<Chunks<'_>>,
+    ) -> Result<Arc<[u8]>, ScanError> {
         let link = {
             let mut links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
             links.entry(Stamp::of(stat).inode).or_default().clone()
@@ -155,7 +197,7 @@ impl<W: Watch> Reading<'_, '_, W> {
             bytes.push(kind);
             bytes.extend_from_slice(rest);
         } else {
-            self.record(stat, &mut bytes)?;
+            self.record(stat, before, &mut bytes)?;
             bytes.drain(1..2 + self.name.len());
         }
         let bytes: Arc<[u8]> = bytes.into();
@@ -163,8 +205,13 @@ impl<W: Watch> Reading<'_, '_, W> {
         Ok(bytes)
     }
 
-    /// Reads the entry, and appends its record.
-    fn record(&mut self, stat: &Stat, out: &mut Vec<u8>) -> Result<(), ScanError> {
+    /// Reads the entry, and appends its record. A file is cut along the chunks that it had `before`.
+    fn record(
+        &mut self,
+        stat: &Stat,
+        before: Option<Chunks<'_>>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ScanError> {
         let place = Place {
             directory: self.open.fd.as_fd(),
             name: std::os::unix::ffi::OsStrExt::from_bytes(self.name),
@@ -175,7 +222,7 @@ impl<W: Watch> Reading<'_, '_, W> {
             FileType::RegularFile => {
                 let file = place.open(OFlags::RDONLY).map_err(|e| self.io(e))?;
                 self.note_flags(file.as_fd(), &stat)?;
-                let content = self.content(&file, &stat)?;
+                let content = self.content(&file, &stat, before)?;
                 let after = fstat(&file).map_err(|e| self.io(e))?;
                 if Stamp::of(&after) != Stamp::of(&stat) {
                     if self.shared.strict() || after.st_ino != stat.st_ino {
@@ -231,7 +278,12 @@ impl<W: Watch> Reading<'_, '_, W> {
     }
 
     /// Reads a file, chunk by chunk.
-    fn content(&mut self, file: &File, stat: &Stat) -> Result<Content, ScanError> {
+    fn content(
+        &mut self,
+        file: &File,
+        stat: &Stat,
+        before: Option<Chunks<'_>>,
+    ) -> Result<Content, ScanError> {
         let mut size = u64::try_from(stat.st_size).map_err(|e| self.io(io::Error::other(e)))?;
         // Only a file with fewer blocks than its size needs can have holes.
         let holes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512 < size;
@@ -244,8 +296,10 @@ impl<W: Watch> Reading<'_, '_, W> {
             let (shared, directory, name) = (self.shared, self.open.number, self.name);
             let (mut chunks, mut offset) = (Vec::new(), start);
             let run = Run { file, at: start, end };
+            // Further runs find their own part of it: it is no longer than the file.
+            let before = before.clone().into_iter().flatten();
             self.cutter
-                .cut_each(run, |chunk, data| {
+                .cut_along(run, start, before, |chunk, data| {
                     shared.watch.chunk(directory, name, offset, chunk, data);
                     offset += data.len() as u64;
                     chunks.push(chunk);

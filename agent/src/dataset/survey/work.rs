@@ -9,13 +9,13 @@ use std::thread;
 use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
 
 use super::index::Known;
-use super::listing::{Listing, Names};
+use super::listing::{Listing, Names, Slot, record_of};
 use super::{Stamp, Watch, workers};
 use crate::dataset::Consistency;
 use crate::dataset::beneath::Root;
 use crate::dataset::chunk::Cutter;
 use crate::dataset::manifest::{Meta, TreePath};
-use crate::dataset::packed::Children;
+use crate::dataset::packed::{Children, Chunks};
 use crate::dataset::scan::{ScanError, attributes_of, meta_of};
 
 /// Directories larger than this are shared among the threads.
@@ -55,6 +55,17 @@ struct Queue<'a> {
 enum Task<'a> {
     Directory(Find),
     Part(Arc<Open>, usize, Option<Children<'a>>),
+    File(Later<'a>),
+}
+
+/// A large file that is still to be read.
+struct Later<'a> {
+    open: Arc<Open>,
+    /// Which of the directory's names it has.
+    at: usize,
+    stat: Stat,
+    before: Option<Chunks<'a>>,
+    record: Slot,
 }
 
 /// A directory that is to be read.
@@ -163,6 +174,13 @@ impl<'a, W: Watch> Shared<'a, W> {
         Ok(number)
     }
 
+    /// A large file was found: it is read by whoever comes to it.
+    pub fn later(&self, open: &Arc<Open>, at: usize, stat: Stat, before: Option<Chunks<'a>>) -> Slot {
+        let record = Slot::default();
+        self.add(Task::File(Later { open: open.clone(), at, stat, before, record: record.clone() }));
+        record
+    }
+
     fn add(&self, task: Task<'a>) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).tasks.push(task);
         self.ready.notify_one();
@@ -199,6 +217,11 @@ impl<'a, W: Watch> Shared<'a, W> {
         match task {
             Task::Directory(find) => self.directory(find, cutter),
             Task::Part(open, part, known) => self.part(&open, part, known, cutter),
+            Task::File(Later { open, at, stat, before, record }) => {
+                let made = record_of(self, &open, at, &stat, before, cutter)?;
+                *record.lock().unwrap_or_else(PoisonError::into_inner) = made;
+                Ok(())
+            }
         }
     }
 
