@@ -2,9 +2,14 @@
 //!
 //! The chunks of a manifest are numbered in its order, each mention by itself. What is missing is asked for by the number
 //! of its first mention, and written to all places that need it when it comes.
+//!
+//! Files are linked, and large ones copied in stretches, by all threads: on two processors that took a refresh of 420 MB,
+//! 225 MB of them in three large files with a change in each, from 0.9 s to 0.7, and cutting these files along the chunks
+//! that they had before ([`super::chunk`]) from 0.7 to 0.5.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::iter::Take;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -15,7 +20,7 @@ use super::beneath::Place;
 use super::build::BuildError;
 use super::chunk::ChunkRef;
 use super::manifest::TreePath;
-use super::packed::{Directories, NodeRef, Packed, Step};
+use super::packed::{Chunks, Directories, NodeRef, Packed, Step};
 use super::site::{Hand, Site};
 use super::stock::{Linked, Useful};
 use super::survey::in_parallel;
@@ -58,10 +63,39 @@ struct FilePlace {
     first: u64,
 }
 
-/// A file that is not there yet, with the chunks of it that are.
-struct Job {
+/// Files that one thread takes at a time.
+const PART: usize = 256;
+/// Chunks of a file that one thread takes at a time: a few large files are everyone's work.
+const STRETCH: usize = 256;
+
+/// A stretch of a file that is not there yet, with the chunks of it that are.
+struct Job<'a> {
     place: FilePlace,
+    /// The number of its first chunk, and how many there are.
+    first: u64,
+    chunks: Take<Chunks<'a>>,
     good: Vec<(u64, ChunkRef)>,
+}
+
+impl<'a> Job<'a> {
+    /// The stretches of a file.
+    fn all(place: FilePlace, mut chunks: Chunks<'a>, good: &[(u64, ChunkRef)], into: &mut Vec<Self>) {
+        let (mut first, mut good) = (place.first, good);
+        loop {
+            let stretch = chunks.clone().take(STRETCH);
+            let taken = chunks.by_ref().take(STRETCH).count();
+            if taken == 0 {
+                return;
+            }
+            let mut ahead = chunks.clone();
+            let (here, later) = match ahead.next() {
+                Some((next, _)) => good.split_at(good.partition_point(|(at, _)| *at < next)),
+                None => (good, &[][..]),
+            };
+            into.push(Self { place, first, chunks: stretch, good: here.to_vec() });
+            (first, good) = (first + taken as u64, later);
+        }
+    }
 }
 
 impl Plan {
@@ -70,13 +104,12 @@ impl Plan {
         site: &Site,
         packed: &Packed,
         directories: &Directories,
-        useful: &mut Useful<'_>,
+        useful: &Useful<'_>,
         go_on: &(dyn Fn(u64) -> bool + Sync),
     ) -> Result<Self, BuildError> {
-        let (jobs, links, linked) = link_all(site, packed, useful, go_on)?;
+        let Whole { jobs, links, linked } = whole_files(site, packed, directories, useful, go_on)?;
         let lacking: Mutex<Vec<(FilePlace, u64, u64, ChunkRef)>> = Mutex::default();
         let reused = AtomicU64::new(linked);
-        let useful = &*useful;
         in_parallel(
             jobs.len(),
             || Ok((Hand::new(site), useful.reader(), Vec::new())),
@@ -84,11 +117,10 @@ impl Plan {
                 let Some(job) = jobs.get(at) else { return Ok(()) };
                 let place = job.place;
                 let Some(record) = packed.record(place.at, place.number) else { return Ok(()) };
-                let Some(content) = record.content() else { return Ok(()) };
                 hand.enter(&directories.path(packed, place.directory, b""))?;
                 let mut good = job.good.iter().peekable();
                 let mut absent = Vec::new();
-                for ((offset, chunk), number) in content.chunks().zip(place.first..) {
+                for ((offset, chunk), number) in job.chunks.clone().zip(job.first..) {
                     let there = good.peek().is_some_and(|(at, _)| *at == offset);
                     if there {
                         good.next();
@@ -184,59 +216,95 @@ impl Plan {
     }
 }
 
-/// Links and takes over whole files; the others are jobs. Says how many bytes it did.
-fn link_all(
+/// What became of whole files.
+#[derive(Default)]
+struct Whole<'a> {
+    links: Vec<Linked>,
+    jobs: Vec<Job<'a>>,
+    /// Bytes that are linked.
+    linked: u64,
+}
+
+/// Makes the folders; then links and takes over whole files, and says which others there are.
+fn whole_files<'a>(
     site: &Site,
-    packed: &Packed,
-    useful: &mut Useful<'_>,
+    packed: &'a Packed,
+    directories: &Directories,
+    useful: &Useful<'_>,
     go_on: &(dyn Fn(u64) -> bool + Sync),
-) -> Result<(Vec<Job>, Vec<Linked>, u64), BuildError> {
-    let (mut jobs, mut links, mut linked, mut chunks) = (Vec::new(), Vec::new(), 0, 0_u64);
-    let (mut open, mut seen) = (Vec::new(), 0_u32);
-    let mut current: Option<(u32, Arc<OwnedFd>)> = None;
+) -> Result<Whole<'a>, BuildError> {
+    let files = folders_and_files(site, packed)?;
+    let all: Mutex<Whole<'a>> = Mutex::default();
+    let parts: Vec<_> = files.chunks(PART).collect();
+    in_parallel(
+        parts.len(),
+        || Ok(useful.linker()),
+        |linker, at| {
+            let mut whole = Whole::default();
+            let mut current: Option<(u32, Arc<OwnedFd>)> = None;
+            for file in parts.get(at).copied().unwrap_or_default() {
+                let Some(record) = packed.record(file.at, file.number) else { continue };
+                let Some(content) = record.content() else { continue };
+                let folder = match &current {
+                    Some((at, folder)) if *at == file.directory => folder.clone(),
+                    _ => {
+                        let folder = site.folder(&directories.path(packed, file.directory, b""))?;
+                        current = Some((file.directory, folder.clone()));
+                        folder
+                    }
+                };
+                let place = Place { directory: folder.as_fd(), name: OsStr::from_bytes(record.name) };
+                let path = || directories.path(packed, file.directory, record.name);
+                let taken = linker.take_over(path, &record, place);
+                if taken.is_none() {
+                    let linked = linker.link(&record, place);
+                    let failed = |e| BuildError::io(&TreePath::new(path()).unwrap_or_default(), e);
+                    if let Some(link) = linked.map_err(failed)? {
+                        whole.links.push(link);
+                        whole.linked += content.data();
+                        if !go_on(content.data()) {
+                            return Err(BuildError::Stopped);
+                        }
+                        continue;
+                    }
+                }
+                Job::all(*file, content.chunks(), &taken.unwrap_or_default(), &mut whole.jobs);
+            }
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            all.links.append(&mut whole.links);
+            all.jobs.append(&mut whole.jobs);
+            all.linked += whole.linked;
+            Ok(())
+        },
+    )?;
+    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    all.links.sort_unstable_by_key(|link| link.number);
+    all.jobs.sort_unstable_by_key(|job| job.first);
+    Ok(all)
+}
+
+/// Makes every folder, and lists the files that have data.
+fn folders_and_files(site: &Site, packed: &Packed) -> Result<Vec<FilePlace>, BuildError> {
+    let (mut files, mut open, mut seen, mut chunks) = (Vec::new(), Vec::new(), 0_u32, 0_u64);
     let mut walk = packed.walk();
     while let Some(step) = walk.next() {
         match step {
             Step::Enter(_) => {
-                current = Some((seen, site.folder(walk.path())?));
+                site.folder(walk.path())?;
                 open.push(seen);
                 seen += 1;
             }
             Step::Leave => drop(open.pop()),
             Step::Entry(record) => {
                 let NodeRef::File(content) = record.node else { continue };
-                let (first, data) = (chunks, content.data());
+                let first = chunks;
                 chunks += content.chunks().count() as u64;
-                if data == 0 {
-                    continue;
+                if chunks > first {
+                    let directory = open.last().copied().unwrap_or(0);
+                    files.push(FilePlace { directory, at: record.at, number: record.number, first });
                 }
-                let directory = open.last().copied().unwrap_or(0);
-                let folder = match &current {
-                    Some((at, folder)) if *at == directory => folder.clone(),
-                    _ => {
-                        let above = walk.path().len().saturating_sub(record.name.len() + 1);
-                        let folder = site.folder(&walk.path()[..above])?;
-                        current = Some((directory, folder.clone()));
-                        folder
-                    }
-                };
-                let place = Place { directory: folder.as_fd(), name: OsStr::from_bytes(record.name) };
-                let failed = |e| BuildError::io(&TreePath::new(walk.path().to_vec()).unwrap_or_default(), e);
-                let taken = useful.take_over(walk.path(), &record, place);
-                if taken.is_none()
-                    && let Some(link) = useful.link(&record, place).map_err(failed)?
-                {
-                    links.push(link);
-                    linked += data;
-                    if !go_on(data) {
-                        return Err(BuildError::Stopped);
-                    }
-                    continue;
-                }
-                let place = FilePlace { directory, at: record.at, number: record.number, first };
-                jobs.push(Job { place, good: taken.unwrap_or_default() });
             }
         }
     }
-    Ok((jobs, links, linked))
+    Ok(files)
 }

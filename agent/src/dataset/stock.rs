@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, RenameFlags, chmodat, linkat, renameat_with, statat};
 
@@ -76,10 +76,16 @@ struct Held {
 pub struct Useful<'a> {
     stock: &'a Stock,
     /// By the hash of what two files have in common that differ in their names alone.
-    same: HashMap<u64, Vec<Found>>,
+    same: Mutex<HashMap<u64, Vec<Found>>>,
     /// By the hash of their paths: files of unfinished trees.
     unfinished: HashMap<u64, Found>,
     chunks: HashMap<u64, Held>,
+}
+
+/// Makes of the stock's files what they can be made of, from one thread.
+#[derive(Debug)]
+pub struct Linker<'a> {
+    useful: &'a Useful<'a>,
     /// The folder last linked from.
     folder: Option<((u32, u32), OwnedFd)>,
 }
@@ -135,10 +141,9 @@ impl Stock {
         });
         let mut useful = Useful {
             stock: self,
-            same: HashMap::new(),
+            same: Mutex::default(),
             unfinished: HashMap::new(),
             chunks: HashMap::new(),
-            folder: None,
         };
         for (base, at) in self.bases.iter().zip(0..) {
             useful.look_through(base, at, &needed, &bodies);
@@ -149,6 +154,7 @@ impl Stock {
 
 impl Useful<'_> {
     fn look_through(&mut self, base: &Base, number: u32, needed: &HashSet<u64>, bodies: &HashSet<u64>) {
+        let same = self.same.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut directory = Vec::new();
         let mut seen = 0;
         let mut walk = base.packed.walk();
@@ -170,7 +176,7 @@ impl Useful<'_> {
                     }
                     let body = key(record.body);
                     if base.share == Share::Files && bodies.contains(&body) {
-                        self.same.entry(body).or_default().push(found);
+                        same.entry(body).or_default().push(found);
                     }
                     for (offset, chunk) in content.chunks() {
                         let short = short(chunk.hash);
@@ -183,14 +189,36 @@ impl Useful<'_> {
         }
     }
 
+    /// Whether the chunk is likely to be here.
+    pub fn has(&self, chunk: ChunkRef) -> bool {
+        self.chunks.contains_key(&short(chunk.hash))
+    }
+
+    /// Another thread's view of the same.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { useful: self, open: None }
+    }
+
+    /// Another thread's hand on its files.
+    pub fn linker(&self) -> Linker<'_> {
+        Linker { useful: self, folder: None }
+    }
+
+    fn another(&self, body: u64) -> Option<Found> {
+        self.same.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&body).and_then(Vec::pop)
+    }
+}
+
+impl Linker<'_> {
     /// Gives a file that is the same in everything the name `place`, too, and says what it looks like then. `None` if
     /// there is none.
     pub fn link(&mut self, record: &Record<'_>, place: Place<'_>) -> io::Result<Option<Linked>> {
-        let stock = self.stock;
+        let stock = self.useful.stock;
         let Some(meta) = record.meta() else { return Ok(None) };
         let size = record.content().map(|content| content.size);
         // Each serves once: two files of the new tree must not become one.
-        while let Some(found) = self.same.get_mut(&key(record.body)).and_then(Vec::pop) {
+        let body = key(record.body);
+        while let Some(found) = self.useful.another(body) {
             let base = &stock.bases[found.base as usize];
             let Some(theirs) = base.packed.record(found.at, found.number) else { continue };
             if theirs.body != record.body || !self.is_still(base, found, &theirs) {
@@ -221,15 +249,18 @@ impl Useful<'_> {
             .is_some_and(|stat| survey.is_still(found.number, &stat))
     }
 
-    /// Takes over what an unfinished tree has at `path`: it gets the name `place`, and what is good of it is told.
+    /// Takes over what an unfinished tree has at that path: it gets the name `place`, and what is good of it is told.
     pub fn take_over(
         &mut self,
-        path: &[u8],
+        path: impl FnOnce() -> Vec<u8>,
         record: &Record<'_>,
         place: Place<'_>,
     ) -> Option<Vec<(u64, ChunkRef)>> {
-        let stock = self.stock;
-        let found = *self.unfinished.get(&key(path))?;
+        if self.useful.unfinished.is_empty() {
+            return None;
+        }
+        let stock = self.useful.stock;
+        let found = *self.useful.unfinished.get(&key(&path()))?;
         let base = stock.bases.get(found.base as usize)?;
         let theirs = base.packed.record(found.at, found.number)?;
         let content = record.content()?;
@@ -281,16 +312,6 @@ impl Useful<'_> {
         self.folder(base, found).is_some_and(|folder| {
             linkat(folder, theirs.name, place.directory, place.name, AtFlags::empty()).is_ok()
         })
-    }
-
-    /// Whether the chunk is likely to be here.
-    pub fn has(&self, chunk: ChunkRef) -> bool {
-        self.chunks.contains_key(&short(chunk.hash))
-    }
-
-    /// Another thread's view of the same.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader { useful: self, open: None }
     }
 }
 

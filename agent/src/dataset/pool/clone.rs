@@ -27,12 +27,17 @@ use crate::dataset::beneath::{Place, Root};
 use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{Child, Children, ContentRef, Directories, MetaRef, NodeRef, Packed, Step};
 use crate::dataset::scan::ScanError;
+use crate::dataset::site::begin_to_store;
 use crate::dataset::survey::{Manner, Survey, Unwatched, in_parallel};
 
 /// So many entries of a directory are one thread's work.
 const PART: usize = 256;
+/// Or so many bytes, with the file that reaches them.
+const PART_BYTES: u64 = 16 << 20;
 /// Up to this size a file is copied through memory.
 const SMALL: u64 = 64 * 1024;
+/// So much of a file is copied, and goes to the disk, at a time, bytes.
+const STRETCH: usize = 8 << 20;
 /// Equal files that are looked through for one that is not in use yet.
 const MOST_ALIKE: usize = 64;
 const SET_ID: u16 = 0o6000;
@@ -88,12 +93,12 @@ impl Copying<'_> {
             Ok(Hands { from, to, like, buffer: vec![0; 64 * 1024] })
         };
         in_parallel(parts.len(), begin, |hands: &mut Hands, at| {
-            let (directory, children) = &parts[at];
+            let (directory, children, files) = &parts[at];
             let path = copy.path(*directory, b"")?;
             children
                 .clone()
                 .filter(|child| child.directory.is_none())
-                .take(PART)
+                .take(*files)
                 .try_for_each(|child| copy.entry(hands, &path, &child))
         })?;
         drop(parts);
@@ -145,7 +150,7 @@ impl Copy<'_> {
     }
 
     /// Makes every directory, private as yet, and parts their contents into pieces of work.
-    fn make_directories(&self, mut to: Root) -> Result<Vec<(u32, Children<'_>)>, PoolError> {
+    fn make_directories(&self, mut to: Root) -> Result<Vec<(u32, Children<'_>, usize)>, PoolError> {
         let mut parts = Vec::new();
         for at in 0..u32::try_from(self.directories.all().len()).unwrap_or(u32::MAX) {
             let path = self.path(at, b"")?;
@@ -155,16 +160,19 @@ impl Copy<'_> {
                 made.map_err(self.wrote(&path))?;
             }
             let mut children = self.directories.children(self.asked.packed, at);
-            let mut files = 0;
-            loop {
-                let before = children.clone();
-                let Some(child) = children.next() else { break };
+            let (mut begun, mut files, mut bytes) = (children.clone(), 0, 0);
+            while let Some(child) = children.next() {
                 if child.directory.is_none() {
-                    if files % PART == 0 {
-                        parts.push((at, before));
-                    }
                     files += 1;
+                    bytes += child.record.content().map_or(0, |content| content.size);
                 }
+                if files >= PART || bytes >= PART_BYTES {
+                    parts.push((at, std::mem::replace(&mut begun, children.clone()), files));
+                    (files, bytes) = (0, 0);
+                }
+            }
+            if files > 0 {
+                parts.push((at, begun, files));
             }
         }
         Ok(parts)
@@ -280,12 +288,15 @@ impl Copy<'_> {
     ) -> Result<(), PoolError> {
         let mut in_kernel = end - at > SMALL;
         while at < end {
-            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(STRETCH);
             if in_kernel {
                 let (mut read, mut write) = (at, at);
                 match copy_file_range(from, Some(&mut read), to, Some(&mut write), left) {
                     Ok(0) => return Err(PoolError::Scan(ScanError::Changed(path.clone()))),
-                    Ok(n) => at += n as u64,
+                    Ok(n) => {
+                        begin_to_store(to, at..at + n as u64);
+                        at += n as u64;
+                    }
                     Err(Errno::NOSPC | Errno::DQUOT) => return Err(self.wrote(path)(Errno::NOSPC.into())),
                     // Not between these two; by hand then.
                     Err(_) => in_kernel = false,
