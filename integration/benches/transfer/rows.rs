@@ -267,7 +267,10 @@ pub fn snapshots(contenders: &mut Contenders, wanted: &Wanted, place: &Place, re
     for row in [&first, &second, &with_ten].into_iter().filter(|row| wanted.row(row.name)) {
         let mut told = row.report();
         match row.name {
-            "first" => told["ratio_to_cp"] = row.compare(&["cp"], 1.0, seconds),
+            "first" => {
+                told["ratio_to_cp"] = row.compare(&["cp"], 1.0, seconds);
+                told["ratio_to_cp_synced"] = row.compare(&["cp_sync"], 1.0, seconds);
+            }
             "second" => told["time"] = row.bound(0.1, "s", seconds),
             _ => told["ratio_to_lxd"] = row.compare(&["lxd"], 0.05, seconds),
         }
