@@ -199,9 +199,12 @@ async fn converse<T: Send + 'static>(
     let counted = Arc::clone(&meter);
     // A thread of its own: those of the runtime are few, and others wait for them.
     let (finished, work) = oneshot::channel();
+    let runtime = Handle::current();
     std::thread::Builder::new()
         .name("transfer".to_owned())
         .spawn(move || {
+            // What ends with a failed transfer may have more to do, as a task.
+            let _tasks = runtime.enter();
             let done = half(first, opener, &counted);
             drop(place);
             // Nobody may wait any more.

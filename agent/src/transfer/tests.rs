@@ -26,6 +26,13 @@ use crate::dataset::{Dataset, PoolError, Pools};
 /// A directory as a place for a tree, and how many bytes are free there.
 struct Place(PathBuf, u64);
 
+/// What goes with a transfer may have something to be done afterwards.
+impl Drop for Place {
+    fn drop(&mut self) {
+        tokio::spawn(async {});
+    }
+}
+
 impl Destination for Place {
     fn staging(&self) -> Result<PathBuf, PoolError> {
         let area = self.0.with_extension("staging");

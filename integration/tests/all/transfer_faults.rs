@@ -339,8 +339,12 @@ fn a_first_copy_onto_a_small_disk_leaves_nothing_listed() {
     let Some(_disk) = Disk::mount(&west.data_dir(), 24) else { return };
     let clusters = with_source(Clusters::between(Agent::prepare("east"), west), 64);
     let failed = clusters.run(&COPY).exits(1);
-    assert!(failed.stderr.contains("Error"), "{}", failed.stderr);
+    let said = &failed.stderr;
+    assert!(said.contains("storage pool default is full: 64.00 MiB more are needed there, and "), "{said}");
     assert!(!is_listed(&clusters), "nothing half is listed");
+    let log = clusters.east.log();
+    assert!(log.contains("storage pool default is full"), "the source is told, too: {log}");
+    assert!(!clusters.west.log().contains("panicked"), "{}", clusters.west.log());
     assert!(!tree(&clusters.west).exists());
     drop(clusters);
 }
