@@ -204,6 +204,7 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode, CliError> {
             () = context.interrupts.unanswered() => Ok(ExitCode::Interrupted),
         }
     });
+    let ended = ended.map_err(|error| context.explained(error));
     // A blocking read of the terminal must not keep an interrupted command alive.
     runtime.shutdown_background();
     failure::conclude(ended, &context.output)

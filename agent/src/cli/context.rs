@@ -104,6 +104,18 @@ impl Context {
         }
     }
 
+    /// A failure with what is known of it here: a project that is not there is one that was named.
+    pub fn explained(&self, error: CliError) -> CliError {
+        match &self.project {
+            Some(project) if error.message == "Project not found" => {
+                let message = format!("project {project} does not exist, or is not yours to see");
+                let hint = "`comity project list [REMOTE:]` shows those that you may see.";
+                CliError { message, ..error.hint(hint) }
+            }
+            _ => error,
+        }
+    }
+
     /// `--project`, where it was given.
     pub fn project(&self) -> Option<&ProjectName> {
         self.project.as_ref()

@@ -16,7 +16,7 @@ use crate::wire::storage::{GoTime, go_time};
 pub enum IndexError {
     #[error("the backup's index cannot be read: {0}")]
     Malformed(String),
-    #[error("the backup is of {0}, which cannot be imported here")]
+    #[error("the backup is of {0}: it cannot be imported as that")]
     Kind(String),
     #[error(
         "the backup is in a form of its storage driver ({0}); export it with its files (without --optimized-storage)"
@@ -149,6 +149,12 @@ pub struct OfSnapshot {
 }
 
 const DRIVER: &str = "dir";
+
+/// A kind of thing that is not known here.
+fn printable(kind: &str) -> String {
+    let known: String = kind.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+    format!("something else ({known})")
+}
 
 impl Index {
     pub fn of_volume(pool: &PoolName, name: &VolumeName, volume: &Volume, snapshots: &All) -> Self {
@@ -288,8 +294,10 @@ impl Index {
     /// What it says of a custom volume.
     pub fn volume(self) -> Result<(Volume, All), IndexError> {
         if self.kind != "custom" {
-            let kind = if self.kind.is_empty() { "container" } else { &self.kind };
-            return Err(IndexError::Kind(format!("a {}", kind.chars().take(32).collect::<String>())));
+            return Err(IndexError::Kind(match self.kind.as_str() {
+                "" | "container" | "virtual-machine" => "an instance and no volume".to_owned(),
+                kind => printable(kind),
+            }));
         }
         let config = self.config.ok_or(IndexError::Empty)?;
         let volume = config.volume.ok_or(IndexError::Empty)?;
@@ -315,7 +323,11 @@ impl Index {
     /// What it says of an instance, to be in `pool`.
     pub fn instance(self, pool: PoolName, now: Timestamp) -> Result<Instance, IndexError> {
         if !matches!(self.kind.as_str(), "" | "container") {
-            return Err(IndexError::Kind(format!("a {}", self.kind.chars().take(32).collect::<String>())));
+            return Err(IndexError::Kind(match self.kind.as_str() {
+                "custom" => "a storage volume and no instance".to_owned(),
+                "virtual-machine" => "a virtual machine, of which there are none here".to_owned(),
+                kind => printable(kind),
+            }));
         }
         let config = self.config.ok_or(IndexError::Empty)?;
         let of = config.container.ok_or(IndexError::Empty)?;

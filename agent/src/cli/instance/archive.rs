@@ -278,5 +278,16 @@ pub async fn bring(
     let input = InspectReader::new(input, move |read| count(read.len() as u64));
     let begun = client.import_file(path, headers, input).await;
     bar.clear();
-    finish(context, client, remote, begun?).await
+    let begun = begun.map_err(|error| {
+        let error = CliError::from(error);
+        let (command, file) = (context.command(), file.display());
+        if error.message.contains("a storage volume and no instance") {
+            error.hint(format!("`{command} volume import [REMOTE:]POOL/NAME {file}` makes a volume of it."))
+        } else if error.message.contains("an instance and no volume") {
+            error.hint(format!("`{command} import [REMOTE:] {file}` makes an instance of it."))
+        } else {
+            error
+        }
+    })?;
+    finish(context, client, remote, begun).await
 }

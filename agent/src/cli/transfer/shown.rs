@@ -37,13 +37,21 @@ pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Tra
         return rows(context, declared, there);
     }
     let now = Timestamp::now();
+    let mut before = false;
+    let mut parted = || {
+        if std::mem::replace(&mut before, true) {
+            output.line("");
+        }
+    };
     if !declared.is_empty() || (there.left.is_empty() && there.runs.is_empty()) {
+        parted();
         output.table(&declarations(declared, now));
     }
     if !there.left.is_empty() {
         let command = context.command();
+        parted();
         output.line(format!(
-            "\nInterrupted: the same command goes on with it, `{command} transfer cancel [REMOTE:]TARGET` discards it."
+            "Interrupted: the same command goes on with it, `{command} transfer cancel [REMOTE:]TARGET` discards it."
         ));
         let mut table = Table::new(["TARGET", "ARRIVED", "LAST WRITTEN"]);
         for left in &there.left {
@@ -53,7 +61,8 @@ pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Tra
         output.table(&table);
     }
     if !there.runs.is_empty() {
-        output.line("\nArrived here:");
+        parted();
+        output.line("Arrived here:");
         output.table(&arrivals(&there.runs, now));
     }
 }

@@ -186,6 +186,17 @@ async fn carry(
         names: [source.to_string(), target.to_string()],
     };
     if here.is(&there) {
+        if (&source.volume.pool, &source.volume.volume) == (&target.pool, &target.volume) {
+            let command = context.command();
+            return Err(CliError::usage("Source and target are the same volume").hint(
+                match &source.snapshot {
+                    Some(snapshot) => {
+                        format!("`{command} volume restore {target} {snapshot}` puts it back as it was.")
+                    }
+                    None => "Give another name, another pool or another remote.".to_owned(),
+                },
+            ));
+        }
         let mut within = asked;
         within.common.insert("type".to_owned(), json!("copy"));
         return copy_within(context, &there, &within).await;
