@@ -251,7 +251,10 @@ mod tests {
             told.within(150),
             "receiving [===================           ] 65% 273.00 MiB of 420.00 MiB, 91.00 MiB/s, 2m 05s left, 12.00 MiB reused, 6300 of 10004 files"
         );
-        assert_eq!(told.within(78), "receiving 65% 273.00 MiB of 420.00 MiB, 91.00 MiB/s, 2m 05s left");
+        assert_eq!(
+            told.within(78),
+            "receiving [=======    ] 65% 273.00 MiB of 420.00 MiB, 91.00 MiB/s, 2m 05s left"
+        );
         assert_eq!(told.within(20), "receiving 65% 273.0…");
         for width in 0..200 {
             let line = told.within(width);

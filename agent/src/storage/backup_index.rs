@@ -151,9 +151,11 @@ pub struct OfSnapshot {
 const DRIVER: &str = "dir";
 
 /// A kind of thing that is not known here.
-fn printable(kind: &str) -> String {
-    let known: String = kind.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
-    format!("something else ({known})")
+fn unknown(kind: &str) -> String {
+    format!(
+        "something else ({})",
+        kind.chars().filter(char::is_ascii_alphanumeric).take(32).collect::<String>()
+    )
 }
 
 impl Index {
@@ -296,7 +298,7 @@ impl Index {
         if self.kind != "custom" {
             return Err(IndexError::Kind(match self.kind.as_str() {
                 "" | "container" | "virtual-machine" => "an instance and no volume".to_owned(),
-                kind => printable(kind),
+                kind => unknown(kind),
             }));
         }
         let config = self.config.ok_or(IndexError::Empty)?;
@@ -326,7 +328,7 @@ impl Index {
             return Err(IndexError::Kind(match self.kind.as_str() {
                 "custom" => "a storage volume and no instance".to_owned(),
                 "virtual-machine" => "a virtual machine, of which there are none here".to_owned(),
-                kind => printable(kind),
+                kind => unknown(kind),
             }));
         }
         let config = self.config.ok_or(IndexError::Empty)?;
