@@ -17,7 +17,7 @@ pub enum IndexError {
     #[error("the backup's index cannot be read: {0}")]
     Malformed(String),
     #[error("the backup is of {0}: it cannot be imported as that")]
-    Kind(String),
+    Kind(&'static str),
     #[error(
         "the backup is in a form of its storage driver ({0}); export it with its files (without --optimized-storage)"
     )]
@@ -150,12 +150,13 @@ pub struct OfSnapshot {
 
 const DRIVER: &str = "dir";
 
-/// A kind of thing that is not known here.
-fn unknown(kind: &str) -> String {
-    format!(
-        "something else ({})",
-        kind.chars().filter(char::is_ascii_alphanumeric).take(32).collect::<String>()
-    )
+/// What is imported as something else than it is.
+fn of_another(kind: &str) -> IndexError {
+    IndexError::Kind(match kind {
+        "" | "container" => "an instance and no volume",
+        "custom" => "a storage volume and no instance",
+        _ => "something that is not kept here",
+    })
 }
 
 impl Index {
@@ -296,15 +297,12 @@ impl Index {
     /// What it says of a custom volume.
     pub fn volume(self) -> Result<(Volume, All), IndexError> {
         if self.kind != "custom" {
-            return Err(IndexError::Kind(match self.kind.as_str() {
-                "" | "container" | "virtual-machine" => "an instance and no volume".to_owned(),
-                kind => unknown(kind),
-            }));
+            return Err(of_another(&self.kind));
         }
         let config = self.config.ok_or(IndexError::Empty)?;
         let volume = config.volume.ok_or(IndexError::Empty)?;
         if !matches!(volume.content_type.as_str(), "" | "filesystem") {
-            return Err(IndexError::Kind("a block device".to_owned()));
+            return Err(IndexError::Kind("a block device"));
         }
         let mut snapshots = All::new();
         for (at, snapshot) in config.volume_snapshots.unwrap_or_default().into_iter().enumerate() {
@@ -325,11 +323,7 @@ impl Index {
     /// What it says of an instance, to be in `pool`.
     pub fn instance(self, pool: PoolName, now: Timestamp) -> Result<Instance, IndexError> {
         if !matches!(self.kind.as_str(), "" | "container") {
-            return Err(IndexError::Kind(match self.kind.as_str() {
-                "custom" => "a storage volume and no instance".to_owned(),
-                "virtual-machine" => "a virtual machine, of which there are none here".to_owned(),
-                kind => unknown(kind),
-            }));
+            return Err(of_another(&self.kind));
         }
         let config = self.config.ok_or(IndexError::Empty)?;
         let of = config.container.ok_or(IndexError::Empty)?;
