@@ -19,6 +19,10 @@
 //! Two of our own agents that a client joins by these websockets agree on the chunk stream in the same headers, by a
 //! field that LXD does not know, and speak it over `fs`.
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::TransferError;
+
 pub mod index;
 pub mod message;
 pub mod rsync;
@@ -29,6 +33,16 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
+/// Trees that are sent and received over this protocol at the same time: each has rsync running.
+const MOST_AT_ONCE: usize = 32;
+
+static PLACES: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
+
+/// A place among those, until it is dropped.
+fn place() -> Result<SemaphorePermit<'static>, TransferError> {
+    PLACES.try_acquire().map_err(|_| TransferError::TooMany(MOST_AT_ONCE))
+}
+
 /// Why a migration failed, in words for people.
 #[derive(Debug, thiserror::Error)]
 pub enum LxdError {
@@ -38,6 +52,8 @@ pub enum LxdError {
     Broken(String),
     #[error("the other side said nothing for {} s", .0.as_secs())]
     Silent(std::time::Duration),
+    #[error("the other side makes no progress: less than {least} bytes in {} s", .span.as_secs())]
+    Slow { least: u64, span: std::time::Duration },
     /// The other side's own words.
     #[error("Error from migration control {side}: {message}")]
     Theirs { side: &'static str, message: String },

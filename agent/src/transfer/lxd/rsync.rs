@@ -12,8 +12,8 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,6 +35,8 @@ const PART: usize = 128 * 1024;
 const SAID: u64 = 2048;
 /// LXD copies what came before to a snapshot, whole on some of its pools, before it begins with the next tree.
 const BEGINNING: u32 = 5;
+/// Bytes that are to go over or through rsync here in each of [`Patience::span`]: a connection that only drips is left.
+const LEAST: u64 = 256 * 1024;
 /// rsync's word for files that vanished while it read.
 const VANISHED: i32 = 24;
 
@@ -120,14 +122,14 @@ async fn converse(
         return Err(LxdError::Malformed("rsync without pipes"));
     };
     let told = std::sync::Mutex::new(told);
-    let (moved, begun) = (Notify::new(), AtomicBool::new(false));
+    let (pace, begun) = (Pace::of(child.id()), AtomicBool::new(false));
     let count = |bytes: usize| {
-        moved.notify_one();
+        pace.count(bytes);
         if let Ok(mut told) = told.lock() {
             told(bytes as u64);
         }
     };
-    let limit = fs.standstill;
+    let patience = fs.patience;
     let (mut sender, mut receiver) = fs.split();
     let up = async {
         let mut stdout = stdout;
@@ -168,16 +170,87 @@ async fn converse(
     // rsync's own words come first: if it fails, what becomes of the connection is the consequence.
     tokio::select! {
         (up, down, ended) = join(up, down, ended) => ended.and(up).and(down),
-        () = standstill(&moved, &begun, limit) => Err(LxdError::Silent(limit)),
+        gone = pace.too_slow(&begun, patience) => Err(gone),
     }
 }
 
 type Done = Result<(), LxdError>;
 
-/// Ends when nothing has moved for too long: `limit`, or [`BEGINNING`] times that until the other side has begun.
-async fn standstill(moved: &Notify, begun: &AtomicBool, limit: Duration) {
-    let limit = || if begun.load(Ordering::Relaxed) { limit } else { limit * BEGINNING };
-    while tokio::time::timeout(limit(), moved.notified()).await.is_ok() {}
+/// How long a connection is waited on that does little.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Nothing at all moves, in either direction.
+    pub standstill: Duration,
+    /// Less than [`LEAST`] does.
+    pub span: Duration,
+}
+
+/// What a conversation does.
+struct Pace {
+    /// rsync here, which may have much to read and write without a word to the other side.
+    rsync: Option<u32>,
+    moved: Notify,
+    bytes: AtomicU64,
+}
+
+impl Pace {
+    fn of(rsync: Option<u32>) -> Self {
+        Self { rsync, moved: Notify::new(), bytes: AtomicU64::new(0) }
+    }
+
+    /// So many bytes have gone over.
+    fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.moved.notify_one();
+    }
+
+    /// What has gone over, and what rsync has read and written.
+    fn done(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed).saturating_add(self.rsync.map_or(0, worked))
+    }
+
+    /// Ends when nothing has moved for too long, [`BEGINNING`] times that until the other side has begun, or when hardly
+    /// anything does.
+    async fn too_slow(&self, begun: &AtomicBool, patience: Patience) -> LxdError {
+        let Patience { standstill, span } = patience;
+        let mut since = Instant::now();
+        // What was done when that was last looked at, which is not for every byte.
+        let mut known = self.done();
+        loop {
+            let has_begun = begun.load(Ordering::Relaxed);
+            let limit = if has_begun { standstill } else { standstill * BEGINNING };
+            let heard = tokio::time::timeout(limit, self.moved.notified()).await.is_ok();
+            if !has_begun {
+                since = Instant::now();
+            }
+            let slow = match heard {
+                false => LxdError::Silent(limit),
+                true if since.elapsed() >= span => LxdError::Slow { least: LEAST, span },
+                true => continue,
+            };
+            let done = self.done();
+            if done.saturating_sub(known) < LEAST {
+                return slow;
+            }
+            (since, known) = (Instant::now(), done);
+        }
+    }
+}
+
+/// Bytes that a process and its children have read and written, as far as this system tells.
+fn worked(pid: u32) -> u64 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse::<u32>().ok());
+    std::iter::once(pid).chain(children).map(worked_alone).fold(0, u64::saturating_add)
+}
+
+fn worked_alone(pid: u32) -> u64 {
+    let counts = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let count = |line: &str| {
+        let (name, count) = line.split_once(": ")?;
+        if matches!(name, "rchar" | "wchar") { count.trim().parse::<u64>().ok() } else { None }
+    };
+    counts.lines().filter_map(count).fold(0, u64::saturating_add)
 }
 
 /// All three; but once rsync has failed, or the connection has, the others are not waited for.
@@ -210,4 +283,53 @@ async fn said(stderr: ChildStderr) -> String {
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     let text = String::from_utf8_lossy(&said);
     text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { standstill: Duration::from_secs(5), span: Duration::from_millis(50) };
+
+    #[tokio::test]
+    async fn what_only_drips_is_left_and_what_flows_is_not() {
+        let (pace, begun) = (Pace::of(None), AtomicBool::new(true));
+        let drip = async {
+            loop {
+                pace.count(1);
+                tokio::task::yield_now().await;
+            }
+        };
+        let gone = tokio::select! {
+            gone = pace.too_slow(&begun, PATIENCE) => gone,
+            () = drip => unreachable!(),
+        };
+        assert!(matches!(gone, LxdError::Slow { .. }), "{gone}");
+
+        let flow = async {
+            for _ in 0..20 {
+                pace.count(1 << 20);
+                tokio::time::sleep(PATIENCE.span / 10).await;
+            }
+        };
+        let stayed = tokio::select! {
+            gone = pace.too_slow(&begun, PATIENCE) => Err(gone),
+            () = flow => Ok(()),
+        };
+        stayed.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_not_begun_has_longer_and_what_rsync_does_here_counts() {
+        let patience = Patience { standstill: Duration::from_millis(20), ..PATIENCE };
+        let silent = Pace::of(None).too_slow(&AtomicBool::new(false), patience).await;
+        assert!(matches!(silent, LxdError::Silent(limit) if limit == patience.standstill * BEGINNING));
+        // This process has read and written something, and what it reads from now on is counted.
+        let own = std::process::id();
+        let before = worked(own);
+        std::fs::read("/proc/self/exe").unwrap();
+        assert!(worked(own) > before + LEAST);
+        assert_eq!(worked(u32::MAX), 0);
+    }
 }

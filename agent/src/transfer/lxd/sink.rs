@@ -132,6 +132,7 @@ async fn take(
     from: &str,
     told: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), TransferError> {
+    let _place = super::place()?;
     let mut index = Vec::new();
     if agreed.answer.index_header_version.unwrap_or(0) > 0 {
         index = fs.take(MAX_INDEX).await?;
@@ -227,7 +228,10 @@ async fn prepare(
 }
 
 /// Work on the disk, which goes on to its end when nobody waits for it any more: until then the dataset is held.
-async fn to_the_end<T, F>(held: &Arc<Held>, work: impl FnOnce(Arc<Held>) -> F) -> Result<T, TransferError>
+pub(super) async fn to_the_end<T, F>(
+    held: &Arc<Held>,
+    work: impl FnOnce(Arc<Held>) -> F,
+) -> Result<T, TransferError>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, PoolError>> + Send + 'static,

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::LxdError;
 use super::message::{Control, Header, MAX_MESSAGE, MAX_VERDICT, decode, decode_header};
+use super::rsync::Patience;
 use crate::transfer::bridge::{MAX_SILENCE, Stream};
 
 /// Largest message of `fs` that is taken; LXD's are 32 KiB, and a relaying client passes on what it got.
@@ -21,8 +22,8 @@ const MAX_FRAME: usize = 4 << 20;
 const SLOW: Duration = Duration::from_secs(30);
 /// How long a target may take over a tree that it has all of: it puts it in its place and writes its records.
 const MAX_FINISHING: Duration = Duration::from_secs(600);
-/// How long nothing at all may move, in either direction: rsync is quiet where it compares or deletes much.
-const MAX_STANDSTILL: Duration = Duration::from_secs(120);
+/// rsync is quiet where it compares or deletes much.
+const PATIENCE: Patience = Patience { standstill: Duration::from_secs(120), span: Duration::from_secs(600) };
 /// How long an index header may take, however it drips.
 const MAX_TAKING: Duration = Duration::from_secs(300);
 
@@ -124,13 +125,13 @@ impl ControlSocket {
 /// What the files go over.
 pub struct FsSocket {
     socket: Socket,
-    /// How long nothing at all may move while rsync speaks.
-    pub(super) standstill: Duration,
+    /// How long little or nothing may move while rsync speaks.
+    pub(super) patience: Patience,
 }
 
 impl FsSocket {
     pub async fn new(stream: Box<dyn Stream>, role: Role) -> Self {
-        Self { socket: socket(stream, role, MAX_FRAME).await, standstill: MAX_STANDSTILL }
+        Self { socket: socket(stream, role, MAX_FRAME).await, patience: PATIENCE }
     }
 
     /// Sends one whole stream: `bytes` and a barrier.

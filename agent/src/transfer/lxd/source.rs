@@ -117,6 +117,7 @@ async fn files(
     answer: &Header,
     told: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), TransferError> {
+    let _place = super::place()?;
     let mut wanted = outgoing.snapshots.clone();
     if answer.refresh == Some(true) {
         wanted.retain(|name| answer.snapshot_names.iter().any(|asked| asked == name.as_str()));

@@ -207,7 +207,7 @@ async fn a_source_that_falls_silent_holds_nothing_for_good() {
     let receiving = async {
         let mut control = ControlSocket::new(their_control, Role::Client, "source").await;
         let mut fs = FsSocket::new(their_fs, Role::Client).await;
-        fs.standstill = std::time::Duration::from_millis(50);
+        fs.patience.standstill = std::time::Duration::from_millis(50);
         let offer = control.header().await.unwrap();
         let held = Arc::new(to.pools.hold(&dataset(), Use::Replacing).unwrap());
         let incoming = incoming(Mode::Copy, &Arc::default());
@@ -269,4 +269,33 @@ async fn links_that_lead_out_are_not_followed() {
     done.1.unwrap();
     assert_eq!(to.read("way/file").as_deref(), Some("x"));
     assert!(!outside.path().join("file").exists() && Path::new(&place(&to).join("way")).is_dir());
+}
+
+/// A tree that is still being cloned is nobody else's to write to.
+#[tokio::test]
+async fn work_on_the_disk_holds_its_dataset_though_the_transfer_was_cancelled() {
+    let to = Side::new();
+    let held = Arc::new(to.pools.hold(&dataset(), Use::Replacing).unwrap());
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (finish, may_finish) = tokio::sync::oneshot::channel::<()>();
+    let transfer = tokio::spawn(async move {
+        let work = |_| async move {
+            let _ = begun.send(());
+            let _ = may_finish.await;
+            Ok(())
+        };
+        sink::to_the_end(&held, work).await
+    });
+    has_begun.await.unwrap();
+    transfer.abort();
+    assert!(transfer.await.unwrap_err().is_cancelled());
+    let busy = to.pools.hold(&dataset(), Use::Replacing);
+    assert!(matches!(busy, Err(crate::dataset::PoolError::Busy(_))), "{busy:?}");
+    finish.send(()).unwrap();
+    let free = async {
+        while to.pools.hold(&dataset(), Use::Replacing).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), free).await.unwrap();
 }
