@@ -10,6 +10,7 @@ use schema::record::{Record, RecordKey};
 use super::ApiState;
 use crate::apply::{Apply, ApplyError, Edit};
 use crate::authorize::{Denied, Entitlement, Entity, Permit};
+use crate::storage::config;
 use crate::store::value::{self, Declared, ValueError};
 use crate::store::{Store, StoreError, keys};
 use crate::transfer::run::Then;
@@ -34,6 +35,19 @@ pub async fn find(
         Some(entry) => Ok(Some((value::decode(&entry)?, entry.modify_revision.0))),
         None => Ok(None),
     }
+}
+
+/// Most bytes of data that a volume is to have (LXD: size), where that is set.
+pub async fn size(
+    store: &Arc<dyn Store>,
+    pool: &PoolName,
+    volume: &VolumeName,
+) -> Result<Option<u64>, FindError> {
+    let found = find(store, pool, volume).await?;
+    Ok(found.and_then(|(declared, _)| match declared.record {
+        Record::Volume(volume) => config::size(&volume.config),
+        _ => None,
+    }))
 }
 
 /// Every volume's record, by pool and name.

@@ -101,6 +101,11 @@ pub enum PoolError {
         HumanBytes(*free), HumanBytes(*kept)
     )]
     Reserved { pool: PoolName, free: u64, kept: u64 },
+    #[error(
+        "{dataset} is to hold at most {size} bytes (its \"size\"), and what is to be put in it has {data} bytes of data; set \
+         a larger size, or none, and do the same again"
+    )]
+    TooSmall { dataset: Dataset, size: u64, data: u64 },
     #[error("{} could not be {doing}: its file system is read-only", path.display())]
     ReadOnly { path: PathBuf, doing: &'static str },
     #[error("{path} could not be {doing}")]

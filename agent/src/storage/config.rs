@@ -82,6 +82,11 @@ pub fn of_new_volume(
     config
 }
 
+/// Most bytes of data that a volume is to have, where its configuration says so. Nothing is no limit, as with LXD.
+pub fn size(of_volume: &BTreeMap<String, String>) -> Option<u64> {
+    of_volume.get("size").and_then(|size| volume::size(size)).filter(|size| *size > 0)
+}
+
 /// Whether a text is one of LXD's words for true or false.
 fn is_truth(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
@@ -120,5 +125,7 @@ mod tests {
         let pool = pairs(&[("volume.size", "1GiB"), ("volume.snapshots.expiry", "1w"), ("source", "/x")]);
         let said = pairs(&[("size", "2GiB"), ("user.x", "")]);
         assert_eq!(of_new_volume(&pool, said), pairs(&[("size", "2GiB"), ("snapshots.expiry", "1w")]));
+        assert_eq!(size(&pairs(&[("size", "2KiB")])), Some(2048));
+        assert_eq!((size(&pairs(&[("size", "0")])), size(&pool)), (None, None));
     }
 }

@@ -222,6 +222,8 @@ impl VolumeSnapshots {
             if !this.get(pool, volume).await?.contains_key(&name) {
                 return Err(SnapshotError::NotFound);
             }
+            let size = super::config::size(&this.volume(pool, volume).await?.config);
+            this.pools.snapshot_fits(&Dataset::volume(pool, volume), &name, size)?;
             this.pools.restore_snapshot(&Dataset::volume(pool, volume), &name).await?;
             let told = Record::new(permit.caller(), Action::StorageVolumeRestored, now)
                 .on(url(pool, volume, None))

@@ -16,11 +16,12 @@ use crate::dataset::Dataset;
 use crate::dataset::pool::Use;
 
 impl Transfers {
-    /// Takes a tree that the caller sends over its own connection.
+    /// Takes a tree that the caller sends over its own connection, of at most `size` bytes of data.
     pub async fn import(
         &self,
         permit: &Permit,
         dataset: &Dataset,
+        size: Option<u64>,
         stream: Box<dyn Stream>,
         then: Then,
     ) -> Result<Received, TransferError> {
@@ -28,10 +29,11 @@ impl Transfers {
             dataset: dataset.clone(),
             mode: Mode::Refresh,
             kin: Kin::of(permit.caller()),
+            size,
             choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
             record: then,
         };
-        let held = self.claim(dataset, Mode::Refresh)?;
+        let held = self.claim(dataset, Mode::Refresh)?.of_size(size);
         receive(held, Connections::single(stream), incoming, unreported()).await
     }
 

@@ -115,7 +115,7 @@ impl Transfers {
         incoming: Incoming,
         bound_to: Option<Fingerprint>,
     ) -> Result<(Operation, Secrets), TransferError> {
-        let held = self.claim(&incoming.dataset, incoming.mode)?;
+        let held = self.claim(&incoming.dataset, incoming.mode)?.of_size(incoming.size);
         let secrets = Secrets::random();
         let start = receiving_starts(permit, &incoming, Class::Websocket);
         let (this, own) = (self.clone(), secrets.pairs());
@@ -134,7 +134,7 @@ impl Transfers {
         remote: &Remote,
     ) -> Result<Operation, TransferError> {
         let reach = Reach::Dialled(remote.peer(self.identity.current(), Asker::of(permit.caller()))?);
-        let held = self.claim(&incoming.dataset, incoming.mode)?;
+        let held = self.claim(&incoming.dataset, incoming.mode)?.of_size(incoming.size);
         let start = receiving_starts(permit, &incoming, Class::Task);
         let this = self.clone();
         Ok(self.operations.start(&self.tasks, start, move |handle| async move {
@@ -153,7 +153,7 @@ impl Transfers {
             return Err(TransferError::Itself);
         }
         let reading = self.pools.hold(&outgoing.dataset, Use::Reading)?;
-        let held = self.claim(&incoming.dataset, incoming.mode)?;
+        let held = self.claim(&incoming.dataset, incoming.mode)?.of_size(incoming.size);
         let [_, permit] = permits;
         let start = receiving_starts(permit, &incoming, Class::Task);
         let pools = self.pools.clone();

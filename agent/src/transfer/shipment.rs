@@ -39,6 +39,8 @@ pub struct Incoming {
     pub mode: schema::kind::transfer::Mode,
     /// Whose trees may serve as a stock of chunks.
     pub kin: Kin,
+    /// Most bytes of data that its tree may have (LXD: size).
+    pub size: Option<u64>,
     /// What of the offer is taken. Called once, with the source's header and the names that it offers, oldest first;
     /// what it answers with is kept to. An error is told to both sides, and nothing is written.
     pub choose: Choose,

@@ -23,6 +23,8 @@ use crate::dataset::survey::{Manner, Survey};
 use crate::dataset::tests::{listing, odd_tree};
 use crate::dataset::{Dataset, PoolError, Pools};
 
+mod hostile;
+
 /// A directory as a place for a tree, and how many bytes are free there.
 struct Place(PathBuf, u64);
 
@@ -264,6 +266,7 @@ async fn within_one_agent_and_with_a_secret() {
         dataset: dataset.clone(),
         mode: Mode::Copy,
         kin: Kin::Own,
+        size: None,
         choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
         record: Box::new(|| Box::pin(async { Ok(()) })),
     };

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::api::ApiState;
 use crate::api::problem::Problem;
 use crate::api::upgrade::{revoked, take_over};
-use crate::api::volume::{FindError, entity, permit_to_fill, recorded};
+use crate::api::volume::{FindError, entity, permit_to_fill, recorded, size};
 use crate::audit::{Action, Record};
 use crate::authorize::{Entitlement, Permit};
 use crate::client::upgrade::SECRET_HEADER;
@@ -49,6 +49,7 @@ async fn import(
     let permit = permit_to_fill(&state, &caller, &pool, &volume).await??;
     let then = recorded(&state, &permit, &pool, &volume, String::new());
     let target = Dataset::volume(&pool, &volume);
+    let size = size(&state.store, &pool, &volume).await?;
     state.transfers.check_target(&target)?;
     let (response, upgrade) = take_over(&mut request, TRANSFER_PROTOCOL)?;
     let (tasks, ending) = (state.tasks.clone(), state.tasks.ending());
@@ -57,7 +58,7 @@ async fn import(
         let work = async {
             let stream = upgrade.await.map_err(|e| e.to_string())?;
             let stream = Box::new(TokioIo::new(stream));
-            transfers.import(&permit, &target, stream, then).await.map_err(|e| e.to_string())
+            transfers.import(&permit, &target, size, stream, then).await.map_err(|e| e.to_string())
         };
         tokio::select! {
             imported = work => match imported {

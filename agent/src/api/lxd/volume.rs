@@ -407,9 +407,10 @@ impl From<PoolError> for LxdError {
             | PoolError::Exists(_)
             | PoolError::PoolExists(_)
             | PoolError::SnapshotExists { .. } => Self::new(StatusCode::CONFLICT, error.to_string()),
-            PoolError::BadSource { .. } | PoolError::NotEmpty { .. } | PoolError::Default(_) => {
-                Self::new(StatusCode::BAD_REQUEST, error.to_string())
-            }
+            PoolError::BadSource { .. }
+            | PoolError::NotEmpty { .. }
+            | PoolError::Default(_)
+            | PoolError::TooSmall { .. } => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
             _ => Self::internal(&error),
         }
     }

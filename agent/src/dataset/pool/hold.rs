@@ -25,6 +25,8 @@ pub enum Use {
 pub struct Held {
     pub(super) pools: Pools,
     pub(super) dataset: Dataset,
+    /// What the tree that is put in its place may hold.
+    pub(super) size: Option<u64>,
 }
 
 impl Pools {
@@ -39,11 +41,18 @@ impl Pools {
             _ => return Err(PoolError::Busy(key)),
         };
         holds.insert(key, next);
-        Ok(Held { pools: self.clone(), dataset: dataset.clone() })
+        Ok(Held { pools: self.clone(), dataset: dataset.clone(), size: None })
     }
 }
 
 impl Held {
+    /// The same, and no tree with more data than this takes its place (LXD: size). `None`: any does.
+    #[must_use]
+    pub fn of_size(mut self, size: Option<u64>) -> Self {
+        self.size = size;
+        self
+    }
+
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
     }

@@ -18,7 +18,8 @@ use super::folder::{loosen, make_dir, remove_later, replace_file, set_mode, sync
 use super::removal::remove_tree;
 use super::retire::{Successor, retire};
 use super::snapshot::{Frozen, Reference, References};
-use super::{Held, PoolError};
+use super::{Held, PoolError, Pools};
+use crate::dataset::Dataset;
 use crate::dataset::packed::Packed;
 use crate::dataset::survey;
 use crate::task::crash;
@@ -76,6 +77,7 @@ impl Held {
     /// own time, and so does the tree that was there.
     pub fn switch_in(&self, switch: Switch) -> Result<(), PoolError> {
         let staging = self.staging()?;
+        self.fits(&switch)?;
         let mut frozen = Vec::new();
         for (name, arrived) in switch.snapshots {
             let kept = match arrived {
@@ -123,6 +125,44 @@ impl Held {
         drop(frozen);
         self.pools.collect(&self.dataset.pool)
     }
+}
+
+impl Held {
+    /// Refuses a tree with more data than there is to be room for.
+    fn fits(&self, switch: &Switch) -> Result<(), PoolError> {
+        let (Some(size), Some(tree)) = (self.size, &switch.main) else { return Ok(()) };
+        let data = switch.known.as_ref().map_or_else(|| data_of(tree), |packed| packed.sums().data);
+        within(&self.dataset, size, data)
+    }
+}
+
+impl Pools {
+    /// Refuses a snapshot with more data than its dataset is to have room for. It reads.
+    pub fn snapshot_fits(
+        &self,
+        dataset: &Dataset,
+        snapshot: &SnapshotName,
+        size: Option<u64>,
+    ) -> Result<(), PoolError> {
+        match size {
+            Some(size) => within(dataset, size, self.snapshot(dataset, snapshot)?.packed()?.sums().data),
+            None => Ok(()),
+        }
+    }
+}
+
+fn within(dataset: &Dataset, size: u64, data: u64) -> Result<(), PoolError> {
+    if data <= size { Ok(()) } else { Err(PoolError::TooSmall { dataset: dataset.clone(), size, data }) }
+}
+
+/// Bytes of data in the files of a tree: each file once however many names it has, and holes not counted.
+fn data_of(tree: &Path) -> u64 {
+    let mut seen = BTreeSet::new();
+    let files = walkdir::WalkDir::new(tree).into_iter().flatten().filter_map(|entry| entry.metadata().ok());
+    files
+        .filter(|meta| meta.is_file() && (meta.nlink() < 2 || seen.insert((meta.dev(), meta.ino()))))
+        .map(|meta| meta.len().min(meta.blocks() * 512))
+        .sum()
 }
 
 /// Does what an intent says, as far as it has not been done.

@@ -166,6 +166,13 @@ pub fn root_disk(devices: &Devices) -> Result<(&str, PoolName), ConfigError> {
     Ok((name, pool.parse().map_err(wrong)?))
 }
 
+/// Most bytes of data that its root volume is to have, where its root disk says so (LXD: size).
+pub fn size(shape: &Shape) -> Option<u64> {
+    let devices = expanded_devices(shape);
+    let (root, _) = root_disk(&devices).ok()?;
+    crate::storage::config::size(devices.get(root)?)
+}
+
 /// Whether an instance can be like that. Gives the pool that its root disk is in; whether that is there is another
 /// question.
 pub fn check(shape: &Shape) -> Result<PoolName, ConfigError> {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use schema::name::SnapshotName;
 
-use super::config::fit;
+use super::config::{self, fit};
 use super::step::Step;
 use super::{Busy, InstanceError, Instances, Place, dataset};
 use crate::authorize::Permit;
@@ -208,6 +208,7 @@ impl Instances {
         // It may be from elsewhere, or of a time when there was more here.
         self.check(&restored.shape).await?;
         let tree = dataset(place, &there.instance.pool);
+        self.pools.snapshot_fits(&tree, snapshot, config::size(&restored.shape))?;
         self.begin(&tree.pool, place.0, place.1, &Step::Restore { snapshot: snapshot.clone() }).await?;
         if let Err(error) = self.pools.restore_snapshot(&tree, snapshot).await {
             self.end(&tree.pool, place.0, place.1).await?;

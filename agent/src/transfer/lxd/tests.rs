@@ -61,6 +61,7 @@ fn incoming(mode: Mode, recorded: &Arc<Mutex<usize>>) -> Incoming {
         dataset: dataset(),
         mode,
         kin: crate::transfer::shipment::Kin::Own,
+        size: None,
         choose: Box::new(|header, offered| {
             Box::pin(async move {
                 if offered.contains(&name("s0")) {

@@ -27,6 +27,7 @@ use crate::dataset::pool::{Arrived, DEFAULT_POOL, Held, Switch, Use, remove_tree
 use crate::dataset::{Dataset, PoolError};
 use crate::operation::{Class, Start};
 use crate::storage::backup_index::{Index, IndexError};
+use crate::storage::config as of_volume;
 use crate::storage::instances::step::Step;
 use crate::storage::instances::{self, Busy, config};
 use crate::storage::volume_snapshots::{All, step as volume_step, url};
@@ -53,8 +54,13 @@ struct Destination {
 }
 
 impl Destination {
-    fn take(state: &ApiState, dataset: &Dataset, busy: Option<Busy>) -> Result<Self, LxdError> {
-        let held = state.pools.hold(dataset, Use::Replacing)?;
+    fn take(
+        state: &ApiState,
+        dataset: &Dataset,
+        size: Option<u64>,
+        busy: Option<Busy>,
+    ) -> Result<Self, LxdError> {
+        let held = state.pools.hold(dataset, Use::Replacing)?.of_size(size);
         if held.tree().is_some() {
             return Err(PoolError::Exists(dataset.clone()).into());
         }
@@ -114,7 +120,9 @@ pub async fn volume(
             if volume::find(&prepared.store, &of_pool, &name).await?.is_some() {
                 return Err(LxdError::new(StatusCode::CONFLICT, "Volume by that name already exists"));
             }
-            let destination = Destination::take(&prepared, &Dataset::volume(&of_pool, &name), None)?;
+            let dataset = Dataset::volume(&of_pool, &name);
+            let size = of_volume::size(&volume.config);
+            let destination = Destination::take(&prepared, &dataset, size, None)?;
             // From here on what a crash leaves is known to be nobody's.
             let begun = prepared.volume_snapshots.begin(&of_pool, &name, &volume_step::Step::Make).await?;
             let names = in_order(snapshots.iter().map(|(name, of)| (name, of.times.created_at)));
@@ -183,7 +191,8 @@ pub async fn instance(
         }
         let dataset = Dataset::instance(&pool, &of_project, &name);
         prepared.instances.make_room(place, &dataset).await.map_err(said)?;
-        let destination = Destination::take(&prepared, &dataset, Some(busy))?;
+        let size = config::size(&instance.shape);
+        let destination = Destination::take(&prepared, &dataset, size, Some(busy))?;
         // From here on what a crash leaves is known to be nobody's.
         prepared.instances.begin(&pool, &of_project, &name, &Step::Remove).await.map_err(said)?;
         let names = in_order(instance.snapshots.iter().map(|(name, of)| (name, of.times.created_at)));

@@ -294,6 +294,7 @@ async fn incoming(
         }
         Some(shape) => (Mode::Copy, shape.clone(), BTreeMap::new()),
     };
+    let size = config::size(&shape);
     let mut making = None;
     if target.made.is_some() {
         let at = (&place.0, &place.1);
@@ -341,7 +342,8 @@ async fn incoming(
             Ok(())
         })
     };
-    Ok(Incoming { dataset: tree, mode, kin, choose: Box::new(choose), record: Box::new(record) })
+    let (choose, record) = (Box::new(choose), Box::new(record));
+    Ok(Incoming { dataset: tree, mode, kin, size, choose, record })
 }
 
 /// Writes down what is about to be done to the snapshots of an instance that is there.

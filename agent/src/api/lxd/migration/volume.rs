@@ -19,11 +19,11 @@ use super::{Way, begun, bound_to, consistency, header, no_live, oldest_first, pa
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::api::lxd::volume::{Users, checked, declared, name_of};
-use crate::api::volume::{entity, find, permit_to_fill};
+use crate::api::volume::{entity, find, permit_to_fill, size};
 use crate::apply::Edit;
 use crate::authorize::{Denied, Entitlement, Permit};
 use crate::dataset::Dataset;
-use crate::storage::config::of_new_volume;
+use crate::storage::config::{self, of_new_volume};
 use crate::storage::refresh::Refresh;
 use crate::storage::volume_snapshots::step::{Begun, Step};
 use crate::storage::volume_snapshots::{All, MOST, SnapshotError};
@@ -217,6 +217,10 @@ async fn incoming(
     let here = state.volume_snapshots.get(&place.0, &place.1).await?;
     let here = here.into_iter().map(|(name, snapshot)| (name, snapshot.times.created_at)).collect();
     let kin = Kin::of(permit.caller());
+    let size = match mode {
+        Mode::Copy => config::size(&volume.config),
+        Mode::Refresh => size(&state.store, &place.0, &place.1).await?,
+    };
     let agreed: Arc<Mutex<Option<Agreement>>> = Arc::default();
     let (choosing, to) = (agreed.clone(), (state.clone(), place.clone()));
     let choose = move |told, offered: Vec<SnapshotName>| -> BoxFuture<'static, Result<Chosen, String>> {
@@ -241,7 +245,7 @@ async fn incoming(
             Ok(())
         })
     };
-    Ok(Incoming { dataset, mode, kin, choose: Box::new(choose), record: Box::new(record) })
+    Ok(Incoming { dataset, mode, kin, size, choose: Box::new(choose), record: Box::new(record) })
 }
 
 /// Checks what would be recorded, and writes down what is about to be done. The volume's place is held by now, and, if the
