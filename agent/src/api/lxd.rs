@@ -20,6 +20,7 @@ pub mod operation;
 mod profile;
 mod project;
 mod recursion;
+mod resources;
 mod server;
 mod storage_pool;
 mod volume;
@@ -40,6 +41,7 @@ pub fn router(state: &ApiState) -> Router<ApiState> {
         .merge(project::router())
         .merge(instance::router())
         .merge(profile::router())
+        .merge(resources::router())
         .merge(storage_pool::router())
         .merge(volume::router())
         .merge(volume_snapshot::router())

@@ -65,6 +65,7 @@ const EXTENSIONS: &[&str] = &[
     "profile_usedby",
     "projects",
     "remote_token_expiry",
+    "resources",
     "snapshot_expiry",
     "snapshot_expiry_creation",
     "snapshot_schedule_aliases",
