@@ -111,7 +111,7 @@ enum Command {
     Cluster(link::ClusterArgs),
     /// Manage peerings: cluster links, under Consul's name.
     Peering(peering::Args),
-    /// Write and read config entries, one by one.
+    /// Show and set what instances are set to, and write and read config entries.
     Config(config::Args),
     /// Say which service may connect to which.
     Intention(intention::Args),

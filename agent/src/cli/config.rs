@@ -1,5 +1,5 @@
-//! `comity config`: config entries one by one, with the flags, lines and exit codes of Consul's command. A file may hold
-//! several, which are written whole or not at all.
+//! `comity config`: config entries one by one, with the flags, lines and exit codes of Consul's command (a file may hold
+//! several, which are written whole or not at all); and what instances are set to, by the verbs of `lxc config`.
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -8,6 +8,7 @@ use super::{CliError, Context, ExitCode, Format};
 use crate::client::Client;
 use crate::client::consul::told;
 
+mod instance;
 mod source;
 
 use source::{Loaded, load};
@@ -23,6 +24,18 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what an instance is set to, or the server.
+    Show(instance::Show),
+    /// Print the value of an instance's key, or of the server's.
+    Get(instance::Get),
+    /// Set keys of an instance, or of the server.
+    Set(instance::Set),
+    /// Unset a key of an instance, or of the server.
+    Unset(instance::Unset),
+    /// Edit an instance as YAML.
+    Edit(instance::Edit),
+    /// Manage an instance's devices.
+    Device(instance::DeviceArgs),
     /// Write the entries in a file, whole or not at all.
     Write {
         /// HCL, JSON or TOML; `-` is standard input. It holds one entry, or several: one after the other, or in a JSON
@@ -86,6 +99,12 @@ struct DeleteGuard {
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
+        Command::Show(args) => instance::show(args, context).await,
+        Command::Get(args) => instance::get(args, context).await,
+        Command::Set(args) => instance::set(args, context).await,
+        Command::Unset(args) => instance::unset(args, context).await,
+        Command::Edit(args) => instance::edit(args, context).await,
+        Command::Device(args) => instance::device(args, context).await,
         Command::Write { path, guard } => write(&path, &guard, context).await,
         Command::Read(named) => read(&named, context).await,
         Command::List { kind, filter } => list(&kind, filter.as_deref(), context).await,

@@ -143,7 +143,7 @@ pub async fn change_state(
 }
 
 /// What a call about an instance or a snapshot came to. "Not Found" says less than the one who asked can be told.
-async fn found<T>(
+pub async fn found<T>(
     context: &Context,
     client: &Client,
     operand: &InstanceOperand,
