@@ -4,21 +4,22 @@ use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use integration::tree::{assert_same as same, noise};
 use integration::{Agent, Done, Host, Hosts, Lxc, Lxd, own_only, process};
 use serde_json::Value;
 
 /// A real LXD (`L`), two agents (`a` and `b`), and somebody whom all of them trust. Dropped from the first to the last.
-struct Stage {
-    lxc: Lxc,
-    lxd: Lxd,
-    agents: [Agent; 2],
+pub struct Stage {
+    pub lxc: Lxc,
+    pub lxd: Lxd,
+    pub agents: [Agent; 2],
     _hosts: Hosts,
 }
 
 impl Stage {
-    fn set() -> Option<Self> {
+    pub fn set() -> Option<Self> {
         if own_only() {
             return None;
         }
@@ -42,17 +43,17 @@ impl Stage {
     }
 
     #[track_caller]
-    fn lxc(&self, line: &str) -> Done {
+    pub fn lxc(&self, line: &str) -> Done {
         self.lxc.run(&line.split(' ').collect::<Vec<_>>()).success()
     }
 
-    fn refused(&self, line: &str) -> String {
+    pub fn refused(&self, line: &str) -> String {
         let done = self.lxc.run(&line.split(' ').collect::<Vec<_>>());
         assert!(!done.succeeded(), "{line} succeeded");
         done.stderr
     }
 
-    fn query(&self, path: &str) -> Value {
+    pub fn query(&self, path: &str) -> Value {
         serde_json::from_str(&self.lxc(&format!("query {path}")).stdout).expect("JSON")
     }
 
@@ -67,16 +68,16 @@ impl Stage {
         last["metadata"]["comity"]["protocol"].as_str().expect("a protocol").to_owned()
     }
 
-    fn volume(&self, agent: usize, name: &str) -> PathBuf {
+    pub fn volume(&self, agent: usize, name: &str) -> PathBuf {
         self.agents[agent].data_dir().join("pools/default/custom").join(name)
     }
 
-    fn instance(&self, agent: usize, name: &str) -> PathBuf {
+    pub fn instance(&self, agent: usize, name: &str) -> PathBuf {
         self.agents[agent].data_dir().join("pools/default/containers").join(name)
     }
 
     /// The names of what there is under a path.
-    fn names(&self, path: &str) -> Vec<String> {
+    pub fn names(&self, path: &str) -> Vec<String> {
         let list = self.query(path);
         let urls = list.as_array().expect("a list").iter().filter_map(Value::as_str);
         urls.map(|url| url.rsplit('/').next().unwrap_or_default().to_owned()).collect()
@@ -84,7 +85,7 @@ impl Stage {
 }
 
 /// A tree of what LXD's flags of rsync keep: no hard links and no ACLs.
-fn fill(at: &Path) {
+pub fn fill(at: &Path) {
     fs::create_dir_all(at.join("folder/deep")).expect("a folder");
     fs::write(at.join("folder/text"), "first\n").expect("a file");
     fs::write(at.join("folder/deep/noise"), noise(7, 400_000)).expect("a file");
@@ -94,6 +95,14 @@ fn fill(at: &Path) {
     let mut attribute = Command::new("setfattr");
     attribute.args(["-n", "user.note", "-v", "kept"]).arg(at.join("folder/text"));
     process::run(&mut attribute, "setfattr", "").success();
+    // LXD's own rsync compares folders by the second: a folder whose time in a snapshot is another one of the same second
+    // keeps it in the next tree, also between two LXDs. The time that they are made at must not be that of a snapshot.
+    for folder in ["folder/deep", "folder", ""] {
+        let long_ago = UNIX_EPOCH + Duration::from_millis(1_500_000_000_123);
+        fs::File::open(at.join(folder))
+            .and_then(|folder| folder.set_modified(long_ago))
+            .expect("a folder's time");
+    }
 }
 
 fn add(at: &Path, text: &str) {
