@@ -189,7 +189,6 @@ async fn what_is_larger_than_its_place_is_refused_on_both_sides_and_goes_on_in_a
     let from = dir.path().join("from");
     fs::create_dir(&from).unwrap();
     fs::write(from.join("data"), noise(300_000)).unwrap();
-    fs::hard_link(from.join("data"), from.join("again")).unwrap();
     let dataset = Dataset::volume(&"default".parse().unwrap(), &"v".parse().unwrap());
     let into = async |size| {
         let held = pools.hold(&dataset, Use::Replacing).unwrap().of_size(Some(size));
