@@ -223,10 +223,12 @@ impl Pace {
             if !has_begun {
                 since = Instant::now();
             }
-            let slow = match heard {
-                false => LxdError::Silent(limit),
-                true if since.elapsed() >= span => LxdError::Slow { least: LEAST, span },
-                true => continue,
+            let slow = if !heard {
+                LxdError::Silent(limit)
+            } else if since.elapsed() >= span {
+                LxdError::Slow { least: LEAST, span }
+            } else {
+                continue;
             };
             let done = self.done();
             if done.saturating_sub(known) < LEAST {
