@@ -100,7 +100,11 @@ async fn attributes_that_changed_since_an_attempt_that_was_cut_off_arrive() {
     let (here, there) = duplex(10_000);
     let (_, received) = tokio::join!(
         send_folder(Connections::single(Box::new(here)), &from, unreported()),
-        receive_trees(Connections::single(Box::new(there)), Failing(Place(to.clone(), u64::MAX)), unreported()),
+        receive_trees(
+            Connections::single(Box::new(there)),
+            Failing(Place(to.clone(), u64::MAX)),
+            unreported()
+        ),
     );
     assert!(received.is_err() && !to.exists());
 
