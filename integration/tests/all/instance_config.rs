@@ -38,8 +38,7 @@ fn an_instance_is_configured_as_with_lxc() {
     ok("config set c1 user.c=later");
     assert!(ok("config show c1/s0").contains("user.c: value"));
     assert!(ok("config show c1 --expanded").contains("pool: default"));
-    refused("restore c1 none", "snapshot c1/none does not exist");
-    refused("restore none s0", "instance none does not exist");
+    refused("config show c1/none", "instance c1 has no snapshot none");
     // Without an instance it is the server's, and Consul's verbs are as they were.
     ok("config set user.note=here");
     assert_eq!(ok("config get user.note"), "here\n");
@@ -57,26 +56,5 @@ fn an_instance_is_configured_as_with_lxc() {
     {
         let theirs = lxc.run(&line.split(' ').collect::<Vec<_>>()).success().stdout;
         assert_eq!(ok(line).trim_end(), theirs.trim_end(), "{line}");
-    }
-}
-
-#[test]
-fn what_is_missing_of_a_volume_and_its_snapshot_is_said() {
-    let east = Agent::start("east");
-    let operator = Operator::new();
-    let refused = |line: &str, words: &str| {
-        let done = operator.run_on(&east, &line.split(' ').collect::<Vec<_>>()).exits(1);
-        assert!(done.stderr.contains(words), "{line}: {}", done.stderr);
-    };
-    operator.run_on(&east, &["volume", "create", "default/v"]).success();
-    for line in [
-        "volume copy default/v/none default/w",
-        "volume restore default/v none",
-        "volume delete default/v/none",
-        "volume snapshot show default/v/none",
-        "volume snapshot rename default/v/none other",
-    ] {
-        refused(line, "default/v has no snapshot none");
-        refused(&line.replace("default/v", "default/x"), "volume default/x does not exist");
     }
 }
