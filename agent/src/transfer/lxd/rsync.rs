@@ -189,13 +189,15 @@ pub struct Patience {
 struct Pace {
     /// rsync here, which may have much to read and write without a word to the other side.
     rsync: Option<u32>,
+    /// The most that it was seen to have read and written: once it has ended nothing tells.
+    worked: AtomicU64,
     moved: Notify,
     bytes: AtomicU64,
 }
 
 impl Pace {
     fn of(rsync: Option<u32>) -> Self {
-        Self { rsync, moved: Notify::new(), bytes: AtomicU64::new(0) }
+        Self { rsync, worked: AtomicU64::new(0), moved: Notify::new(), bytes: AtomicU64::new(0) }
     }
 
     /// So many bytes have gone over.
@@ -206,7 +208,9 @@ impl Pace {
 
     /// What has gone over, and what rsync has read and written.
     fn done(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed).saturating_add(self.rsync.map_or(0, worked))
+        let now = self.rsync.map_or(0, worked);
+        let worked = self.worked.fetch_max(now, Ordering::Relaxed).max(now);
+        self.bytes.load(Ordering::Relaxed).saturating_add(worked)
     }
 
     /// Ends when nothing has moved for too long, [`BEGINNING`] times that until the other side has begun, or when hardly
