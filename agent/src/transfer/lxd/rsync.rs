@@ -37,6 +37,8 @@ const SAID: u64 = 2048;
 const BEGINNING: u32 = 5;
 /// Bytes that are to go over or through rsync here in each of [`Patience::span`]: a connection that only drips is left.
 const LEAST: u64 = 256 * 1024;
+/// How often it is looked, in a silence, whether rsync works here meanwhile.
+const LOOKS: u32 = 4;
 /// rsync's word for files that vanished while it read.
 const VANISHED: i32 = 24;
 
@@ -218,27 +220,32 @@ impl Pace {
     async fn too_slow(&self, begun: &AtomicBool, patience: Patience) -> LxdError {
         let Patience { standstill, span } = patience;
         let mut since = Instant::now();
-        // What was done when that was last looked at, which is not for every byte.
-        let mut known = self.done();
+        // Neither is looked at for every byte: what was done when the span began, and at the last look in a silence.
+        let (mut known, mut silent) = (self.done(), 0);
+        let mut looks = 0;
         loop {
             let has_begun = begun.load(Ordering::Relaxed);
             let limit = if has_begun { standstill } else { standstill * BEGINNING };
-            let heard = tokio::time::timeout(limit, self.moved.notified()).await.is_ok();
+            if tokio::time::timeout(limit / LOOKS, self.moved.notified()).await.is_ok() {
+                looks = 0;
+            } else {
+                let done = self.done();
+                let works = looks == 0 || done.saturating_sub(silent) >= LEAST;
+                looks = if works { 1 } else { looks + 1 };
+                silent = done;
+                if looks >= LOOKS {
+                    return LxdError::Silent(limit);
+                }
+            }
             if !has_begun {
                 since = Instant::now();
-            }
-            let slow = if !heard {
-                LxdError::Silent(limit)
             } else if since.elapsed() >= span {
-                LxdError::Slow { least: LEAST, span }
-            } else {
-                continue;
-            };
-            let done = self.done();
-            if done.saturating_sub(known) < LEAST {
-                return slow;
+                let done = self.done();
+                if done.saturating_sub(known) < LEAST {
+                    return LxdError::Slow { least: LEAST, span };
+                }
+                (since, known) = (Instant::now(), done);
             }
-            (since, known) = (Instant::now(), done);
         }
     }
 }
