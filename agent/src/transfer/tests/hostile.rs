@@ -4,7 +4,6 @@ use super::*;
 use crate::dataset::pool::Use;
 use crate::transfer::exchange::receive;
 use crate::transfer::receive::Received;
-use crate::transfer::shipment::{Incoming, Kin};
 
 /// Passes bytes on, and does `work` once the source has sent more than `after`: when there is that much, the target has
 /// linked what it has.
