@@ -4,7 +4,10 @@ use std::fs;
 
 use integration::tree::{assert_same as same, noise};
 
-use crate::lxd_migration::{Stage, fill};
+use crate::lxd_migration::{Stage, fill, touch};
+
+/// LXD's tar files have times in whole seconds.
+const WHOLE: &str = "@1500000000";
 
 #[test]
 fn backups_of_volumes_and_instances_go_both_ways() {
@@ -15,8 +18,10 @@ fn backups_of_volumes_and_instances_go_both_ways() {
     stage.lxc("storage volume create L:default v user.kept=yes");
     let theirs = stage.lxd.volume("v");
     fill(&theirs);
+    touch(&theirs, &[], WHOLE);
     stage.lxc("storage volume snapshot L:default v s0");
     fs::write(theirs.join("later"), "than the snapshot").expect("a file");
+    touch(&theirs, &[], WHOLE);
     let (to_us, to_lxd) = (file("to-us.tar.gz"), file("to-lxd.tar.gz"));
     stage.lxc(&format!("storage volume export L:default v {to_us}"));
     stage.lxc(&format!("storage volume import a:default {to_us} v"));
@@ -34,6 +39,7 @@ fn backups_of_volumes_and_instances_go_both_ways() {
     let rootfs = stage.lxd.instance("c1").join("rootfs");
     fs::create_dir_all(&rootfs).expect("a folder");
     fill(&rootfs);
+    touch(&rootfs, &[], WHOLE);
     stage.lxc("snapshot L:c1 s0");
     let (to_us, to_lxd) = (file("c1.tar.gz"), file("c1-back.tar.gz"));
     stage.lxc(&format!("export L:c1 {to_us}"));

@@ -13,7 +13,7 @@ use crate::lxd_migration::Stage;
 /// Much more than any of this takes: LXD compresses what it sends.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes that are over when the agent is killed: some, and far from all.
-const BEGUN: u64 = 4 << 20;
+const BEGUN: u64 = 1 << 20;
 
 fn bytes_below(at: &Path) -> u64 {
     let files = fs::read_dir(at).into_iter().flatten().flatten();
@@ -47,7 +47,7 @@ fn interrupted(stage: &mut Stage, line: &str, arriving: &Path) {
 
 fn large(at: &Path, seed: u64) {
     for number in 0..6 {
-        fs::write(at.join(format!("{seed}-{number}")), noise(seed + number, 16 << 20)).expect("a file");
+        fs::write(at.join(format!("{seed}-{number}")), noise(seed + number, 3 << 20)).expect("a file");
     }
 }
 

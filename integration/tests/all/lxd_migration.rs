@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, UNIX_EPOCH};
 
 use integration::tree::{assert_same as same, noise};
 use integration::{Agent, Done, Host, Hosts, Lxc, Lxd, own_only, process};
@@ -95,14 +94,16 @@ pub fn fill(at: &Path) {
     let mut attribute = Command::new("setfattr");
     attribute.args(["-n", "user.note", "-v", "kept"]).arg(at.join("folder/text"));
     process::run(&mut attribute, "setfattr", "").success();
-    // LXD's own rsync compares folders by the second: a folder whose time in a snapshot is another one of the same second
-    // keeps it in the next tree, also between two LXDs. The time that they are made at must not be that of a snapshot.
-    for folder in ["folder/deep", "folder", ""] {
-        let long_ago = UNIX_EPOCH + Duration::from_millis(1_500_000_000_123);
-        fs::File::open(at.join(folder))
-            .and_then(|folder| folder.set_modified(long_ago))
-            .expect("a folder's time");
-    }
+    // LXD's own rsync compares the times of folders and links by the second: one that has another in a snapshot, within the
+    // same second, keeps it in the next tree, also between two LXDs. These must not be made in the second of a snapshot.
+    touch(at, &["!", "-type", "f"], "@1500000000.123456789");
+}
+
+/// Gives this time to all below a folder that `find` finds by these words.
+pub fn touch(at: &Path, which: &[&str], time: &str) {
+    let mut find = Command::new("find");
+    find.arg(at).args(which).args(["-exec", "touch", "-h", "-d", time, "{}", "+"]);
+    process::run(&mut find, "find", "").success();
 }
 
 fn add(at: &Path, text: &str) {

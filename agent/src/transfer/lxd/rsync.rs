@@ -311,7 +311,7 @@ mod tests {
         let drip = async {
             loop {
                 pace.count(1);
-                tokio::task::yield_now().await;
+                tokio::time::sleep(PATIENCE.span / 50).await;
             }
         };
         let gone = tokio::select! {
