@@ -35,7 +35,8 @@ struct Processors {
 struct Socket {
     cores: usize,
     threads: usize,
-    socket: usize,
+    #[serde(rename = "socket")]
+    number: usize,
 }
 
 async fn show(
@@ -46,7 +47,7 @@ async fn show(
     state.permit(&caller, Entitlement::CanViewResources, Entity::Server)?;
     let total = std::thread::available_parallelism().map_or(1, NonZero::get);
     let told = std::fs::read_to_string("/proc/meminfo").map_err(|error| LxdError::internal(&error))?;
-    let sockets = vec![Socket { cores: total, threads: total, socket: 0 }];
+    let sockets = vec![Socket { cores: total, threads: total, number: 0 }];
     Ok(answer::sync(Resources { cpu: Processors { sockets, total }, memory: memory(&told) }))
 }
 
