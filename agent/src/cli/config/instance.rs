@@ -132,18 +132,14 @@ enum Device {
 pub async fn get(args: Get, context: &Context) -> Result<ExitCode, CliError> {
     let (whom, key) = whom(&args.operands)?;
     let client = context.client(whom.remote.as_ref()).await?;
-    let value = match &whom.name {
-        None => {
-            if args.expanded {
-                return Err(CliError::usage("--expanded is for instances: the server has no profiles"));
-            }
-            server_value(&client, key).await?
-        }
-        Some(_) => {
-            let instance = read(context, &client, &whom).await?;
-            let config = if args.expanded { &instance.expanded_config } else { &instance.shape.config };
-            config.get(key).cloned().unwrap_or_default()
-        }
+    let value = if whom.name.is_some() {
+        let instance = read(context, &client, &whom).await?;
+        let config = if args.expanded { &instance.expanded_config } else { &instance.shape.config };
+        config.get(key).cloned().unwrap_or_default()
+    } else if args.expanded {
+        return Err(CliError::usage("--expanded is for instances: the server has no profiles"));
+    } else {
+        server_value(&client, key).await?
     };
     match context.output.format() {
         Format::Json => context.output.json(&value),
