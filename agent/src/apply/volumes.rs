@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schema::kind::Kind;
 use schema::kind::auth_group::Fate;
-use schema::kind::transfer::VolumeAddress;
+use schema::kind::transfer::{Address, VolumeAddress};
 use schema::name::{PoolName, VolumeName};
 use schema::plan::Data;
 use schema::record::{Record, RecordKey};
@@ -126,8 +126,11 @@ impl Apply {
 
     /// A declared transfer that names the volume of this cluster.
     async fn naming_volume(&self, place: &Place) -> Result<Option<String>, ApplyError> {
-        let names = |address: &VolumeAddress| {
-            address.remote.is_none() && (&address.pool, &address.volume) == (&place.0, &place.1)
+        let names = |address: &Address| match address {
+            Address::Volume(VolumeAddress { remote: None, pool, volume }) => {
+                (pool, volume) == (&place.0, &place.1)
+            }
+            Address::Volume(_) | Address::Instance(_) => false,
         };
         let naming = self.records(Kind::Transfer).await?.into_iter().find(|(_, live)| match &live.record {
             Record::Transfer(transfer) => names(&transfer.source) || names(&transfer.target),

@@ -23,6 +23,7 @@ use begin::begin;
 
 mod advice;
 pub mod begin;
+pub mod origin;
 mod relay;
 pub mod report;
 

@@ -2,19 +2,21 @@
 
 use clap::Subcommand;
 use http::StatusCode;
-use schema::kind::transfer::{Mode, Transfer, VolumeAddress};
-use schema::name::{RemoteName, TransferName};
+use schema::kind::transfer::{Address, Connect, Consistency, InstanceAddress, Mode, Snapshots, Transfer};
+use schema::name::{ContainerName, RemoteName, SnapshotName, TransferName};
 use schema::record::{LiveRecord, Record, RecordKey};
+use schema::render::visible;
 use uuid::Uuid;
 
 use super::context::name;
 use super::copying::Way;
-use super::operand::{VolumeOperand, at, split};
+use super::operand::{InstanceOperand, VolumeOperand, at, split};
 use super::operation::named::{Named, only};
 use super::operation::watch::operand as operation;
-use super::volume::copy::{Existing, HowArgs, run as copy};
-use super::{CliError, Context, ExitCode};
+use super::volume::copy::{Existing, HowArgs};
+use super::{CliError, Context, ExitCode, instance, volume};
 use crate::client::Client;
+use crate::client::instance::path as instance_path;
 use crate::client::volume::volume_path;
 use crate::wire::transfer::{Left, Run, RunResult};
 
@@ -39,9 +41,9 @@ enum Command {
         #[arg(value_name = "[REMOTE:]NAME or ID")]
         transfer: String,
     },
-    /// Run one that is declared.
+    /// Run one that is declared, the first time or again.
     Run(RunArgs),
-    /// Go on with one that is declared and was interrupted: what has arrived is not sent again.
+    /// Go on with one that was interrupted: what has arrived is not sent again.
     Resume(RunArgs),
     /// Cancel one that runs, by its operation's id, or throw away what an interrupted one has left.
     Cancel {
@@ -52,14 +54,16 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    #[arg(value_name = "[REMOTE:]NAME")]
+    /// Its name where it is declared; to resume it, also the id of a run where it arrived.
+    #[arg(value_name = "[REMOTE:]NAME or ID")]
     name: String,
-    /// Delete the target's snapshots that the source does not have.
+    /// Delete the target's snapshots that the source does not have, whatever is declared.
     #[arg(long)]
     prune: bool,
-    /// Who connects to whom: the target to the source (pull), the source to the target (push), or this command to both (relay).
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
-    mode: Way,
+    /// Who connects to whom: the target to the source (pull), the source to the target (push), or this command to both
+    /// (relay) [default: as it is declared].
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<Way>,
 }
 
 /// A transfer as it is declared.
@@ -77,14 +81,20 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let declared = declared(&client).await?;
             let mut rows = Vec::with_capacity(declared.len());
             for one in declared {
-                let last = last_run(context, &client, &one.transfer.target).await;
+                let last = last_run(context, &client, &one).await;
                 rows.push((one, last));
             }
             shown::list(context, &rows, &client.transfers().await?);
             Ok(ExitCode::Done)
         }
         Command::Show { transfer } => show(context, &transfer).await,
-        Command::Run(args) | Command::Resume(args) => run_declared(context, args).await,
+        Command::Run(args) => {
+            let (remote, wanted) = split(&args.name)?;
+            let client = context.client(remote.as_ref()).await?;
+            let found = find(context, (&client, remote.as_ref()), wanted).await?;
+            run_declared(context, &client, found, &args).await
+        }
+        Command::Resume(args) => resume(context, args).await,
         Command::Cancel { transfer } => cancel(context, &transfer).await,
     }
 }
@@ -145,18 +155,32 @@ async fn ran(
 }
 
 /// An end of a declared transfer: an address without a remote is of the cluster that declares it.
-async fn end(context: &Context, declaring: &Client, address: &VolumeAddress) -> Result<Client, CliError> {
-    match address.remote.as_ref() {
+async fn end(context: &Context, declaring: &Client, address: &Address) -> Result<Client, CliError> {
+    match address.remote() {
         Some(remote) => context.client(Some(remote)).await,
         None => Ok(declaring.clone()),
     }
 }
 
-/// The last run of whatever arrives at `target`, as far as that agent can be asked now.
-async fn last_run(context: &Context, declaring: &Client, target: &VolumeAddress) -> Option<Run> {
-    let there = end(context, declaring, target).await.ok()?;
-    let path = volume_path(&target.pool, &target.volume);
-    there.transfers().await.ok()?.runs.into_iter().find(|run| run.target == path)
+/// What arrives, as a path of the API.
+fn path(address: &Address) -> String {
+    match address {
+        Address::Volume(volume) => volume_path(&volume.pool, &volume.volume),
+        Address::Instance(InstanceAddress { instance, .. }) => instance_path(instance.as_str()),
+    }
+}
+
+impl Declared {
+    /// Whether a run at its target was one of it. Runs of before tell no name.
+    fn is(&self, run: &Run) -> bool {
+        run.transfer.as_ref().map_or(run.target == path(&self.transfer.target), |name| *name == self.name)
+    }
+}
+
+/// The last run of a declared transfer, as far as the agent where it arrives can be asked now.
+async fn last_run(context: &Context, declaring: &Client, declared: &Declared) -> Option<Run> {
+    let there = end(context, declaring, &declared.transfer.target).await.ok()?;
+    there.transfers().await.ok()?.runs.into_iter().find(|run| declared.is(run))
 }
 
 async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
@@ -168,25 +192,72 @@ async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
     }
     let found = find(context, (&client, remote.as_ref()), wanted).await?;
     let target = &found.transfer.target;
-    let path = volume_path(&target.pool, &target.volume);
+    let path = path(target);
     let there = match end(context, &client, target).await {
         Ok(there) => there.transfers().await.ok(),
         Err(_) => None,
     };
-    let runs =
-        there.as_ref().map(|there| there.runs.iter().filter(|run| run.target == path).cloned().collect());
+    let runs = there.as_ref().map(|there| there.runs.iter().filter(|run| found.is(run)).cloned().collect());
     let left = there.and_then(|there| there.left.into_iter().find(|left| left.target == path));
     shown::one(context, &found, runs, left.as_ref());
     Ok(ExitCode::Done)
 }
 
-async fn run_declared(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> {
+/// By a name it is run; by a run's id the declaration is looked for, with the agent that was asked and with the source's.
+async fn resume(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> {
     let (remote, wanted) = split(&args.name)?;
     let client = context.client(remote.as_ref()).await?;
-    let transfer = find(context, (&client, remote.as_ref()), wanted).await?.transfer;
-    let from = end(context, &client, &transfer.source).await?;
-    let to = end(context, &client, &transfer.target).await?;
-    let existing = match (transfer.mode, args.prune) {
+    let Some(run) = ran(context, (&client, remote.as_ref()), wanted).await? else {
+        let found = find(context, (&client, remote.as_ref()), wanted).await?;
+        return run_declared(context, &client, found, &args).await;
+    };
+    let (id, command) = (run.id, context.command());
+    match run.result {
+        RunResult::Success => {
+            return Err(CliError::failed(format!("transfer {id} is done: there is nothing to resume")));
+        }
+        RunResult::Running => {
+            let hint =
+                format!("`{command} operation show --watch {}` joins it.", operation(remote.as_ref(), id));
+            return Err(CliError::failed(format!("transfer {id} runs")).code("busy").hint(hint));
+        }
+        RunResult::Failure | RunResult::Cancelled | RunResult::Interrupted => {}
+    }
+    let source = run.source.clone().unwrap_or_default();
+    let Some(name) = run.transfer else {
+        let target = shown::called(&run.target);
+        let (from, to) = (visible(&source), visible(&target));
+        let hint = format!(
+            "Run the command again that copied {from} to {to}: what has arrived is not sent again. `{command} transfer cancel` discards it."
+        );
+        return Err(CliError::failed(format!("transfer {id} is not a run of a declared transfer")).hint(hint));
+    };
+    let mut declaring = vec![(client, remote)];
+    if let Ok((Some(remote), _)) = split(&source)
+        && let Ok(client) = context.client(Some(&remote)).await
+    {
+        declaring.push((client, Some(remote)));
+    }
+    for (client, remote) in declaring {
+        if let Ok(found) = find(context, (&client, remote.as_ref()), name.as_str()).await {
+            return run_declared(context, &client, found, &args).await;
+        }
+    }
+    let message = format!("transfer {name} is declared neither where it arrived nor where it came from");
+    let hint = format!("Where it is declared, `{command} transfer resume REMOTE:{name}` goes on with it.");
+    Err(CliError::failed(message).code("not_found").hint(hint))
+}
+
+async fn run_declared(
+    context: &Context,
+    client: &Client,
+    declared: Declared,
+    args: &RunArgs,
+) -> Result<ExitCode, CliError> {
+    let Declared { name, transfer, .. } = declared;
+    let from = end(context, client, &transfer.source).await?;
+    let to = end(context, client, &transfer.target).await?;
+    let existing = match (transfer.mode, args.prune || transfer.snapshots == Snapshots::Pruned) {
         (Mode::Copy, false) => Existing::Refused,
         (Mode::Copy, true) => {
             return Err(CliError::usage("--prune is for transfers whose mode is \"refresh\""));
@@ -194,9 +265,38 @@ async fn run_declared(context: &Context, args: RunArgs) -> Result<ExitCode, CliE
         (Mode::Refresh, false) => Existing::Refreshed,
         (Mode::Refresh, true) => Existing::Pruned,
     };
-    let source = VolumeOperand { volume: transfer.source.clone(), snapshot: None };
-    let how = HowArgs { mode: args.mode, ..HowArgs::default() };
-    copy(context, (&source, &from), (&transfer.target, &to), existing, &how).await
+    let how = HowArgs {
+        mode: args.mode.unwrap_or(match transfer.connect {
+            Connect::Pull => Way::Pull,
+            Connect::Push => Way::Push,
+            Connect::Relay => Way::Relay,
+        }),
+        alone: transfer.snapshots == Snapshots::None,
+        allow_inconsistent: transfer.consistency == Consistency::AllowInconsistent,
+        transfer: Some(name),
+    };
+    let snapshot = transfer.snapshot;
+    let done = match (transfer.source, transfer.target) {
+        (Address::Volume(source), Address::Volume(target)) => {
+            let source = VolumeOperand { volume: source, snapshot };
+            volume::copy::run(context, (&source, &from), (&target, &to), existing, &how).await
+        }
+        (Address::Instance(source), Address::Instance(target)) => {
+            let source = whole(source, snapshot);
+            instance::copy::run(context, (&source, &from), (&whole(target, None), &to), existing, &how).await
+        }
+        _ => Err(CliError::failed("a volume cannot become an instance, nor an instance a volume")),
+    };
+    done.map_err(|error| match existing {
+        Existing::Refused if error.message.contains("already exists") => error
+            .hint("It is declared with mode = \"copy\"; mode = \"refresh\" brings a target that exists to the source's state."),
+        _ => error,
+    })
+}
+
+fn whole(address: InstanceAddress, snapshot: Option<SnapshotName>) -> InstanceOperand {
+    let name: Option<ContainerName> = Some(address.instance);
+    InstanceOperand { remote: address.remote, name, snapshot }
 }
 
 async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
@@ -218,7 +318,7 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
         if let Ok(found) = find(context, (&client, remote.as_ref()), wanted).await {
             let address = &found.transfer.target;
             client = end(context, &client, address).await?;
-            let path = volume_path(&address.pool, &address.volume);
+            let path = path(address);
             let there = client.transfers().await?;
             runs = there.runs;
             target = there.left.into_iter().map(|left: Left| left.target).find(|left| *left == path);

@@ -10,7 +10,7 @@ use super::exchange::{receive, send, unreported};
 use super::receive::Received;
 use super::run::{Then, Transfers};
 use super::send::Sent;
-use super::shipment::{Chosen, Consistency, Incoming, Kin, Main, Outgoing};
+use super::shipment::{Chosen, Consistency, Incoming, Kin, Main, Origin, Outgoing};
 use crate::authorize::Permit;
 use crate::dataset::Dataset;
 use crate::dataset::pool::Use;
@@ -27,6 +27,7 @@ impl Transfers {
     ) -> Result<Received, TransferError> {
         let incoming = Incoming {
             dataset: dataset.clone(),
+            origin: Origin::default(),
             mode: Mode::Refresh,
             kin: Kin::of(permit.caller()),
             size,

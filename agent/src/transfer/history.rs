@@ -74,7 +74,8 @@ impl History {
     }
 
     async fn follow(self, mut told: Receiver<Operation>) {
-        let mut running: BTreeMap<Uuid, RunResult> = BTreeMap::new();
+        // Of those that run, whether their source is written down.
+        let mut running: BTreeMap<Uuid, bool> = BTreeMap::new();
         loop {
             let operation = match told.recv().await {
                 Ok(operation) => operation,
@@ -85,12 +86,12 @@ impl History {
                 Err(RecvError::Closed) => return,
             };
             let Some(run) = run_of(&operation) else { continue };
-            // Progress is not history.
-            if running.get(&run.id) == Some(&run.result) {
-                continue;
-            }
             if run.result == RunResult::Running {
-                running.insert(run.id, run.result);
+                let knows = run.source.is_some();
+                // Progress is not history.
+                if running.insert(run.id, knows).is_some_and(|knew| knew || !knows) {
+                    continue;
+                }
             } else {
                 running.remove(&run.id);
             }
@@ -144,7 +145,9 @@ fn run_of(operation: &Operation) -> Option<Run> {
         _ => &operation.metadata,
     };
     let number = |key: &str| told.get(key).and_then(Value::as_u64);
-    let moves = told.get("stage").is_some() || number("total").is_some() || told.get("protocol").is_some();
+    let word = |key: &str| told.get(key).and_then(Value::as_str);
+    let moves = number("total").is_some()
+        || ["stage", "protocol", "source"].into_iter().any(|key| word(key).is_some());
     if operation.description == AMBIGUOUS && !moves {
         return None;
     }
@@ -157,13 +160,15 @@ fn run_of(operation: &Operation) -> Option<Run> {
     Some(Run {
         id: operation.id,
         target: operation.resources.first().cloned().unwrap_or_default(),
+        source: word("source").map(str::to_owned),
+        transfer: word("transfer").and_then(|name| name.parse().ok()),
         description: operation.description.to_owned(),
         by: operation.by.to_string(),
         began_at: operation.created_at,
         ended_at: operation.status.ended().then_some(operation.updated_at),
         result,
         error: operation.error.clone(),
-        protocol: told.get("protocol").and_then(Value::as_str).map(str::to_owned),
+        protocol: word("protocol").map(str::to_owned),
         total: number("total"),
         sent: number("sent").or_else(|| number("received")),
         reused: number("reused"),
@@ -205,9 +210,14 @@ mod tests {
         operations.start(&tasks, start(ARRIVING[1]), |_| async { Err("the disk is full".to_owned()) });
         // An instance that is made of nothing is no transfer.
         operations.start(&tasks, start(AMBIGUOUS), |_| async { Ok(Value::Null) });
-        let held = operations.start(&tasks, start(ARRIVING[2]), |_| std::future::pending());
-        let settled =
-            |runs: &[Run]| runs.len() == 3 && runs.iter().filter(|run| run.ended_at.is_some()).count() == 2;
+        let held = operations.start(&tasks, start(ARRIVING[2]), |handle| async move {
+            handle.progress(json!({"comity": {"source": "east:c1", "transfer": "nightly"}}));
+            std::future::pending().await
+        });
+        let settled = |runs: &[Run]| {
+            let ended = runs.iter().filter(|run| run.ended_at.is_some()).count();
+            (runs.len(), ended) == (3, 2) && runs.iter().any(|run| run.source.is_some())
+        };
         let runs = until(&history, settled).await;
         let failed = runs.iter().find(|run| run.result == RunResult::Failure).unwrap();
         assert_eq!(failed.error.as_deref(), Some("the disk is full"));
@@ -218,6 +228,8 @@ mod tests {
         let runs = again.list().await.unwrap();
         let interrupted = runs.iter().find(|run| run.id == held.id).unwrap();
         assert_eq!(interrupted.result, RunResult::Interrupted);
+        assert_eq!(interrupted.source.as_deref(), Some("east:c1"));
+        assert_eq!(interrupted.transfer.as_ref().map(|name| name.as_str()), Some("nightly"));
     }
 
     #[tokio::test]
@@ -226,6 +238,8 @@ mod tests {
         let run = |at: i64| Run {
             id: Uuid::from_u128(u128::try_from(at).unwrap()),
             target: String::new(),
+            source: None,
+            transfer: None,
             description: String::new(),
             by: String::new(),
             began_at: jiff::Timestamp::from_second(at).unwrap(),

@@ -20,8 +20,8 @@ use super::lxd::socket::{ControlSocket, FsSocket};
 use super::lxd::{LxdError, sink, source};
 use super::offer::{Arrived, Carrier, Claim, ClaimError, Doors, Offers, UNCONNECTED_LIFE};
 use super::remote::{CONTROL, FS, Peer, Remote, Secrets};
-use super::shipment::{Incoming, Outgoing};
-use super::telling::{Protocol, Reason, Teller};
+use super::shipment::{Incoming, Origin, Outgoing};
+use super::telling::{self, Protocol, Reason, Teller};
 use super::{Stage, TransferError};
 use crate::authorize::Permit;
 use crate::dataset::pool::{Held, Use};
@@ -159,8 +159,8 @@ impl Transfers {
         let pools = self.pools.clone();
         Ok(self.operations.start(&self.tasks, start, move |handle| async move {
             let (here, there) = tokio::io::duplex(PIPE);
-            let teller =
-                Teller::begin(Some(handle), &incoming.dataset, Protocol::ChunkStream, Reason::Within);
+            let of = (&incoming.dataset, incoming.origin.clone());
+            let teller = Teller::begin(Some(handle), of, Protocol::ChunkStream, Reason::Within);
             let (sent, received) = tokio::join!(
                 send(&pools, reading, Connections::single(Box::new(here)), outgoing, unreported()),
                 receive_chunks(Connections::single(Box::new(there)), incoming, held, &teller),
@@ -219,7 +219,9 @@ impl Transfers {
         handle: Handle,
     ) -> Result<Value, TransferError> {
         let dataset = outgoing.dataset.clone();
-        let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
+        let tell = |protocol, reason| {
+            Teller::begin(Some(handle.clone()), (&dataset, Origin::default()), protocol, reason)
+        };
         let (control, fs, role, _offer) = match link(reach).await? {
             Link::ChunkStream(connections) => {
                 let teller = tell(Protocol::ChunkStream, Reason::BothOurs);
@@ -273,7 +275,12 @@ impl Transfers {
         handle: Handle,
     ) -> Result<Value, TransferError> {
         let dataset = incoming.dataset.clone();
-        let tell = |protocol, reason| Teller::begin(Some(handle.clone()), &dataset, protocol, reason);
+        let origin = incoming.origin.clone();
+        // Told before anybody has come: one that is cut off is known by it.
+        handle.progress(json!({ "comity": telling::origin(&origin) }));
+        let tell = |protocol, reason| {
+            Teller::begin(Some(handle.clone()), (&dataset, origin.clone()), protocol, reason)
+        };
         let from = match &reach {
             Reach::Dialled(peer) => peer.pin().to_string(),
             // Whoever comes to us shows nothing but the secret.

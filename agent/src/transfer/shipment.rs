@@ -4,7 +4,7 @@
 //! records: whoever starts a transfer makes the header of its records, and writes records of it on the other side.
 
 use futures::future::BoxFuture;
-use schema::name::SnapshotName;
+use schema::name::{SnapshotName, TransferName};
 use serde_json::Value;
 
 pub use crate::dataset::Consistency;
@@ -33,9 +33,18 @@ pub enum Main {
     Snapshot(SnapshotName),
 }
 
+/// What is told of where it comes from, in the words of whoever asked for it: for people and the history, for nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub source: Option<String>,
+    /// The declared transfer that it is a run of.
+    pub transfer: Option<TransferName>,
+}
+
 /// Where it goes.
 pub struct Incoming {
     pub dataset: Dataset,
+    pub origin: Origin,
     pub mode: schema::kind::transfer::Mode,
     /// Whose trees may serve as a stock of chunks.
     pub kin: Kin,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::exchange::unreported;
 use super::progress::{Meter, Progress, Report, Stage, TOLD_EVERY};
+use super::shipment::Origin;
 use crate::dataset::{Dataset, Owner};
 use crate::operation::Handle;
 
@@ -61,16 +62,34 @@ pub struct Teller {
     reason: Reason,
     /// What was told last: its end tells that again.
     last: Arc<Mutex<Option<Progress>>>,
+    origin: Origin,
+}
+
+/// What an operation tells of where its data comes from.
+pub fn origin(origin: &Origin) -> Value {
+    let mut told = json!({});
+    if let Some(source) = &origin.source {
+        merge(&mut told, json!({ "source": source }));
+    }
+    if let Some(transfer) = &origin.transfer {
+        merge(&mut told, json!({ "transfer": transfer }));
+    }
+    told
 }
 
 impl Teller {
     /// Says at once what is spoken, and why.
-    pub fn begin(handle: Option<Handle>, dataset: &Dataset, protocol: Protocol, reason: Reason) -> Self {
+    pub fn begin(
+        handle: Option<Handle>,
+        (dataset, origin): (&Dataset, Origin),
+        protocol: Protocol,
+        reason: Reason,
+    ) -> Self {
         let name = match &dataset.owner {
             Owner::Volume(volume) => volume.to_string(),
             Owner::Instance { name, .. } => name.to_string(),
         };
-        let teller = Self { handle, name, protocol, reason, last: Arc::default() };
+        let teller = Self { handle, name, protocol, reason, last: Arc::default(), origin };
         if let Some(handle) = &teller.handle {
             handle.progress(json!({ "comity": teller.chosen() }));
         }
@@ -130,7 +149,9 @@ impl Teller {
     }
 
     fn chosen(&self) -> Value {
-        json!({"protocol": self.protocol.as_str(), "reason": self.reason.as_str()})
+        let mut told = origin(&self.origin);
+        merge(&mut told, json!({"protocol": self.protocol.as_str(), "reason": self.reason.as_str()}));
+        told
     }
 }
 

@@ -15,7 +15,7 @@ use super::exchange::{Destination, Other, receive_trees, send_folder, unreported
 use super::offer::Carrier;
 use super::reading::Seen;
 use super::run::Transfers;
-use super::shipment::{Chosen, Consistency, Incoming, Kin, Main, Outgoing};
+use super::shipment::{Chosen, Consistency, Incoming, Kin, Main, Origin, Outgoing};
 use crate::dataset::chunk::Hash;
 use crate::dataset::chunk::tests::noise;
 use crate::dataset::pool::{Frozen, Switch};
@@ -264,6 +264,7 @@ async fn within_one_agent_and_with_a_secret() {
     };
     let incoming = |dataset: &Dataset| Incoming {
         dataset: dataset.clone(),
+        origin: Origin::default(),
         mode: Mode::Copy,
         kin: Kin::Own,
         size: None,

@@ -1,6 +1,7 @@
 //! `/control/v1/transfers`: what this agent has received or is receiving, and what interrupted transfers have left.
 
 use jiff::Timestamp;
+use schema::name::TransferName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -19,6 +20,12 @@ pub struct Run {
     pub id: Uuid,
     /// What arrives, as a path of the API.
     pub target: String,
+    /// What is copied, as whoever started it calls it.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// The declared transfer that it is a run of.
+    #[serde(default)]
+    pub transfer: Option<TransferName>,
     pub description: String,
     /// Who started it.
     pub by: String,

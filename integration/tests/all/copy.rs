@@ -136,6 +136,85 @@ fn what_was_interrupted_is_listed_and_discarded_and_what_arrived_is_remembered()
 }
 
 #[test]
+fn a_declared_transfer_runs_again_and_is_known_and_resumed_by_its_runs() {
+    let mut clusters = Clusters::start();
+    with_snapshots(&clusters);
+    clusters.run(&["init", "east:web", "--empty"]).success();
+    clusters.write(
+        "declared/shop.hcl",
+        r#"
+        manifest "shop" {
+          cluster = "east"
+        }
+        transfer "orders" {
+          source = "default/orders"
+          target = "west:default/orders"
+        }
+        transfer "first" {
+          source   = "default/orders"
+          snapshot = "s1"
+          target   = "west:default/first"
+          mode     = "copy"
+        }
+        transfer "web" {
+          source        = "web"
+          target        = "west:web"
+          connect       = "push"
+          instance_only = true
+        }
+        "#,
+    );
+    clusters.run(&["apply", "declared", "--yes"]).success();
+    assert!(clusters.run(&["plan", "declared"]).success().stdout.contains("No changes"));
+    clusters.run(&["snapshot", "east:web"]).success();
+    let run = |name: &str| clusters.run(&["--remote", "east", "transfer", "run", name]);
+    for _ in 0..2 {
+        run("orders").success();
+        run("web").success();
+    }
+    assert_eq!(snapshots(&clusters, "west:default/orders"), ["s1", "s2"]);
+    let web = clusters.run(&["info", "west:web", "--format", "json"]).success().json();
+    assert_eq!(web["snapshots"].as_array().map_or(0, Vec::len), 0, "{web}");
+    run("first").success();
+    assert_eq!(content(&clusters, "first"), "old");
+    let again = run("first").exits(1);
+    assert!(again.stderr.contains("mode = \"refresh\""), "{}", again.stderr);
+
+    wait_for("the runs in the history", LIMIT, || {
+        let listed = clusters.ask("east", &["transfer", "list"]);
+        let declared = listed["declared"].as_array()?;
+        (declared.len() == 3 && declared.iter().all(|one| one["last_run"]["result"] == "success"))
+            .then_some(())
+    });
+    let listed = clusters.ask("west", &["transfer", "list"]);
+    let last = &listed["runs"][0];
+    assert_eq!((&last["transfer"], &last["source"]), (&"first".into(), &"east:default/orders/s1".into()));
+
+    // Cut off where it arrives, and gone on with from there.
+    clusters.run(&["volume", "delete", "west:default/orders"]).success();
+    clusters.west.terminate();
+    clusters.west.set_env("COMITY_CRASH_AT", "transfer-before-switch");
+    clusters.west.launch();
+    clusters.west.wait_ready();
+    clusters.run(&["--remote", "east", "transfer", "run", "orders"]).exits(1);
+    clusters.west.clear_env();
+    clusters.west.restart();
+    let listed = clusters.ask("west", &["transfer", "list"]);
+    let last = &listed["runs"][0];
+    assert_eq!((&last["transfer"], &last["result"]), (&"orders".into(), &"interrupted".into()), "{listed}");
+    let id = format!("west:{}", last["id"].as_str().expect("an id"));
+    clusters.run(&["transfer", "resume", &id]).success();
+    assert_eq!(content(&clusters, "orders"), "new");
+    let id = wait_for("the run in the history", LIMIT, || {
+        let listed = clusters.ask("west", &["transfer", "list"]);
+        let run = &listed["runs"][0];
+        run["id"].as_str().filter(|_| run["result"] == "success").map(str::to_owned)
+    });
+    let done = clusters.run(&["transfer", "resume", &format!("west:{id}")]).exits(1);
+    assert!(done.stderr.contains("nothing to resume"), "{}", done.stderr);
+}
+
+#[test]
 fn a_volume_is_exported_as_one_file_and_made_of_it_again() {
     let clusters = Clusters::start();
     with_snapshots(&clusters);

@@ -13,6 +13,7 @@ use crate::kind::cluster_link::ClusterLink;
 use crate::kind::exported_services::Consumer;
 use crate::kind::service::{Check, Initial, Probe, Service, Target, Upstream, Weights};
 use crate::kind::service_intentions::IntentionSource;
+use crate::kind::transfer::{Connect, Consistency, Snapshots, Transfer};
 use crate::origin::Origin;
 use crate::record::{Record, RecordKey};
 use crate::render::visible;
@@ -92,11 +93,7 @@ pub fn attributes(parts: &BTreeMap<&RecordKey, &Record>) -> Map<String, Value> {
                 set(&mut attributes, "description", &volume.description);
                 set(&mut attributes, "config", &volume.config);
             }
-            Record::Transfer(transfer) => {
-                set(&mut attributes, "source", transfer.source.to_string());
-                set(&mut attributes, "target", transfer.target.to_string());
-                set(&mut attributes, "mode", transfer.mode);
-            }
+            Record::Transfer(transfer) => describe_transfer(&mut attributes, transfer),
         }
     }
     attributes
@@ -115,6 +112,19 @@ fn cluster_link(attributes: &mut Map<String, Value>, link: &ClusterLink) {
     set(attributes, "address", &link.address);
     set(attributes, "fingerprint", &link.fingerprint);
     set(attributes, "config", &link.config);
+}
+
+fn describe_transfer(attributes: &mut Map<String, Value>, transfer: &Transfer) {
+    set(attributes, "source", transfer.source.to_string());
+    set(attributes, "snapshot", &transfer.snapshot);
+    set(attributes, "target", transfer.target.to_string());
+    set(attributes, "mode", transfer.mode);
+    if transfer.connect != Connect::default() {
+        set(attributes, "connect", transfer.connect);
+    }
+    set_if(attributes, transfer.source.alone(), transfer.snapshots == Snapshots::None);
+    set_if(attributes, "prune", transfer.snapshots == Snapshots::Pruned);
+    set_if(attributes, "allow_inconsistent", transfer.consistency == Consistency::AllowInconsistent);
 }
 
 fn describe_service(attributes: &mut Map<String, Value>, service: &Service) {

@@ -62,9 +62,23 @@ fn three_syntaxes_mean_the_same() {
             "service_intentions/backend/@/*",
             "service_intentions/backend/west/frontend",
             "volume/default/orders",
+            "transfer/monday-to-west",
             "transfer/orders-to-west",
+            "transfer/web-to-west",
         ]
     );
+    // What is shown of a record declares it again.
+    let records = &hcl.desired[0].records;
+    let text: String =
+        records.iter().map(|(key, desired)| schema::render::record::hcl(key, &desired.record)).collect();
+    let transfers = text.split_inclusive("\n}\n").filter(|block| block.starts_with("transfer "));
+    let manifest = "manifest \"shop\" {\n  cluster = \"east\"\n}\n";
+    let again = format!("{manifest}{}volume \"default/orders\" {{}}\n", transfers.collect::<String>());
+    let again = load(&[source("again.hcl", &again)], &NoInputs);
+    assert_eq!(shown(&again, &[]), "");
+    for (key, desired) in records.iter().filter(|(key, _)| key.kind() == schema::kind::Kind::Transfer) {
+        assert_eq!(again.desired[0].records[key].record, desired.record);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ transfer "t" {
 }
 
 transfer "u" {
-  source = "orders"
+  source = "default/orders/monday"
 }
 
 volume "orders" {}

@@ -18,7 +18,7 @@ use crate::api::ApiState;
 use crate::api::upgrade::end_if_revoked;
 use crate::authorize::Permit;
 use crate::operation::Operation;
-use crate::transfer::shipment::Consistency;
+use crate::transfer::shipment::{Consistency, Origin};
 use crate::transfer::{Remote, Secrets, TransferError};
 use crate::trust::Fingerprint;
 use crate::wire::lxd::migration::{IndexHeader, MigrationPost, MigrationTarget, Source};
@@ -76,6 +76,23 @@ impl Way {
             }
         }
     }
+}
+
+/// Longest name of a source that is kept.
+const MAX_FROM: usize = 400;
+
+/// What the history is to know of the source: what the client calls it, else what can be told of it from here.
+fn origin(source: &Source) -> Origin {
+    let within = if source.within.is_empty() { &source.name } else { &source.within };
+    let called = match source.kind.as_str() {
+        _ if !source.from.is_empty() => source.from.clone(),
+        "copy" if source.pool.is_empty() => within.clone(),
+        "copy" => format!("{}/{within}", source.pool),
+        // A stock client tells the address alone.
+        _ => source.operation.split('/').nth(2).unwrap_or_default().to_owned(),
+    };
+    let called: String = called.chars().filter(|c| !c.is_control()).take(MAX_FROM).collect();
+    Origin { source: (!called.is_empty()).then_some(called), transfer: source.transfer.parse().ok() }
 }
 
 fn no_live() -> LxdError {

@@ -1,12 +1,13 @@
 //! `comity copy` and `comity move`: instances and their snapshots, within a server and between two.
 
-use schema::name::{ProjectName, RemoteName};
+use schema::name::{ProjectName, RemoteName, TransferName};
 use serde_json::{Map, Value, json};
 
 use super::super::context::name;
-use super::super::copying::{Asked, Doing, Noun, Side, Way, begin, copy_within, report};
+use super::super::copying::{Asked, Doing, Noun, Side, Way, begin, copy_within, origin, report};
 use super::super::operand::InstanceOperand;
 use super::super::operation::watch::finish;
+use super::super::volume::copy::{Existing, HowArgs};
 use super::super::{CliError, Context, ExitCode, copying};
 use super::entry::{Volatile, copied};
 use super::found;
@@ -17,7 +18,7 @@ use crate::client::operation::Begun;
 use crate::wire::lxd::operation::OperationBody;
 
 /// What both commands take.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 struct CommonArgs {
     #[command(flatten)]
     shape: ShapeArgs,
@@ -42,6 +43,9 @@ struct CommonArgs {
     /// The member of a cluster that it goes to.
     #[arg(long, hide = true, value_name = "MEMBER")]
     target: Option<String>,
+    /// The declared transfer that it is a run of.
+    #[arg(skip)]
+    transfer: Option<TransferName>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,22 +78,13 @@ pub struct MoveArgs {
     common: CommonArgs,
 }
 
-/// What becomes of a copy that exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refresh {
-    /// It must not.
-    No,
-    Keeping,
-    Pruning,
-}
-
 /// A copy, understood.
 struct Wanted<'a> {
     source: &'a InstanceOperand,
     target: &'a InstanceOperand,
     args: &'a CommonArgs,
     ephemeral: bool,
-    refresh: Refresh,
+    existing: Existing,
     doing: Doing,
 }
 
@@ -114,32 +109,46 @@ pub async fn copy(args: CopyArgs, context: &Context) -> Result<ExitCode, CliErro
     if args.common.instance_only && source.snapshot.is_some() {
         return Err(CliError::usage("--instance-only cannot be passed when the source is a snapshot"));
     }
-    let refresh = match (args.refresh, args.prune) {
-        (false, _) => Refresh::No,
-        (true, false) => Refresh::Keeping,
-        (true, true) => Refresh::Pruning,
+    let existing = match (args.refresh, args.prune) {
+        (false, _) => Existing::Refused,
+        (true, false) => Existing::Refreshed,
+        (true, true) => Existing::Pruned,
     };
     let wanted = Wanted {
         source: &source,
         target: &target,
         args: &args.common,
         ephemeral: args.ephemeral,
-        refresh,
+        existing,
         doing: if args.refresh { Doing::Refresh } else { Doing::Copy },
     };
     let (from, to) = ends(context, &source, &target, &args.common).await?;
-    let copied = carry(context, (&from, &to), &wanted).await?;
+    tell(context, &wanted, &carry(context, (&from, &to), &wanted).await?)
+}
+
+/// A declared transfer: copies, and tells what was copied.
+pub async fn run(
+    context: &Context,
+    (source, from): (&InstanceOperand, &Client),
+    (target, to): (&InstanceOperand, &Client),
+    existing: Existing,
+    how: &HowArgs,
+) -> Result<ExitCode, CliError> {
+    let HowArgs { mode, alone, allow_inconsistent, transfer } = how.clone();
+    let args =
+        CommonArgs { mode, instance_only: alone, allow_inconsistent, transfer, ..CommonArgs::default() };
+    let doing = if existing == Existing::Refused { Doing::Copy } else { Doing::Refresh };
+    let wanted = Wanted { source, target, args: &args, ephemeral: false, existing, doing };
+    tell(context, &wanted, &carry(context, (from, to), &wanted).await?)
+}
+
+fn tell(context: &Context, wanted: &Wanted<'_>, copied: &Copied) -> Result<ExitCode, CliError> {
+    let Wanted { source, target, .. } = wanted;
     if target.name.is_none() && source.name.as_ref().is_some_and(|name| name.as_str() != copied.name) {
         context.output.note(format!("Instance name is: {}", copied.name));
     }
     let shown = shown(target.remote.as_ref(), &copied.name);
-    let verb = if args.refresh { "Refreshed" } else { "Copied" };
-    let (first, second) = (source.to_string(), shown);
-    Ok(match verb {
-        // What is refreshed is the target.
-        "Refreshed" => report(context, "Copied", &first, &second, &copied.operation),
-        verb => report(context, verb, &first, &second, &copied.operation),
-    })
+    Ok(report(context, "Copied", &source.to_string(), &shown, &copied.operation))
 }
 
 pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -166,7 +175,7 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         target: &target,
         args: &args.common,
         ephemeral: false,
-        refresh: Refresh::No,
+        existing: Existing::Refused,
         doing: Doing::Move,
     };
     let copied = carry(context, (&from, &to), &wanted).await.map_err(copying::source_stays)?;
@@ -246,7 +255,7 @@ async fn carry(
         copying::copy(context, &here, &there, &asked, args.mode).await?
     };
     let name = if name.is_empty() { made(&operation).unwrap_or_default() } else { name };
-    if wanted.refresh != Refresh::No {
+    if wanted.existing != Existing::Refused {
         settle(context, to, target.remote.as_ref(), &name, &shape).await?;
     }
     Ok(Copied { operation, name })
@@ -262,7 +271,7 @@ fn asked(
 ) -> Asked {
     let Wanted { source, args, .. } = wanted;
     let called = source.name.as_ref().map_or("", |name| name.as_str());
-    let refresh = wanted.refresh != Refresh::No;
+    let refresh = wanted.existing != Existing::Refused;
     let mut common = object(json!({
         "instance_only": args.instance_only, "container_only": args.instance_only, "live": false,
         "refresh": refresh, "allow_inconsistent": args.allow_inconsistent,
@@ -270,18 +279,19 @@ fn asked(
     if let Some(image) = entry.shape.config.get("volatile.base_image") {
         common.insert("base-image".to_owned(), json!(image));
     }
-    if wanted.refresh == Refresh::Pruning {
+    if wanted.existing == Existing::Pruned {
         common.insert("prune".to_owned(), json!(true));
     }
     let at = match &source.snapshot {
         None => path(called),
         Some(snapshot) => snapshot_path(called, snapshot.as_str()),
     };
+    let whole = match &source.snapshot {
+        None => called.to_owned(),
+        Some(snapshot) => format!("{called}/{snapshot}"),
+    };
+    origin::tell(&mut common, here, &whole, args.transfer.as_ref());
     if within {
-        let whole = match &source.snapshot {
-            None => called.to_owned(),
-            Some(snapshot) => format!("{called}/{snapshot}"),
-        };
         common.extend([("type".to_owned(), json!("copy")), ("source".to_owned(), json!(whole))]);
         if !entry.project.is_empty() {
             common.insert("project".to_owned(), json!(entry.project));

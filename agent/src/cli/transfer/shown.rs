@@ -1,8 +1,11 @@
 //! How transfers are shown.
 
+use std::collections::BTreeMap;
+
 use indicatif::BinaryBytes;
 use jiff::Timestamp;
-use schema::kind::transfer::Mode;
+use schema::record::{Record, RecordKey};
+use schema::render::record::{attributes, hcl};
 use schema::render::visible;
 use serde_json::{Value, json};
 
@@ -10,13 +13,6 @@ use super::Declared;
 use crate::cli::operation::named::short;
 use crate::cli::{Context, Format, Table};
 use crate::wire::transfer::{Left, Run, Transfers};
-
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Copy => "copy",
-        Mode::Refresh => "refresh",
-    }
-}
 
 /// What is declared, each with its last run, then what this agent knows besides.
 pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Transfers) {
@@ -135,7 +131,7 @@ fn rows(context: &Context, declared: &[(Declared, Option<Run>)], there: &Transfe
         table.row([
             "arrived".to_owned(),
             run.id.to_string(),
-            String::new(),
+            run.source.clone().unwrap_or_default(),
             called(&run.target),
             at(Some(run.began_at)),
             run.result.word().to_owned(),
@@ -169,10 +165,8 @@ pub fn one(context: &Context, found: &Declared, there: Option<Vec<Run>>, left: O
         output.json(&shown);
         return;
     }
-    output.line(format!("Name:      {}", found.name));
-    output.line(format!("Source:    {}", found.transfer.source));
-    output.line(format!("Target:    {}", found.transfer.target));
-    output.line(format!("Mode:      {}", mode(found.transfer.mode)));
+    let said = Record::Transfer(found.transfer.clone());
+    output.line(hcl(&RecordKey::Transfer(found.name.clone()), &said).trim_end());
     output.line(format!("Manifest:  {}", visible(&found.manifest)));
     if let Some(left) = left {
         output.line(format!("Arrived:   {}, to be resumed", BinaryBytes(left.bytes)));
@@ -196,14 +190,15 @@ pub fn run(context: &Context, run: &Run) {
 }
 
 fn body(one: &Declared) -> Value {
-    json!({
-        "name": one.name, "source": one.transfer.source.to_string(), "target": one.transfer.target.to_string(),
-        "mode": mode(one.transfer.mode), "manifest": one.manifest,
-    })
+    let key = RecordKey::Transfer(one.name.clone());
+    let said = Record::Transfer(one.transfer.clone());
+    let mut body = attributes(&BTreeMap::from([(&key, &said)]));
+    body.extend([("name".to_owned(), json!(one.name)), ("manifest".to_owned(), json!(one.manifest))]);
+    Value::Object(body)
 }
 
 /// A path of the API as commands call it.
-fn called(path: &str) -> String {
+pub fn called(path: &str) -> String {
     let parts: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
     match parts[..] {
         ["", "1.0", "storage-pools", pool, "volumes", "custom", volume] => format!("{pool}/{volume}"),
@@ -214,7 +209,7 @@ fn called(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use schema::kind::transfer::Transfer;
+    use schema::kind::transfer::{Connect, Consistency, Mode, Snapshots, Transfer};
 
     use super::*;
     use crate::wire::transfer::RunResult;
@@ -236,6 +231,8 @@ mod tests {
         let run = Run {
             id: "5c0a13f2-0000-4000-8000-000000000001".parse().unwrap(),
             target: "/1.0/storage-pools/default/volumes/custom/orders".to_owned(),
+            source: Some("east:default/orders".to_owned()),
+            transfer: None,
             description: String::new(),
             by: String::new(),
             began_at: "2026-03-02T09:20:00Z".parse().unwrap(),
@@ -254,7 +251,11 @@ mod tests {
         let transfer = Transfer {
             source: "east:default/orders".parse().unwrap(),
             target: "west:default/orders".parse().unwrap(),
-            mode: Mode::Refresh,
+            snapshot: None,
+            mode: Mode::default(),
+            connect: Connect::default(),
+            snapshots: Snapshots::default(),
+            consistency: Consistency::default(),
         };
         let name = "orders-to-west".parse().unwrap();
         let one = Declared { name, transfer, manifest: "shop".to_owned() };

@@ -2,10 +2,11 @@
 
 use http::Method;
 use schema::kind::transfer::VolumeAddress;
+use schema::name::TransferName;
 use serde_json::{Map, Value, json};
 
 use super::found;
-use crate::cli::copying::{self, Asked, Doing, Noun, Side, Way, begin, copy_within, report};
+use crate::cli::copying::{self, Asked, Doing, Noun, Side, Way, begin, copy_within, origin, report};
 use crate::cli::operand::VolumeOperand;
 use crate::cli::operation::watch::finish;
 use crate::cli::{CliError, Context, ExitCode};
@@ -47,14 +48,17 @@ pub struct HowArgs {
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub mode: Way,
     /// Leave its snapshots behind.
-    #[arg(long)]
-    pub volume_only: bool,
+    #[arg(long = "volume-only")]
+    pub alone: bool,
     /// Copy it even while it changes, as it is found.
     #[arg(long)]
     pub allow_inconsistent: bool,
+    /// The declared transfer that it is a run of.
+    #[arg(skip)]
+    pub transfer: Option<TransferName>,
 }
 
-/// What becomes of a target that exists.
+/// What becomes of a target that exists, a volume or an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// It must not.
@@ -157,7 +161,7 @@ async fn carry(
         None => (volume_path(pool, volume), volume.to_string()),
         Some(snapshot) => (snapshot_path(pool, volume, snapshot), format!("{volume}/{snapshot}")),
     };
-    let volume_only = how.volume_only || source.snapshot.is_some();
+    let volume_only = how.alone || source.snapshot.is_some();
     let mut common = object(json!({
         "name": name, "pool": pool, "volume_only": volume_only, "refresh": existing != Existing::Refused,
         "allow_inconsistent": how.allow_inconsistent,
@@ -165,6 +169,7 @@ async fn carry(
     if existing == Existing::Pruned {
         common.insert("prune".to_owned(), json!(true));
     }
+    origin::tell(&mut common, &here, &format!("{pool}/{name}"), how.transfer.as_ref());
     let mut config = entry.config;
     // Who declares the source says nothing of the copy.
     config.retain(|key, _| key != OWNER_KEY && !key.starts_with("volatile."));

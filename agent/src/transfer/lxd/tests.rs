@@ -17,7 +17,7 @@ use crate::dataset::pool::Use;
 use crate::dataset::{Dataset, Pools};
 use crate::transfer::TransferError;
 use crate::transfer::bridge::Stream;
-use crate::transfer::shipment::{Chosen, Consistency, Incoming, Main, Outgoing};
+use crate::transfer::shipment::{Chosen, Consistency, Incoming, Main, Origin, Outgoing};
 
 fn name(text: &str) -> SnapshotName {
     text.parse().unwrap()
@@ -59,6 +59,7 @@ fn incoming(mode: Mode, recorded: &Arc<Mutex<usize>>) -> Incoming {
     let recorded = recorded.clone();
     Incoming {
         dataset: dataset(),
+        origin: Origin::default(),
         mode,
         kin: crate::transfer::shipment::Kin::Own,
         size: None,

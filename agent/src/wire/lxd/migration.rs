@@ -141,6 +141,9 @@ pub struct Source {
     pub base_image: String,
     /// Ours: a refresh lets go of the target's own snapshots, which LXD always does.
     pub prune: bool,
+    /// Ours: what is copied, as whoever asks calls it, and the declared transfer that it is a run of.
+    pub from: String,
+    pub transfer: String,
 }
 
 /// `POST /1.0/instances`, as far as copies and migrations are concerned.

@@ -44,3 +44,18 @@ transfer "orders-to-west" {
   target = "west:default/orders"
   mode   = "refresh"
 }
+
+transfer "web-to-west" {
+  source        = "east:web"
+  target        = "west:web-copy"
+  connect       = "push"
+  instance_only = true
+}
+
+transfer "monday-to-west" {
+  source             = "default/orders"
+  snapshot           = "monday"
+  target             = "west:default/monday"
+  mode               = "copy"
+  allow_inconsistent = true
+}

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::compare::{Own, choose};
 use super::making::Making;
-use super::{Way, begun, bound_to, consistency, header, no_live, oldest_first, parted, pushed_to, read};
+use super::{
+    Way, begun, bound_to, consistency, header, no_live, oldest_first, origin, parted, pushed_to, read,
+};
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::authorize::{Denied, Entitlement, Entity, Permit};
@@ -24,7 +26,7 @@ use crate::storage::instances::step::{Left, Step};
 use crate::storage::instances::{Busy, InstanceError, MOST_SNAPSHOTS, config, dataset};
 use crate::storage::refresh::Refresh;
 use crate::storage::{Instance, InstanceSnapshot, Shape, SnapshotTimes};
-use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
+use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Origin, Outgoing};
 use crate::trust::Caller;
 use crate::wire::lxd::migration::{
     IndexConfig, IndexHeader, InstanceCopyPost, InstanceIndex, InstanceSnapshotIndex, MigrationPost, Source,
@@ -84,6 +86,7 @@ pub async fn create_instance(
     };
     let only = wanted.source.instance_only || wanted.source.container_only;
     let own = if wanted.source.prune && !only { Own::Prune } else { Own::Keep };
+    let origin = origin(&wanted.source);
     let target = if let Some(held) = there {
         // A refresh is of the data and of snapshots; what is to be set besides, clients set afterwards.
         Target { pool: held.instance.pool, made: None }
@@ -93,7 +96,7 @@ pub async fn create_instance(
     };
     let doing = if target.made.is_some() { "create" } else { "migrate" };
     let busy = state.instances.hold((&place.0, &place.1), doing)?;
-    let incoming = incoming(state, &permit, &place, target, own, busy).await?;
+    let incoming = Incoming { origin, ..incoming(state, &permit, &place, target, own, busy).await? };
     Ok(match (way, from) {
         (Way::Pull(remote), _) => {
             begun(state, &[&permit], &state.transfers.fetch(&permit, incoming, &remote)?, None)
@@ -343,7 +346,8 @@ async fn incoming(
         })
     };
     let (choose, record) = (Box::new(choose), Box::new(record));
-    Ok(Incoming { dataset: tree, mode, kin, size, choose, record })
+    let origin = Origin::default();
+    Ok(Incoming { dataset: tree, origin, mode, kin, size, choose, record })
 }
 
 /// Writes down what is about to be done to the snapshots of an instance that is there.

@@ -15,7 +15,9 @@ use serde_json::json;
 
 use super::compare::{Own, choose};
 use super::making::Making;
-use super::{Way, begun, bound_to, consistency, header, no_live, oldest_first, parted, pushed_to, read};
+use super::{
+    Way, begun, bound_to, consistency, header, no_live, oldest_first, origin, parted, pushed_to, read,
+};
 use crate::api::ApiState;
 use crate::api::lxd::answer::LxdError;
 use crate::api::lxd::volume::{Users, checked, declared, name_of};
@@ -28,7 +30,7 @@ use crate::storage::refresh::Refresh;
 use crate::storage::volume_snapshots::step::{Begun, Step};
 use crate::storage::volume_snapshots::{All, MOST, SnapshotError};
 use crate::storage::{SnapshotTimes, VolumeSnapshot};
-use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Outgoing};
+use crate::transfer::shipment::{Chosen, Incoming, Kin, Main, Origin, Outgoing};
 use crate::trust::Caller;
 use crate::wire::lxd::migration::{
     IndexConfig, IndexHeader, MigrationPost, VolumeCopyPost, VolumeIndex, VolumeSnapshotIndex,
@@ -73,7 +75,8 @@ pub async fn create_volume(
     }
     let volume = Volume { description: wanted.description, config };
     let own = if source.prune && !source.volume_only { Own::Prune } else { Own::Keep };
-    let incoming = || incoming(state, &permit, &place, mode, own, volume);
+    let origin = origin(&source);
+    let incoming = || incoming(state, &permit, &place, (mode, own, origin), volume);
     let operation = match Way::of(&source)? {
         Way::Pull(remote) => {
             begun(state, &[&permit], &state.transfers.fetch(&permit, incoming().await?, &remote)?, None)
@@ -209,8 +212,7 @@ async fn incoming(
     state: &ApiState,
     permit: &Permit,
     place: &Place,
-    mode: Mode,
-    own: Own,
+    (mode, own, origin): (Mode, Own, Origin),
     volume: Volume,
 ) -> Result<Incoming, LxdError> {
     let dataset = Dataset::volume(&place.0, &place.1);
@@ -245,7 +247,7 @@ async fn incoming(
             Ok(())
         })
     };
-    Ok(Incoming { dataset, mode, kin, size, choose: Box::new(choose), record: Box::new(record) })
+    Ok(Incoming { dataset, origin, mode, kin, size, choose: Box::new(choose), record: Box::new(record) })
 }
 
 /// Checks what would be recorded, and writes down what is about to be done. The volume's place is held by now, and, if the
