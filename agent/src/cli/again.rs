@@ -15,7 +15,8 @@ pub fn shown(given: &[OsString], more: &[&str]) -> String {
             && !word.contains(char::is_control)
             && !UNSHOWN.iter().any(|flag| word == flag || word.starts_with(&format!("{flag}=")))
             // `-cKEY=VALUE`
-            && !(word.starts_with("-c") || word.starts_with("-d"))
+            && !word.starts_with("-c")
+            && !word.starts_with("-d")
     };
     let Some(words) = words.filter(|words| words.iter().all(is_shown)) else {
         return match more {

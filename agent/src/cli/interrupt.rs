@@ -50,10 +50,14 @@ impl Taken<'_> {
     }
 
     /// What comes of `work`; `None`, if an interrupt comes first, and then `work` is given up.
-    pub async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            done = work => Some(done),
-            () = self.next() => None,
+    pub fn unless<T>(&mut self, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        // Calls are large, and so would be everything that waits for one.
+        let work = Box::pin(work);
+        async move {
+            tokio::select! {
+                done = work => Some(done),
+                () = self.next() => None,
+            }
         }
     }
 }

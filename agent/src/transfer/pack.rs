@@ -49,9 +49,9 @@ pub fn worth(data: &[u8]) -> bool {
 pub struct Scales<'a> {
     /// Bytes of the tree that were packed unweighed, on all connections.
     unweighed: &'a AtomicU64,
-    /// Nanoseconds a byte before it is packed, and the part of it that is gone then.
+    /// Seconds a byte before it is packed, and the part of it that is gone then.
     packing: Option<(f64, f64)>,
-    /// Nanoseconds a byte that is sent.
+    /// Seconds a byte that is sent.
     sending: Option<f64>,
     passed: u32,
 }
@@ -72,7 +72,7 @@ impl<'a> Scales<'a> {
     }
 
     pub fn packed(&mut self, before: usize, after: usize, took: Duration) {
-        let gained = 1.0 - (after as f64 / before.max(1) as f64).min(1.0);
+        let gained = 1.0 - (count(after) / count(before)).min(1.0);
         let now = (per_byte(took, before), gained);
         let (cost, gain) = self.packing.unwrap_or(now);
         self.packing = Some((moved(cost, now.0), moved(gain, now.1)));
@@ -85,7 +85,12 @@ impl<'a> Scales<'a> {
 }
 
 fn per_byte(took: Duration, bytes: usize) -> f64 {
-    took.as_nanos() as f64 / bytes.max(1) as f64
+    took.as_secs_f64() / count(bytes)
+}
+
+/// A batch is far shorter than what its length could not tell exactly.
+fn count(bytes: usize) -> f64 {
+    f64::from(u32::try_from(bytes.max(1)).unwrap_or(u32::MAX))
 }
 
 fn moved(before: f64, now: f64) -> f64 {

@@ -20,28 +20,23 @@ pub async fn begin(
     call: impl Future<Output = Result<OperationBody, ClientError>>,
 ) -> Result<Result<OperationBody, ClientError>, CliError> {
     let mut interrupts = context.interrupts.take();
-    tokio::pin!(call);
+    let mut call = Box::pin(call);
     if let Some(begun) = interrupts.unless(&mut call).await {
         return Ok(begun);
     }
-    match interrupts.unless(call).await {
-        Some(begun) => {
-            if let Ok(operation) = begun {
-                forget(at.client, operation.id).await;
-            }
-            Err(early())
+    if let Some(begun) = interrupts.unless(call).await {
+        if let Ok(operation) = begun {
+            forget(at.client, operation.id).await;
         }
-        None => {
-            let list = match at.remote {
-                Some(remote) => format!("operation list {remote}:"),
-                None => "operation list".to_owned(),
-            };
-            let message =
-                format!("Interrupted again, leaving. {} has not said whether it began", at.client.agent());
-            let hint = format!("`{} {list}` shows what runs there.", context.command());
-            Err(interrupted(CliError::failed(message).code("interrupted").hint(hint)))
-        }
+        return Err(early());
     }
+    let list = match at.remote {
+        Some(remote) => format!("operation list {remote}:"),
+        None => "operation list".to_owned(),
+    };
+    let message = format!("Interrupted again, leaving. {} has not said whether it began", at.client.agent());
+    let hint = format!("`{} {list}` shows what runs there.", context.command());
+    Err(interrupted(CliError::failed(message).code("interrupted").hint(hint)))
 }
 
 /// Cancels what nobody needs any more, as far as that can be said.

@@ -94,13 +94,15 @@ pub async fn watch(
     let mut interrupt = Interrupt::None;
     let (client, id, mut operation) = (watched.client, watched.operation.id, watched.operation.clone());
     // Who may not listen, and whoever it is that has no events, is asked.
-    let mut news = if bar.is_watched() { client.events(&["operation".to_owned()]).await.ok() } else { None };
+    let mut news = None;
+    if bar.is_watched() {
+        news = Box::pin(client.events(&["operation".to_owned()])).await.ok();
+    }
     let mut unheard = 0;
     while operation.status_code < SUCCESS {
         show(bar, interrupt, &operation.metadata);
         let limit = if bar.is_watched() && news.is_none() { ASKED_EVERY } else { WAITED_FOR };
-        let asked = client.wait_operation(id, limit);
-        tokio::pin!(asked);
+        let mut asked = Box::pin(client.wait_operation(id, limit));
         let asked = loop {
             tokio::select! {
                 asked = &mut asked => break asked,

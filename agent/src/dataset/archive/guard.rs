@@ -93,9 +93,10 @@ impl<R: Read> Guard<R> {
         }
         let header = tar::Header::from_byte_slice(&self.block);
         if !is_header(&self.block) {
-            return Err(match self.begun {
-                false => io::Error::other(NoTar),
-                true => io::Error::other("it is damaged: there is no header where one belongs"),
+            return Err(if self.begun {
+                io::Error::other("it is damaged: there is no header where one belongs")
+            } else {
+                io::Error::other(NoTar)
             });
         }
         self.begun = true;

@@ -222,7 +222,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
             FileType::RegularFile => {
                 let file = place.open(OFlags::RDONLY).map_err(|e| self.io(e))?;
                 self.note_flags(file.as_fd(), &stat)?;
-                let content = self.content(&file, &stat, before)?;
+                let content = self.content(&file, &stat, before.as_ref())?;
                 let after = fstat(&file).map_err(|e| self.io(e))?;
                 if Stamp::of(&after) != Stamp::of(&stat) {
                     if self.shared.strict() || after.st_ino != stat.st_ino {
@@ -282,7 +282,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
         &mut self,
         file: &File,
         stat: &Stat,
-        before: Option<Chunks<'_>>,
+        before: Option<&Chunks<'_>>,
     ) -> Result<Content, ScanError> {
         let mut size = u64::try_from(stat.st_size).map_err(|e| self.io(io::Error::other(e)))?;
         // Only a file with fewer blocks than its size needs can have holes.
@@ -297,7 +297,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
             let (mut chunks, mut offset) = (Vec::new(), start);
             let run = Run { file, at: start, end };
             // Further runs find their own part of it: it is no longer than the file.
-            let before = before.clone().into_iter().flatten();
+            let before = before.cloned().into_iter().flatten();
             self.cutter
                 .cut_along(run, start, before, |chunk, data| {
                     shared.watch.chunk(directory, name, offset, chunk, data);
