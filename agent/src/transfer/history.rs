@@ -229,7 +229,7 @@ mod tests {
         let interrupted = runs.iter().find(|run| run.id == held.id).unwrap();
         assert_eq!(interrupted.result, RunResult::Interrupted);
         assert_eq!(interrupted.source.as_deref(), Some("east:c1"));
-        assert_eq!(interrupted.transfer.as_ref().map(|name| name.as_str()), Some("nightly"));
+        assert_eq!(interrupted.transfer.as_ref().map(schema::name::TransferName::as_str), Some("nightly"));
     }
 
     #[tokio::test]

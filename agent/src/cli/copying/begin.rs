@@ -1,5 +1,6 @@
 //! The beginning of a copy, until the operation is known that an interrupt would cancel.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -14,13 +15,22 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Has something begun. A call that is under way when an interrupt comes is not given up, since nobody would know what it
 /// began: that is cancelled once it is known.
-pub async fn begin(
+pub fn begin(
     context: &Context,
     at: &Side<'_>,
     call: impl Future<Output = Result<OperationBody, ClientError>>,
+) -> impl Future<Output = Result<Result<OperationBody, ClientError>, CliError>> {
+    // Calls are large, and so would be everything that begins one.
+    let call = Box::pin(call);
+    async move { begun(context, at, call).await }
+}
+
+async fn begun(
+    context: &Context,
+    at: &Side<'_>,
+    mut call: Pin<Box<impl Future<Output = Result<OperationBody, ClientError>>>>,
 ) -> Result<Result<OperationBody, ClientError>, CliError> {
     let mut interrupts = context.interrupts.take();
-    let mut call = Box::pin(call);
     if let Some(begun) = interrupts.unless(&mut call).await {
         return Ok(begun);
     }

@@ -123,7 +123,7 @@ pub async fn copy(args: CopyArgs, context: &Context) -> Result<ExitCode, CliErro
         doing: if args.refresh { Doing::Refresh } else { Doing::Copy },
     };
     let (from, to) = ends(context, &source, &target, &args.common).await?;
-    tell(context, &wanted, &carry(context, (&from, &to), &wanted).await?)
+    Ok(tell(context, &wanted, &carry(context, (&from, &to), &wanted).await?))
 }
 
 /// A declared transfer: copies, and tells what was copied.
@@ -139,16 +139,16 @@ pub async fn run(
         CommonArgs { mode, instance_only: alone, allow_inconsistent, transfer, ..CommonArgs::default() };
     let doing = if existing == Existing::Refused { Doing::Copy } else { Doing::Refresh };
     let wanted = Wanted { source, target, args: &args, ephemeral: false, existing, doing };
-    tell(context, &wanted, &carry(context, (from, to), &wanted).await?)
+    Ok(tell(context, &wanted, &carry(context, (from, to), &wanted).await?))
 }
 
-fn tell(context: &Context, wanted: &Wanted<'_>, copied: &Copied) -> Result<ExitCode, CliError> {
+fn tell(context: &Context, wanted: &Wanted<'_>, copied: &Copied) -> ExitCode {
     let Wanted { source, target, .. } = wanted;
     if target.name.is_none() && source.name.as_ref().is_some_and(|name| name.as_str() != copied.name) {
         context.output.note(format!("Instance name is: {}", copied.name));
     }
     let shown = shown(target.remote.as_ref(), &copied.name);
-    Ok(report(context, "Copied", &source.to_string(), &shown, &copied.operation))
+    report(context, "Copied", &source.to_string(), &shown, &copied.operation)
 }
 
 pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, CliError> {

@@ -133,7 +133,7 @@ pub(super) fn record_of<W: Watch>(
     open: &Arc<Open>,
     at: usize,
     stat: &Stat,
-    before: Option<Chunks<'_>>,
+    before: Option<&Chunks<'_>>,
     cutter: &mut Cutter,
 ) -> Result<Vec<u8>, ScanError> {
     let mut record = Vec::new();
@@ -156,7 +156,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
         let start = listing.bytes.len();
         let (entry, directory) = (listing.stamps.len(), kind == FileType::Directory);
         if !directory && stat.st_nlink > 1 {
-            let record = self.linked(&stat, known, before)?;
+            let record = self.linked(&stat, known, before.as_ref())?;
             put(&mut listing.bytes, self.name, &record);
             let record = start..listing.bytes.len();
             listing.marks.push(Mark::Linked { record, entry, inode: stamp.inode });
@@ -167,7 +167,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
             let record = self.shared.later(self.open, at, stat, before);
             listing.marks.push(Mark::Later { at: start, entry, record });
         } else {
-            self.record(&stat, before, &mut listing.bytes)?;
+            self.record(&stat, before.as_ref(), &mut listing.bytes)?;
         }
         listing.stamps.push(stamp);
         if directory {
@@ -182,7 +182,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
         &mut self,
         stat: &Stat,
         known: Option<(u8, &[u8])>,
-        before: Option<Chunks<'_>>,
+        before: Option<&Chunks<'_>>,
     ) -> Result<Arc<[u8]>, ScanError> {
         let link = {
             let mut links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,7 +209,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
     fn record(
         &mut self,
         stat: &Stat,
-        before: Option<Chunks<'_>>,
+        before: Option<&Chunks<'_>>,
         out: &mut Vec<u8>,
     ) -> Result<(), ScanError> {
         let place = Place {
@@ -222,7 +222,7 @@ impl<'k, W: Watch> Reading<'_, 'k, W> {
             FileType::RegularFile => {
                 let file = place.open(OFlags::RDONLY).map_err(|e| self.io(e))?;
                 self.note_flags(file.as_fd(), &stat)?;
-                let content = self.content(&file, &stat, before.as_ref())?;
+                let content = self.content(&file, &stat, before)?;
                 let after = fstat(&file).map_err(|e| self.io(e))?;
                 if Stamp::of(&after) != Stamp::of(&stat) {
                     if self.shared.strict() || after.st_ino != stat.st_ino {

@@ -218,7 +218,7 @@ impl<'a, W: Watch> Shared<'a, W> {
             Task::Directory(find) => self.directory(find, cutter),
             Task::Part(open, part, known) => self.part(&open, part, known, cutter),
             Task::File(Later { open, at, stat, before, record }) => {
-                let made = record_of(self, &open, at, &stat, before, cutter)?;
+                let made = record_of(self, &open, at, &stat, before.as_ref(), cutter)?;
                 *record.lock().unwrap_or_else(PoisonError::into_inner) = made;
                 Ok(())
             }

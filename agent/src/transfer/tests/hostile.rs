@@ -125,6 +125,7 @@ async fn into_volume(pools: &Pools, from: &Path, name: &str, kin: Kin) -> Receiv
         mode: Mode::Copy,
         kin,
         size: None,
+        origin: Origin::default(),
         choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
         record: Box::new(|| Box::pin(async { Ok(()) })),
     };
@@ -200,6 +201,7 @@ async fn what_is_larger_than_its_place_is_refused_on_both_sides_and_goes_on_in_a
             mode: Mode::Copy,
             kin: Kin::Own,
             size: Some(size),
+            origin: Origin::default(),
             choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
             record: Box::new(|| Box::pin(async { Ok(()) })),
         };
