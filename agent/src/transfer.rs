@@ -82,6 +82,12 @@ pub enum TransferError {
     Refused(String),
     #[error("{place} is full: {} more are needed there, and {} are free", BinaryBytes(*needed), BinaryBytes(*free))]
     Full { place: String, needed: u64, free: u64 },
+    #[error(
+        "{place} takes no more, though {} are free: its file system is out of entries for files (inodes; see df -i), or \
+         a quota is used up",
+        BinaryBytes(*free)
+    )]
+    NoEntries { place: String, free: u64 },
     #[error("{0} already exists")]
     Exists(Dataset),
     #[error("nothing can be copied onto itself")]

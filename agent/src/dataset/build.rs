@@ -17,8 +17,6 @@ pub enum VerifyError {
 /// Why a tree could not be built. The staging area keeps what was done.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("no space left: {:.1} MiB are needed and {:.1} MiB are free", mib(*needed), mib(*available))]
-    NoSpace { needed: u64, available: u64 },
     #[error("no space left on the file system")]
     Full,
     #[error("chunk {0} is not what its hash says")]
@@ -53,9 +51,4 @@ impl BuildError {
             _ => Self::Io { path: path.clone(), source },
         }
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // for people
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

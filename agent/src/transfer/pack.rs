@@ -3,7 +3,7 @@
 //!
 //! Measured on two processors, 420 MB by loopback: packing whatever shrinks took 56 % of all processor time, and the copy
 //! 2.3 s; weighed it takes 1.0 to 1.3 s. At what a link of 1 Gbit/s takes for a byte everything that shrinks is packed.
-//! The first [`ALWAYS`] bytes are packed unweighed: of a link nothing is known yet, and a refresh seldom sends more.
+//! The first `ALWAYS` bytes are packed unweighed: of a link nothing is known yet, and a refresh seldom sends more.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -70,6 +70,7 @@ fn measured(error: TransferError, destination: &dyn Destination, meter: &Meter) 
     let (done, total) = meter.so_far();
     let needed = total.unwrap_or_default().saturating_sub(done);
     match destination.room() {
+        Ok((place, free)) if needed <= free => TransferError::NoEntries { place, free },
         Ok((place, free)) => TransferError::Full { place, needed, free },
         Err(_) => error,
     }

@@ -1,6 +1,6 @@
 //! The other side of a transfer, as a client tells of it: where its operation is, the secrets, and its certificate.
 //!
-//! The secrets are a map, as LXD has it. A `control` secret that begins with [`OURS`] says that whoever made it speaks
+//! The secrets are a map, as LXD has it. A `control` secret that begins with `OURS` says that whoever made it speaks
 //! our chunk stream as well; LXD takes any text for a secret and does not look at it. A name of its own in the map
 //! would say the same, but a client that relays connects every name of one side to that name of the other, and so could
 //! not relay between one of ours and LXD.

@@ -99,7 +99,7 @@ fn what_has_arrived_is_found_by_the_beginning_of_its_id() {
     }
     // Long after its end, too: an operation is forgotten, what arrived is not.
     let rows = clusters.run(&["transfer", "list", "west:", "--format", "csv"]).success().stdout;
-    assert!(rows.starts_with(&format!("arrived,{id},,default/orders,")), "{rows}");
+    assert!(rows.starts_with(&format!("arrived,{id},east:default/orders,default/orders,")), "{rows}");
     says(
         &said(&clusters, &["operation", "show", "west:ffffffff"]),
         &["begins with ffffffff", "operation list west:"],
@@ -120,12 +120,17 @@ fn a_move_replaces_nothing_and_begins_only_if_it_may_end() {
     // Who may take the data along and not delete it copies nothing.
     let mover = Operator::new();
     clusters.run(&["auth", "group", "create", "east:movers"]).success();
-    let allowed = "auth group permission add east:movers storage_volume orders can_manage_backups project=default type=custom pool=default";
-    let allowed: Vec<&str> = allowed.split(' ').collect();
-    clusters.run(&allowed).success();
-    let see: Vec<&str> =
-        "auth group permission add east:movers project default can_view".split(' ').collect();
-    clusters.run(&see).success();
+    let permit = |words: &str| {
+        let words: Vec<&str> =
+            "auth group permission add east:movers".split(' ').chain(words.split(' ')).collect();
+        clusters.run(&words)
+    };
+    let backups = "storage_volume orders can_manage_backups project=default type=custom pool=default";
+    let see = "project default can_view";
+    let order = format!("`comity auth group permission add east:movers {see}`");
+    says(&permit(backups).exits(1).stderr, &[&order]);
+    permit(see).success();
+    permit(backups).success();
     mover.trusted_by(&clusters.west);
     let token = clusters
         .operator
@@ -230,7 +235,7 @@ fn a_project_is_named_for_one_command() {
     says(&missing, &["`comity --project blue list east:`"]);
     says(
         &said(&clusters, &["--project", "blue", "volume", "import", "east:default/v", "."]),
-        &["project \"blue\""],
+        &["--project blue: volumes are kept in the project \"default\""],
     );
 }
 

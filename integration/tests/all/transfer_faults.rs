@@ -291,6 +291,13 @@ impl Disk {
         let size = format!("remount,size={mebibytes}m");
         process::run(Command::new("mount").args(["-o", &size]).arg(&self.0), "mount", "").success();
     }
+
+    /// Takes so many more files, whatever their size.
+    fn limit_files(&self, more: u64) {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let limit = format!("remount,nr_inodes={}", stat.f_files - stat.f_ffree + more);
+        process::run(Command::new("mount").args(["-o", &limit]).arg(&self.0), "mount", "").success();
+    }
 }
 
 impl Drop for Disk {
@@ -429,4 +436,26 @@ fn a_command_that_is_interrupted_leaves_the_target_and_can_be_run_again() {
     }
     clusters.operator.begin(&REFRESH).end().success();
     assert_same(&tree(&clusters.east), &tree(&clusters.west));
+}
+
+#[test]
+fn a_disk_that_takes_no_more_files_is_not_said_to_be_short_of_bytes() {
+    let west = Agent::prepare("west");
+    let Some(disk) = Disk::mount(&west.data_dir(), 64) else { return };
+    let clusters = with_source(Clusters::between(Agent::prepare("east"), west), 1);
+    for number in 0..400 {
+        fs::write(tree(&clusters.east).join(format!("small-{number:03}")), number.to_string()).unwrap();
+    }
+    disk.limit_files(200);
+    let failed = clusters.run(&COPY).exits(1);
+    let said = &failed.stderr;
+    assert!(
+        said.contains("storage pool default takes no more, though ") && said.contains("inodes"),
+        "{said}"
+    );
+    assert!(!is_listed(&clusters), "nothing half is listed");
+    disk.limit_files(2_000);
+    clusters.run(&COPY).success();
+    assert_same(&tree(&clusters.east), &tree(&clusters.west));
+    drop(clusters);
 }

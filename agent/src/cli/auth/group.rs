@@ -206,7 +206,7 @@ async fn permission(context: &Context, command: PermissionCommand) -> Result<(),
         PermissionCommand::Add { group, words } => {
             let wanted = entity::permission("add", &group, &words)?;
             let (client, called) = named(context, &group, "group").await?;
-            with_permissions(&client, &called, |permissions| {
+            with_permissions(&client, &called, &group, |permissions| {
                 if permissions.contains(&wanted) {
                     let Permission { url, entitlement, .. } = &wanted;
                     return Err(CliError::failed(format!(
@@ -221,7 +221,7 @@ async fn permission(context: &Context, command: PermissionCommand) -> Result<(),
         PermissionCommand::Remove { group, words } => {
             let wanted = entity::permission("remove", &group, &words)?;
             let (client, called) = named(context, &group, "group").await?;
-            with_permissions(&client, &called, |permissions| {
+            with_permissions(&client, &called, &group, |permissions| {
                 if permissions.is_empty() {
                     return Err(CliError::failed(format!("Group {called:?} does not have any permissions")));
                 }
@@ -261,6 +261,7 @@ const TRIES: usize = 5;
 async fn with_permissions(
     client: &Client,
     called: &str,
+    typed: &str,
     change: impl Fn(&mut Vec<Permission>) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let mut tries = 0;
@@ -272,7 +273,7 @@ async fn with_permissions(
         tries += 1;
         match client.put_group(called, &put, &tag).await {
             Err(error) if tries < TRIES && was_changed(&error) => {}
-            Err(error) => return Err(explained(error, called)),
+            Err(error) => return Err(explained(error, typed)),
             Ok(()) => return Ok(()),
         }
     }
@@ -286,8 +287,11 @@ fn was_changed(error: &ClientError) -> bool {
 fn explained(error: ClientError, group: &str) -> CliError {
     let failed = CliError::from(error);
     let hint = if failed.message.contains("cannot be viewed by the group") {
+        // references project "NAME", but …
+        let project = failed.message.split("project \"").nth(1).and_then(|rest| rest.split('"').next());
+        let project = project.unwrap_or("NAME");
         format!(
-            "Let the group see the project first: `comity auth group permission add {group} project NAME can_view`"
+            "Let the group see the project first: `comity auth group permission add {group} project {project} can_view`"
         )
     } else if failed.message.contains("Could not resolve permission URLs") {
         "`comity auth permission list` shows what exists.".to_owned()

@@ -12,7 +12,7 @@ use crate::storage::{Devices, Shape};
 
 /// The one profile there is. It cannot be changed.
 pub const DEFAULT_PROFILE: &str = "default";
-/// Namespaces whose keys may all be set, besides those in [`check_of`] that have a form.
+/// Namespaces whose keys may all be set, besides those in [`check_key`] that have a form.
 const NAMESPACES: [&str; 16] = [
     "agent.",
     "boot.",

@@ -183,7 +183,7 @@ type Done = Result<(), LxdError>;
 pub struct Patience {
     /// Nothing at all moves, in either direction.
     pub standstill: Duration,
-    /// Less than [`LEAST`] does.
+    /// Less than 256 KiB does.
     pub span: Duration,
 }
 
