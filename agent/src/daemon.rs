@@ -120,8 +120,12 @@ pub async fn run(options: Options, sockets: Arc<Sockets>) -> Result<Ended, Daemo
     let (peering, mesh) = (state.peering.clone(), state.mesh.clone());
     let (clients, acme) = (state.clients.clone(), state.acme.clone());
     let api = Api::new(state);
-    let router: Arc<dyn Router> =
-        Arc::new(Streams { peering: peering.clone(), mesh: mesh.clone(), api: api.clone() });
+    let router: Arc<dyn Router> = Arc::new(Streams {
+        peering: peering.clone(),
+        mesh: mesh.clone(),
+        api: api.clone(),
+        open: Arc::default(),
+    });
     peering.run(router.clone()).await?;
     tasks.spawn("mesh", mesh.run());
     // The doors open last: an answer means that everything behind them runs.

@@ -131,6 +131,7 @@ fn a_move_replaces_nothing_and_begins_only_if_it_may_end() {
     says(&permit(backups).exits(1).stderr, &[&order]);
     permit(see).success();
     permit(backups).success();
+    permit("storage_volume orders can_view project=default type=custom pool=default").success();
     mover.trusted_by(&clusters.west);
     let token = clusters
         .operator

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use integration::{Agent, Http, Operator, Transcript};
+use integration::{Agent, Http, LIMIT, Operator, Transcript, wait_for};
 use serde_json::{Value, json};
 
 /// Somebody with a certificate whom `agent` knows as a member of these groups.
@@ -134,15 +134,18 @@ fn a_project_must_be_seen_by_who_is_let_into_what_is_in_it() {
     // Backups are what lets the data out; seeing the volume does not.
     let (send, as_copied) =
         ("/1.0/storage-pools/default/volumes/custom/vol1", json!({ "name": "vol1", "migration": true }));
-    member(&east, "ada", &["backup"]).post(send, &as_copied).expect(202);
+    let offered = member(&east, "ada", &["backup"]).post(send, &as_copied).expect(202);
     let view = permission("storage_volume", url, "can_view");
     admin.post("/1.0/auth/groups", &json!({ "name": "see", "permissions": [viewer, view] })).expect(201);
     member(&east, "bob", &["see"]).post(send, &as_copied).expect(403);
     admin.post("/1.0/auth/groups", &json!({ "name": "none" })).expect(201);
     member(&east, "eve", &["none"]).post(send, &as_copied).expect(404);
 
-    // What groups say of an entity goes with it.
-    admin.delete("/1.0/storage-pools/default/volumes/custom/vol1").expect(200);
+    // What groups say of an entity goes with it. Nobody deletes what is offered to be copied.
+    let volume = "/1.0/storage-pools/default/volumes/custom/vol1";
+    admin.delete(volume).refused(409, "volume default/vol1 is in use by another transfer");
+    admin.delete(offered.json()["operation"].as_str().expect("an operation")).expect(200);
+    wait_for("the offer is withdrawn", LIMIT, || (admin.delete(volume).status == 200).then_some(()));
     assert_eq!(admin.get("/1.0/auth/groups/backup").metadata()["permissions"], json!([viewer]));
 }
 
