@@ -87,16 +87,24 @@ pub enum Ground {
     Resumed,
 }
 
-/// Completes a tree whose data is in its place, checks that it is the manifest's and nothing besides, and says what could
-/// not be set.
+/// What became of a tree.
+#[derive(Debug)]
+pub struct Completed {
+    /// What could not be set, in sentences.
+    pub unset: Vec<String>,
+    /// The files that are another tree's, too, as they look now.
+    pub linked: Vec<Linked>,
+}
+
+/// Completes a tree whose data is in its place, and checks that it is the manifest's and nothing besides.
 pub fn complete(
     site: &Site,
     packed: &Packed,
     directories: &Directories,
-    (ground, linked): (Ground, &[Linked]),
+    (ground, linked): (Ground, Vec<Linked>),
     go_on: &(dyn Fn(u64) -> bool + Sync),
-) -> Result<Vec<String>, BuildError> {
-    let work = Completing { site, packed, directories, ground, linked, lacks: Mutex::default() };
+) -> Result<Completed, BuildError> {
+    let mut work = Completing { site, packed, directories, ground, linked, lacks: Mutex::default() };
     let each = |with: &(dyn Fn(u32) -> Result<(), BuildError> + Sync)| {
         in_parallel(
             directories.all().len(),
@@ -114,7 +122,8 @@ pub fn complete(
     work.hard_links()?;
     each(&|at| work.nothing_else(at))?;
     work.folders()?;
-    Ok(work.lacks.into_inner().unwrap_or_else(PoisonError::into_inner).report())
+    let unset = work.lacks.into_inner().unwrap_or_else(PoisonError::into_inner).report();
+    Ok(Completed { unset, linked: work.linked })
 }
 
 struct Completing<'a> {
@@ -122,7 +131,7 @@ struct Completing<'a> {
     packed: &'a Packed,
     directories: &'a Directories,
     ground: Ground,
-    linked: &'a [Linked],
+    linked: Vec<Linked>,
     lacks: Mutex<Lacks>,
 }
 
@@ -181,7 +190,7 @@ impl Completing<'_> {
     }
 
     /// Gives files their further names.
-    fn hard_links(&self) -> Result<(), BuildError> {
+    fn hard_links(&mut self) -> Result<(), BuildError> {
         let mut targets: HashMap<u32, Vec<u8>> = HashMap::new();
         let mut walk = self.packed.walk();
         while let Some(step) = walk.next() {
@@ -204,8 +213,14 @@ impl Completing<'_> {
             let there = TreePath::new(there).map_err(BuildError::Hostile)?;
             let (Some((from, name)), Some((above, own))) = (there.split(), here.split()) else { continue };
             let (from, above) = (self.site.folder(from.as_bytes())?, self.site.folder(above.as_bytes())?);
+            let look = || statat(from.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).ok();
+            let before = look();
             match linkat(&from, name, &above, own, AtFlags::empty()) {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Ok(at) = self.linked.binary_search_by_key(&to, |linked| linked.number) {
+                        self.linked[at].gained_a_name(before, look());
+                    }
+                }
                 // What it is another name of could not be made.
                 Err(Errno::NOENT) => {
                     self.lacks.lock().unwrap_or_else(PoisonError::into_inner).node.add(&here);

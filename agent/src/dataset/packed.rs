@@ -177,6 +177,15 @@ impl Packed {
         let rest = self.bytes.get(at as usize..).filter(|_| at as usize >= MAGIC.len())?;
         Reader { rest }.record(at, number).ok().flatten()
     }
+
+    /// The name of the entry whose record begins there. Unlike [`record`](Self::record) it does not pass over the chunks of
+    /// a file, so that it may be asked for each of them.
+    pub fn name(&self, at: u32) -> Option<&[u8]> {
+        let rest = self.bytes.get(at as usize..).filter(|_| at as usize >= MAGIC.len())?;
+        let (_kind, rest) = rest.split_first()?;
+        let (len, rest) = rest.split_first()?;
+        rest.get(..usize::from(*len))
+    }
 }
 
 impl<'a> Record<'a> {

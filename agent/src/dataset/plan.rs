@@ -12,9 +12,12 @@ use std::ffi::OsStr;
 use std::iter::Take;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
 
 use super::beneath::Place;
 use super::build::BuildError;
@@ -116,7 +119,7 @@ impl Plan {
             |(hand, reader, data), at| {
                 let Some(job) = jobs.get(at) else { return Ok(()) };
                 let place = job.place;
-                let Some(record) = packed.record(place.at, place.number) else { return Ok(()) };
+                let Some(name) = packed.name(place.at) else { return Ok(()) };
                 hand.enter(&directories.path(packed, place.directory, b""))?;
                 let mut good = job.good.iter().peekable();
                 let mut absent = Vec::new();
@@ -125,7 +128,7 @@ impl Plan {
                     if there {
                         good.next();
                     } else if useful.has(chunk) && reader.chunk(chunk, data) {
-                        hand.write(record.name, offset, data)?;
+                        hand.write(name, offset, data)?;
                     } else {
                         absent.push((place, number, offset, chunk));
                         continue;
@@ -181,7 +184,7 @@ impl Plan {
         self.come.iter().filter(|come| !come.load(Relaxed)).count()
     }
 
-    /// A chunk has come: it is checked, and written to all its places.
+    /// A chunk has come: it is checked, and written to the first of its places.
     pub fn put(
         &self,
         hand: &mut Hand<'_>,
@@ -201,18 +204,68 @@ impl Plan {
         if self.come[at].swap(true, Relaxed) {
             return Err(not_asked);
         }
-        let here = u32::try_from(at).unwrap_or(u32::MAX);
-        let from = self.also.partition_point(|(of, ..)| *of < here);
-        let also = self.also[from..].iter().take_while(|(of, ..)| *of == here);
-        for (file, offset) in
-            [(missing.file, missing.offset)].into_iter().chain(also.map(|(_, file, offset)| (*file, *offset)))
-        {
-            let place = self.files[file as usize];
-            let Some(record) = packed.record(place.at, place.number) else { continue };
-            hand.enter(&directories.path(packed, place.directory, b""))?;
-            hand.write(record.name, offset, data)?;
+        let place = self.files[missing.file as usize];
+        let Some(name) = packed.name(place.at) else { return Ok(()) };
+        hand.enter(&directories.path(packed, place.directory, b""))?;
+        hand.write(name, missing.offset, data)
+    }
+
+    /// Writes the chunks that have come to all their other places. Not as they come: one that is everywhere in a large tree
+    /// would keep the source waiting for as long as that takes to write.
+    pub fn repeat(
+        &self,
+        site: &Site,
+        packed: &Packed,
+        directories: &Directories,
+        go_on: &(dyn Fn(u64) -> bool + Sync),
+    ) -> Result<(), BuildError> {
+        let parts: Vec<_> = self.also.chunks(PART).collect();
+        in_parallel(
+            parts.len(),
+            || Ok((Hand::new(site), None, Vec::new())),
+            |(hand, at, data): &mut (Hand<'_>, Option<u32>, Vec<u8>), part| {
+                for (of, file, offset) in parts.get(part).copied().unwrap_or_default() {
+                    if *at != Some(*of) {
+                        self.read_back(site, packed, directories, *of, data)?;
+                        *at = Some(*of);
+                    }
+                    let place = self.files[*file as usize];
+                    let Some(name) = packed.name(place.at) else { continue };
+                    hand.enter(&directories.path(packed, place.directory, b""))?;
+                    hand.write(name, *offset, data)?;
+                    if !go_on(data.len() as u64) {
+                        return Err(BuildError::Stopped);
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Reads a chunk that has come from where it was written to.
+    fn read_back(
+        &self,
+        site: &Site,
+        packed: &Packed,
+        directories: &Directories,
+        at: u32,
+        data: &mut Vec<u8>,
+    ) -> Result<(), BuildError> {
+        let Some(missing) = self.missing.get(at as usize) else { return Ok(()) };
+        let place = self.files[missing.file as usize];
+        let Some(name) = packed.name(place.at) else { return Ok(()) };
+        let folder = site.folder(&directories.path(packed, place.directory, b""))?;
+        data.resize(missing.chunk.len as usize, 0);
+        let read = Place { directory: folder.as_fd(), name: OsStr::from_bytes(name) }
+            .open(OFlags::RDONLY)
+            .and_then(|file| std::fs::File::from(file).read_exact_at(data, missing.offset));
+        let path = || TreePath::new(directories.path(packed, place.directory, name)).unwrap_or_default();
+        read.map_err(|e| BuildError::io(&path(), e))?;
+        if ChunkRef::of(data) == missing.chunk {
+            Ok(())
+        } else {
+            Err(BuildError::Corrupt(u32::try_from(missing.number).unwrap_or(u32::MAX)))
         }
-        Ok(())
     }
 }
 

@@ -47,7 +47,7 @@ pub use hold::{Held, Use};
 pub use left::Left;
 pub use removal::remove_tree;
 pub use snapshot::Frozen;
-pub use switch::{Arrived, Switch};
+pub use switch::{Arrived, Known, Switch};
 
 /// The pool that every agent has.
 pub const DEFAULT_POOL: &str = "default";

@@ -47,8 +47,13 @@ pub struct Site {
 impl Site {
     /// Makes `tree`, which must not be there.
     pub fn begin(tree: &Path) -> Result<Self, BuildError> {
-        let root = fs::DirBuilder::new().recursive(true).mode(0o700).create(tree);
-        let root = root.and_then(|()| Root::open(tree)).map_err(|e| BuildError::io(&TreePath::root(), e))?;
+        let failed = |e| BuildError::io(&TreePath::root(), e);
+        if let Some(above) = tree.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(failed)?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(tree).map_err(failed)?;
+        inherit_nothing(tree).map_err(failed)?;
+        let root = Root::open(tree).map_err(failed)?;
         Ok(Self { tree: tree.to_owned(), root, folders: Mutex::default() })
     }
 
@@ -89,6 +94,20 @@ impl Site {
         }
         Ok(at)
     }
+}
+
+/// Takes from a folder that was just made the access control lists that it has from the one above it: they would go on to
+/// everything that is made within.
+pub(super) fn inherit_nothing(folder: &Path) -> io::Result<()> {
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match xattr::remove(folder, name) {
+            Err(e) if !matches!(Errno::from_io_error(&e), Some(Errno::NODATA | Errno::OPNOTSUPP)) => {
+                return Err(e);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// One thread's hand in it: the folder and the file that it is at.
@@ -221,6 +240,8 @@ mod tests {
         for name in [&b".."[..], b"", b"x/y", b"x\0", &[b'x'; 256]] {
             assert!(hand.write(name, 0, b"").is_err(), "{name:?}");
         }
+        // Nobody builds in a tree that is there.
+        assert!(Site::begin(site.tree()).is_err());
         // Somebody put symlinks where folders and files are expected.
         std::os::unix::fs::symlink(dir.path(), site.tree().join("out")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", site.tree().join("a/b/link")).unwrap();

@@ -10,12 +10,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, RenameFlags, chmodat, linkat, renameat_with, statat};
+use rustix::fs::{AtFlags, Mode, RenameFlags, Stat, chmodat, linkat, renameat_with, statat};
 
 use super::beneath::{Place, Root};
 use super::chunk::{ChunkRef, Hash};
 use super::manifest::TreePath;
 use super::packed::{Directories, NodeRef, Packed, Record, Step};
+use super::survey::index::is_alike;
 use super::survey::{Stamp, Survey};
 
 /// What may be done with a tree's files.
@@ -53,6 +54,18 @@ pub struct Linked {
     pub number: u32,
     /// `None` for a file that nobody writes to.
     pub stamp: Option<Stamp>,
+}
+
+impl Linked {
+    /// It was given one more name: that alone has moved its ctime, or it is not known any more.
+    pub fn gained_a_name(&mut self, before: Option<Stat>, after: Option<Stat>) {
+        self.stamp = match (before, after) {
+            (Some(was), Some(is)) if self.stamp == Some(Stamp::of(&was)) && is_alike(&was, &is) => {
+                Some(Stamp::of(&is))
+            }
+            _ => None,
+        };
+    }
 }
 
 /// Where an entry is: of which tree, which record.

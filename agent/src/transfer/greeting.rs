@@ -1,5 +1,7 @@
 //! The first words of a transfer: what the source offers, and what of it the target takes.
 
+use std::collections::BTreeSet;
+
 use schema::name::SnapshotName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +43,12 @@ impl Hello {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
+
+    /// Whether a snapshot is named twice. Two trees would be built in one place, and the second be taken for the first.
+    pub fn repeats_itself(&self) -> bool {
+        let mut names = BTreeSet::new();
+        !self.snapshots.iter().all(|name| names.insert(name))
+    }
 }
 
 impl Choice {
@@ -50,5 +58,18 @@ impl Choice {
 
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_named_once() {
+        for (named, repeats) in [("[]", false), (r#"["s", "t"]"#, false), (r#"["s", "t", "s"]"#, true)] {
+            let offered = format!(r#"{{ "version": 1, "snapshots": {named} }}"#);
+            assert_eq!(Hello::decode(offered.as_bytes()).unwrap().repeats_itself(), repeats, "{named}");
+        }
     }
 }

@@ -24,10 +24,10 @@ use super::staging::Staging;
 use crate::dataset::PoolError;
 use crate::dataset::build::BuildError;
 use crate::dataset::chunk::Hash;
-use crate::dataset::complete::{Ground, complete};
+use crate::dataset::complete::{Completed, Ground, complete};
 use crate::dataset::packed::{Directories, MAX_PIECE, Packed, pieces};
 use crate::dataset::plan::Plan;
-use crate::dataset::pool::{Arrived, Switch};
+use crate::dataset::pool::{Arrived, Known, Switch};
 use crate::dataset::site::{Hand, Site};
 use crate::dataset::stock::{Linked, Share, Stock};
 use crate::dataset::survey::{Manner, Survey};
@@ -98,7 +98,7 @@ enum Tree {
     Built {
         tree: PathBuf,
         packed: Packed,
-        unset: Vec<String>,
+        completed: Completed,
     },
 }
 
@@ -174,6 +174,9 @@ fn hear(first: &Lane) -> Result<(Hello, Vec<crate::wire::token::Secret>), Transf
                     );
                     return Err(TransferError::Refused(message));
                 }
+                if hello.repeats_itself() {
+                    return Err(FrameError::Malformed("an offer that names a snapshot twice").into());
+                }
                 return Ok((hello, tickets));
             }
             _ => return Err(FrameError::Malformed("expected an offer").into()),
@@ -229,15 +232,15 @@ impl Target<'_> {
                 self.add(&frozen.tree(), packed, Share::Files);
                 self.switch.snapshots.push((name.clone(), Arrived::Kept(frozen)));
             }
-            (Some(name), Tree::Built { tree, packed, unset }) => {
+            (Some(name), Tree::Built { tree, packed, completed }) => {
                 self.add(&tree, packed.clone(), Share::Files);
-                let known = unset.is_empty();
-                self.all.unset.extend(unset);
+                let known = completed.unset.is_empty();
+                self.all.unset.extend(completed.unset);
                 let arrived = if known { Arrived::Known { tree, packed } } else { Arrived::Built(tree) };
                 self.switch.snapshots.push((name.clone(), arrived));
             }
-            (None, Tree::Built { tree, packed, unset }) => {
-                self.switch.known = unset.is_empty().then_some(packed);
+            (None, Tree::Built { tree, packed, completed: Completed { unset, linked } }) => {
+                self.switch.known = unset.is_empty().then_some(Known { packed, linked });
                 self.all.unset.extend(unset);
                 self.switch.main = Some(tree);
             }
@@ -279,7 +282,7 @@ impl Target<'_> {
         let sums = packed.sums();
         self.meter.correct(sums.data, sums.files.into());
         self.all.moved += sums.data;
-        self.finish(&site, packed, (Ground::New, &[]))
+        self.finish(&site, packed, (Ground::New, Vec::new()))
     }
 
     /// Takes what it lacks of a tree.
@@ -327,10 +330,13 @@ impl Target<'_> {
         if plan.left() > 0 {
             return Err(BuildError::Incomplete(plan.left()).into());
         }
+        let go_on = |_| !self.opener.stop.is_cancelled();
+        let repeated = alive(&lanes[..1], || plan.repeat(&site, &packed, &directories, &go_on));
+        repeated.map_err(|e| measured(e.into(), self.destination, self.meter))?;
         self.whole(hash)?;
         self.all.moved += plan.wanted;
         self.meter.stage(Stage::Verifying);
-        self.finish(&site, packed, (ground, &plan.linked))
+        self.finish(&site, packed, (ground, plan.linked))
     }
 
     /// The tree, if it is here.
@@ -475,11 +481,11 @@ impl Target<'_> {
         &self,
         site: &Site,
         packed: Packed,
-        ground: (Ground, &[Linked]),
+        ground: (Ground, Vec<Linked>),
     ) -> Result<Tree, TransferError> {
         let directories = Directories::of(&packed);
         let go_on = |_| !self.opener.stop.is_cancelled();
-        let unset = alive(&self.lanes[..1], || complete(site, &packed, &directories, ground, &go_on))?;
-        Ok(Tree::Built { tree: site.tree().to_owned(), packed, unset })
+        let completed = alive(&self.lanes[..1], || complete(site, &packed, &directories, ground, &go_on))?;
+        Ok(Tree::Built { tree: site.tree().to_owned(), packed, completed })
     }
 }

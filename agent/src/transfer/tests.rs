@@ -91,6 +91,28 @@ async fn through(
 }
 
 #[tokio::test]
+async fn what_is_in_many_places_comes_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    for folder in [&from, &to] {
+        fs::create_dir(folder).unwrap();
+    }
+    // Something is there: chunks are asked for.
+    fs::write(to.join("else"), b"else").unwrap();
+    let mebibyte = noise(1 << 20);
+    fs::write(from.join("long"), mebibyte.repeat(24)).unwrap();
+    fs::create_dir(from.join("below")).unwrap();
+    fs::write(from.join("below/same"), mebibyte.repeat(3)).unwrap();
+    fs::write(from.join("below/small"), &mebibyte[..5000]).unwrap();
+    fs::write(from.join("small"), &mebibyte[..5000]).unwrap();
+    let (sent, received) = run(&from, &to).await;
+    received.unwrap();
+    let moved = sent.unwrap().moved;
+    assert!(moved < 3 << 20, "{moved}");
+    assert_eq!(listing(&to), listing(&from));
+}
+
+#[tokio::test]
 async fn a_tree_arrives_and_a_refresh_sends_only_what_is_new() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));

@@ -27,7 +27,7 @@ use crate::dataset::beneath::{Place, Root};
 use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{Child, Children, ContentRef, Directories, MetaRef, NodeRef, Packed, Step};
 use crate::dataset::scan::ScanError;
-use crate::dataset::site::begin_to_store;
+use crate::dataset::site::{begin_to_store, inherit_nothing};
 use crate::dataset::survey::{Manner, Survey, Unwatched, in_parallel};
 
 /// So many entries of a directory are one thread's work.
@@ -72,6 +72,7 @@ impl Copying<'_> {
         fs::DirBuilder::new()
             .mode(0o700)
             .create(self.to)
+            .and_then(|()| inherit_nothing(self.to))
             .map_err(|e| PoolError::io(self.to, "created", e))?;
         let open = |path: &Path| Root::open(path).map_err(|e| PoolError::io(path, "opened", e));
         let (from, to) = (open(self.from)?, open(self.to)?);

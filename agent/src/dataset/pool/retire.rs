@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, fstat, openat, statat,
 
 use super::folder::remove_later;
 use super::removal::remove_tree;
+use super::switch::Known;
 use crate::dataset::beneath::Root;
-use crate::dataset::packed::Packed;
 use crate::dataset::survey::Stamp;
 use crate::dataset::survey::index::Adoption;
 
@@ -23,7 +23,7 @@ const DEEPEST: usize = 200;
 pub(super) struct Successor {
     pub tree: PathBuf,
     /// What is in it.
-    pub packed: Packed,
+    pub known: Known,
     /// Where that is kept.
     pub index: PathBuf,
     /// When it was put in place, by this machine's clock.
@@ -34,12 +34,15 @@ pub(super) struct Successor {
 pub(super) fn retire(bin: PathBuf, new: Successor) {
     let old = bin.clone();
     let work = move || {
-        let kept = Adoption::of(&new.tree, &new.packed, new.since).and_then(|mut adoption| {
-            if adoption.shares_any() {
-                part(&old, &mut adoption);
-            }
-            adoption.write(&new.index, &new.packed)
-        });
+        let kept = Adoption::of(&new.tree, &new.known.packed, &new.known.linked, new.since).and_then(
+            |mut adoption| {
+                if adoption.shares_any() {
+                    part(&old, &mut adoption);
+                    adoption.confirm(&new.tree, &new.known.packed)?;
+                }
+                adoption.write(&new.index, &new.known.packed)
+            },
+        );
         if let Err(e) = kept {
             tracing::info!(tree = %new.tree.display(), reason = %e, "a new tree is read the next time");
         }

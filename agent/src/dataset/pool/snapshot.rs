@@ -17,7 +17,7 @@ use super::clone::{Alike, Copying};
 use super::folder::{blocking, entries_of, make_dir, remove_later, replace_file, sync_all, sync_dir};
 use super::hold::{Held, Use};
 use super::removal::remove_tree;
-use super::switch::Switch;
+use super::switch::{Known, Switch};
 use super::{AREAS, PoolError, Pools};
 use crate::dataset::Consistency;
 use crate::dataset::Dataset;
@@ -181,7 +181,8 @@ impl Pools {
             Copying { from: &tree, packed: &packed, to: &new, like: None }
                 .run()
                 .inspect_err(|_| remove_later(new.clone()))?;
-            held.switch_in(Switch { known: Some(packed), ..Switch::main(new) })
+            let known = Known { packed, linked: Vec::new() };
+            held.switch_in(Switch { known: Some(known), ..Switch::main(new) })
         })
         .await
     }

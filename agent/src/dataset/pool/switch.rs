@@ -21,6 +21,7 @@ use super::snapshot::{Frozen, Reference, References};
 use super::{Held, PoolError, Pools};
 use crate::dataset::Dataset;
 use crate::dataset::packed::Packed;
+use crate::dataset::stock::Linked;
 use crate::dataset::survey;
 use crate::task::crash;
 
@@ -33,11 +34,19 @@ pub struct Switch {
     /// The new tree, built in staging.
     pub main: Option<PathBuf>,
     /// What is in it, if all of that could be set here: then it need not be read the next time.
-    pub known: Option<Packed>,
+    pub known: Option<Known>,
     /// Snapshots that come, oldest first. One that is there under that name is replaced.
     pub snapshots: Vec<(SnapshotName, Arrived)>,
     /// Snapshots that go.
     pub drop: Vec<SnapshotName>,
+}
+
+/// What is in a tree that was built, and which of its files are also of the tree that was there.
+#[derive(Debug)]
+pub struct Known {
+    pub packed: Packed,
+    /// By number, ascending.
+    pub linked: Vec<Linked>,
 }
 
 /// A snapshot's tree, as it comes.
@@ -76,6 +85,19 @@ impl Held {
     /// Makes everything in staging durable, then does all of `switch` in one step. The staging area goes with it, in its
     /// own time, and so does the tree that was there.
     pub fn switch_in(&self, switch: Switch) -> Result<(), PoolError> {
+        // A tree that was frozen and that nothing refers to goes, whatever came between.
+        let collect = || self.pools.collect(&self.dataset.pool);
+        match self.in_one_step(switch) {
+            Ok(()) => collect(),
+            Err(error) => {
+                let _ =
+                    collect().inspect_err(|e| tracing::warn!(reason = %e, "frozen trees were left behind"));
+                Err(error)
+            }
+        }
+    }
+
+    fn in_one_step(&self, switch: Switch) -> Result<(), PoolError> {
         let staging = self.staging()?;
         self.fits(&switch)?;
         let mut frozen = Vec::new();
@@ -115,15 +137,14 @@ impl Held {
         fs::rename(&staging, &bin).map_err(|e| PoolError::io(&staging, "removed", e))?;
         staging.parent().map_or(Ok(()), sync_dir)?;
         match switch.known.filter(|_| switch.main.is_some()) {
-            Some(packed) => {
+            Some(known) => {
                 let index = self.pools.index_at(&self.dataset)?;
-                retire(bin, Successor { tree: place, packed, index, since: switched });
+                retire(bin, Successor { tree: place, known, index, since: switched });
             }
             None => remove_later(bin),
         }
         drop(turn);
-        drop(frozen);
-        self.pools.collect(&self.dataset.pool)
+        Ok(())
     }
 }
 
@@ -131,7 +152,7 @@ impl Held {
     /// Refuses a tree with more data than there is to be room for.
     fn fits(&self, switch: &Switch) -> Result<(), PoolError> {
         let (Some(size), Some(tree)) = (self.size, &switch.main) else { return Ok(()) };
-        let data = switch.known.as_ref().map_or_else(|| data_of(tree), |packed| packed.sums().data);
+        let data = switch.known.as_ref().map_or_else(|| data_of(tree), |known| known.packed.sums().data);
         within(&self.dataset, size, data)
     }
 }

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use schema::name::{PoolName, VolumeName};
 
-use super::{PoolError, Pools, Switch, Use};
+use super::clone::Copying;
+use super::{Arrived, Known, PoolError, Pools, Switch, Use};
 use crate::dataset::chunk::tests::noise;
-use crate::dataset::survey::Unwatched;
+use crate::dataset::packed::{Packed, Step};
+use crate::dataset::site::{Hand, Site};
+use crate::dataset::stock::Linked;
+use crate::dataset::survey::{Manner, Stamp, Survey, Unwatched};
 use crate::dataset::tests::{listing, odd_tree};
 use crate::dataset::{Consistency, Dataset};
 
@@ -208,6 +212,25 @@ async fn a_switch_that_was_decided_is_done_at_the_next_start() {
     assert_eq!(folder(&base.join(".frozen")), [frozen.hash().to_string()]);
 }
 
+/// Every file of `tree`, which is what `packed` says, by the name that it has in a new one, and how it looks then.
+fn linked(tree: &Path, new: &Path, packed: &Packed) -> Vec<Linked> {
+    fs::create_dir_all(new).unwrap();
+    let mut linked = Vec::new();
+    let mut walk = packed.walk();
+    while let Some(step) = walk.next() {
+        if let Step::Entry(record) = step {
+            let name = std::str::from_utf8(record.name).unwrap();
+            fs::hard_link(tree.join(name), new.join(name)).unwrap();
+            let stamp = Stamp::of(&rustix::fs::lstat(&new.join(name)).unwrap());
+            linked.push(Linked { number: record.number, stamp: Some(stamp) });
+        }
+    }
+    let meta = fs::metadata(tree).unwrap();
+    fs::set_permissions(new, meta.permissions()).unwrap();
+    File::open(new).unwrap().set_modified(meta.modified().unwrap()).unwrap();
+    linked
+}
+
 #[tokio::test]
 async fn a_tree_that_was_put_in_place_is_known_without_reading_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -223,22 +246,20 @@ async fn a_tree_that_was_put_in_place_is_known_without_reading_it() {
     }
     let read = || pools.survey(&dataset, Consistency::Strict, &Unwatched).unwrap();
     let packed = read().packed().clone();
+    let gone = || {
+        while !folder(&dir.path().join("pools/default/.removed")).is_empty() {
+            std::thread::yield_now();
+        }
+    };
     for round in 0..3 {
         // As a refresh does it: what is the same is linked.
         let held = pools.hold(&dataset, Use::Replacing).unwrap();
         let new = held.staging().unwrap().join("1/tree");
-        fs::create_dir_all(&new).unwrap();
-        for at in 0..50 {
-            fs::hard_link(tree.join(format!("file-{at}")), new.join(format!("file-{at}"))).unwrap();
-        }
-        let meta = fs::metadata(&tree).unwrap();
-        fs::set_permissions(&new, meta.permissions()).unwrap();
-        File::open(&new).unwrap().set_modified(meta.modified().unwrap()).unwrap();
-        held.switch_in(Switch { known: Some(packed.clone()), ..Switch::main(new) }).unwrap();
+        let linked = linked(&tree, &new, &packed);
+        let known = Some(Known { packed: packed.clone(), linked });
+        held.switch_in(Switch { known, ..Switch::main(new) }).unwrap();
         drop(held);
-        while !folder(&dir.path().join("pools/default/.removed")).is_empty() {
-            std::thread::yield_now();
-        }
+        gone();
         let found = read();
         assert_eq!(found.packed().hash(), packed.hash(), "round {round}");
         assert_eq!(found.bytes_read(), 0, "round {round}");
@@ -248,6 +269,114 @@ async fn a_tree_that_was_put_in_place_is_known_without_reading_it() {
     File::options().write(true).open(&path).unwrap().write_all_at(b"other", 0).unwrap();
     File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     assert_ne!(read().packed().hash(), packed.hash());
+}
+
+#[tokio::test]
+async fn what_is_done_to_a_file_while_a_tree_takes_the_place_of_another_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let pools = Pools::open(dir.path()).unwrap();
+    let (pool, volume) = names();
+    let dataset = Dataset::volume(&pool, &volume);
+    pools.ensure(&dataset).await.unwrap();
+    let tree = pools.tree(&dataset).unwrap();
+    let changes: [fn(&Path); 3] = [
+        |file| {
+            File::options().write(true).open(file).unwrap().write_all_at(b"other", 0).unwrap();
+            File::open(file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        },
+        |file| fs::set_permissions(file, fs::Permissions::from_mode(0o4777)).unwrap(),
+        // Nothing but the ctime shows it.
+        |file| fs::hard_link(file, file.with_extension("more")).unwrap(),
+    ];
+    for at in 0..changes.len() {
+        let path = tree.join(format!("file-{at}"));
+        fs::write(&path, noise(5000 + at)).unwrap();
+        File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let packed = pools.survey(&dataset, Consistency::Strict, &Unwatched).unwrap().packed().clone();
+    let held = pools.hold(&dataset, Use::Replacing).unwrap();
+    let new = held.staging().unwrap().join("1/tree");
+    let linked = linked(&tree, &new, &packed);
+    for (at, change) in changes.iter().enumerate() {
+        change(&tree.join(format!("file-{at}")));
+    }
+    let known = Some(Known { packed: packed.clone(), linked });
+    held.switch_in(Switch { known, ..Switch::main(new) }).unwrap();
+    drop(held);
+    let sizes = (0..3).map(|at| fs::metadata(tree.join(format!("file-{at}"))).unwrap().len());
+    while !folder(&dir.path().join("pools/default/.removed")).is_empty() {
+        std::thread::yield_now();
+    }
+    let found = pools.survey(&dataset, Consistency::Strict, &Unwatched).unwrap();
+    assert_ne!(found.packed().hash(), packed.hash());
+    assert_eq!(found.bytes_read(), sizes.sum::<u64>(), "each is read again");
+}
+
+/// An access control list as the kernel has it: version 2, then tag, permissions and id of each entry.
+fn default_list() -> Vec<u8> {
+    let entries =
+        [(1_u16, 7_u16, u32::MAX), (2, 7, 4242), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)];
+    let entry = |(tag, rights, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [&2_u32.to_le_bytes()[..], &entries.map(entry).concat()].concat()
+}
+
+#[tokio::test]
+async fn a_list_that_a_pool_s_folder_hands_down_is_on_no_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let handing = dir.path().join("handing");
+    fs::create_dir(&handing).unwrap();
+    if xattr::set(&handing, "system.posix_acl_default", &default_list()).is_err() {
+        eprintln!("not run: the file system has no access control lists");
+        return;
+    }
+    let site = Site::begin(&handing.join("staging/tree")).unwrap();
+    site.folder(b"a/b").unwrap();
+    let mut hand = Hand::new(&site);
+    hand.write(b"file", 0, b"data").unwrap();
+    drop(hand);
+
+    let from = dir.path().join("from");
+    odd_tree(&from);
+    let packed = Survey::read(&from, Manner::default(), &Unwatched).unwrap().packed().clone();
+    let copy = handing.join("copy");
+    Copying { from: &from, packed: &packed, to: &copy, like: None }.run().unwrap();
+    assert_eq!(listing(&copy), listing(&from));
+
+    for folder in [site.tree(), &copy] {
+        for entry in walkdir::WalkDir::new(folder) {
+            let path = entry.unwrap().into_path();
+            if !path.is_symlink() {
+                let names = xattr::list(&path).unwrap().map(|name| name.to_string_lossy().into_owned());
+                let lists: Vec<_> = names.filter(|name| name.starts_with("system.posix_acl")).collect();
+                let own = xattr::list(from.join(path.strip_prefix(folder).unwrap())).map_or(0, |all| {
+                    all.filter(|name| name.to_string_lossy().starts_with("system.posix_acl")).count()
+                });
+                assert!(lists.len() == own || folder != copy, "{}: {lists:?}", path.display());
+                assert!(lists.is_empty() || folder == copy, "{}: {lists:?}", path.display());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_tree_that_nothing_refers_to_does_not_outlive_a_switch_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pools = Pools::open(dir.path()).unwrap();
+    let (pool, volume) = names();
+    let dataset = Dataset::volume(&pool, &volume);
+    pools.ensure(&dataset).await.unwrap();
+    let held = pools.hold(&dataset, Use::Replacing).unwrap();
+    let built = held.staging().unwrap().join("1/now/s");
+    fs::create_dir_all(&built).unwrap();
+    fs::write(built.join("file"), b"data").unwrap();
+    let arrived = |name: &str, tree: PathBuf| (name.parse().unwrap(), Arrived::Built(tree));
+    let missing = built.with_file_name("none");
+    let snapshots = vec![arrived("s", built), arrived("t", missing)];
+    held.switch_in(Switch { snapshots, ..Switch::default() }).unwrap_err();
+    assert_eq!(folder(&dir.path().join("pools/default/.frozen")), [] as [&str; 0]);
+    assert_eq!(pools.snapshots(&dataset).unwrap(), []);
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Stat, fstat, statat};
 
@@ -28,6 +30,7 @@ use crate::dataset::chunk::Hash;
 use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{Child, Children, Directories, MAX_PACKED, NodeRef, Packed, Record, Step};
 use crate::dataset::scan::meta_of;
+use crate::dataset::stock::Linked;
 
 const MAGIC: &[u8; 8] = b"cmtyidx2";
 /// A head, and of every entry a stamp.
@@ -113,30 +116,52 @@ impl Known {
 }
 
 /// What is known of a tree that was just made of a manifest and put in place, without reading it.
+///
+/// Files that it shares with the tree before were reachable all the while, so of each it must be proved step by step, from
+/// the moment it was linked, that nothing but a name come or gone has moved its ctime. It is looked at once more when the
+/// clock has ticked: a write in the tick in which a name went does not move the ctime again. One that also puts the mtime
+/// back within that tick, of 10 ms at most, is not seen before Linux 6.13, which gives each such change a time of its own.
 pub(in crate::dataset) struct Adoption {
     device: u64,
     since: i64,
     stamps: Vec<Stamp>,
     /// Files that another tree has too: their ctime will move when it goes. By inode, the first entry.
     shared: HashMap<u64, u32>,
-    /// Those of them of which nothing but that has moved it.
-    alone: HashSet<u64>,
+    /// Those of them of which nothing but that has moved it, and how they look.
+    alone: HashMap<u64, Stat>,
+}
+
+/// Whether two looks at a file, whose ctime may have moved, show nothing else that has.
+pub(in crate::dataset) fn is_alike(before: &Stat, after: &Stat) -> bool {
+    let about = |stat: &Stat| {
+        let (owner, written) = ((stat.st_uid, stat.st_gid), (stat.st_mtime, stat.st_mtime_nsec));
+        (stat.st_ino, stat.st_size, stat.st_mode, owner, written)
+    };
+    about(before) == about(after)
+}
+
+/// Looks at each entry of `tree`, which is to be what `packed` says.
+fn look(tree: &Path, packed: &Packed, mut with: impl FnMut(&Record<'_>, Option<Stat>)) -> io::Result<u64> {
+    let mut root = Root::open(tree)?;
+    let device = fstat(root.as_fd())?.st_dev;
+    let mut walk = packed.walk();
+    while let Some(step) = walk.next() {
+        let (Step::Enter(record) | Step::Entry(record)) = step else { continue };
+        let name = TreePath::new(walk.path().to_vec()).map_err(io::Error::other)?;
+        let stat = root
+            .place(&name)
+            .and_then(|place| Ok(statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW)?));
+        with(&record, stat.ok());
+    }
+    Ok(device)
 }
 
 impl Adoption {
     /// Looks at each entry of `tree`, which was put in place at the moment `since`. What has been touched since is not
-    /// believed, a file that is shared only if it was last written well before.
-    pub fn of(tree: &Path, packed: &Packed, since: i64) -> io::Result<Self> {
-        let mut root = Root::open(tree)?;
-        let device = fstat(root.as_fd())?.st_dev;
+    /// believed, a file that was `linked` only if it is as it was then, and was last written well before.
+    pub fn of(tree: &Path, packed: &Packed, linked: &[Linked], since: i64) -> io::Result<Self> {
         let (mut stamps, mut shared) = (Vec::with_capacity(packed.sums().entries as usize), HashMap::new());
-        let mut walk = packed.walk();
-        while let Some(step) = walk.next() {
-            let (Step::Enter(record) | Step::Entry(record)) = step else { continue };
-            let name = TreePath::new(walk.path().to_vec()).map_err(io::Error::other)?;
-            let stat = root
-                .place(&name)
-                .and_then(|place| Ok(statat(place.directory, place.name, AtFlags::SYMLINK_NOFOLLOW)?));
+        let device = look(tree, packed, |record, stat| {
             let same = |stat: &Stat| match (record.content(), record.meta()) {
                 (Some(content), Some(meta)) => {
                     u64::try_from(stat.st_size) == Ok(content.size)
@@ -144,21 +169,22 @@ impl Adoption {
                 }
                 _ => true,
             };
-            let Some(stat) = stat.ok().filter(same) else {
+            let link = linked.binary_search_by_key(&record.number, |link| link.number);
+            let link = link.ok().and_then(|at| linked.get(at));
+            let unmoved =
+                |stat: &Stat| link.is_none_or(|link| link.stamp.is_some_and(|was| was == Stamp::of(stat)));
+            let Some(stat) = stat.filter(|stat| same(stat) && unmoved(stat)) else {
                 stamps.push(Stamp { inode: 0, ctime: UNSETTLED });
-                continue;
+                return;
             };
             let stamp = Stamp::of(&stat);
             let written = stat.st_mtime.saturating_mul(1_000_000_000);
-            if record.content().is_some()
-                && stat.st_nlink > 1
-                && written < since.saturating_sub(SETTLED_SECONDS)
-            {
+            if link.is_some() && written < since.saturating_sub(SETTLED_SECONDS) {
                 shared.entry(stamp.inode).or_insert(record.number);
             }
             stamps.push(stamp);
-        }
-        Ok(Self { device, since, stamps, shared, alone: HashSet::new() })
+        })?;
+        Ok(Self { device, since, stamps, shared, alone: HashMap::new() })
     }
 
     pub fn shares_any(&self) -> bool {
@@ -177,23 +203,41 @@ impl Adoption {
         else {
             return;
         };
-        let about =
-            |stat: &Stat| (stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode);
-        if *stamp == was && about(before) == about(after) {
+        if *stamp == was && is_alike(before, after) {
             *stamp = is;
-            self.alone.insert(is.inode);
+            self.alone.insert(is.inode, *after);
         } else {
             self.alone.remove(&is.inode);
         }
     }
 
+    /// Looks again, when the clock has ticked, at the shared files of `tree` that lost a name: one that has changed is not
+    /// believed.
+    pub fn confirm(&mut self, tree: &Path, packed: &Packed) -> io::Result<()> {
+        if self.alone.is_empty() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_nanos(SETTLED.unsigned_abs()));
+        let Self { stamps, shared, alone, .. } = self;
+        look(tree, packed, |record, stat| {
+            let Some(stamp) = stamps.get_mut(record.number as usize) else { return };
+            if shared.get(&stamp.inode) != Some(&record.number) {
+                return;
+            }
+            let still = stat.filter(|stat| Stamp::of(stat) == *stamp);
+            if let Some(was) = alone.get(&stamp.inode)
+                && !still.is_some_and(|is| is_alike(was, &is))
+            {
+                alone.remove(&stamp.inode);
+            }
+        })?;
+        Ok(())
+    }
+
     pub fn write(&self, path: &Path, packed: &Packed) -> io::Result<()> {
-        let about = About {
-            device: self.device,
-            began: self.since,
-            unsettled: &HashSet::new(),
-            settled: &self.alone,
-        };
+        let settled = self.alone.keys().copied().collect();
+        let about =
+            About { device: self.device, began: self.since, unsettled: &HashSet::new(), settled: &settled };
         write(path, &about, packed, &self.stamps)
     }
 }
