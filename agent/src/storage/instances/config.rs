@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schema::diagnostic::nearest::suggestion;
+use schema::kind::volume::config::size as bytes;
 use schema::name::PoolName;
 use schema::snapshot::{Lifetime, Pattern, Schedule};
 
@@ -81,6 +83,38 @@ const DEVICE_TYPES: [&str; 13] = [
     "pci",
     "generic",
 ];
+/// LXD's keys of a disk, up to its version 6.
+const DISK_KEYS: [&str; 27] = [
+    "boot.priority",
+    "ceph.cluster_name",
+    "ceph.user_name",
+    "io.bus",
+    "io.cache",
+    "io.threads",
+    "limits.max",
+    "limits.read",
+    "limits.write",
+    "path",
+    "pool",
+    "propagation",
+    "raw.mount.options",
+    "readonly",
+    "recursive",
+    "required",
+    "shift",
+    "size",
+    "size.state",
+    "source",
+    "source.snapshot",
+    "source.type",
+    "attached",
+    "dependent",
+    "wwn",
+    "security.shared",
+    "type",
+];
+/// Namespaces whose keys a disk may all have.
+const DISK_NAMESPACES: [&str; 2] = ["initial.", "user."];
 const ARCHITECTURES: [&str; 16] = [
     "x86_64",
     "i686",
@@ -267,9 +301,28 @@ fn check_device(name: &str, device: &BTreeMap<String, String>) -> Result<(), Con
     if !DEVICE_TYPES.contains(&kind) {
         return Err(ConfigError::DeviceType(shown(name)));
     }
-    if kind == "disk" && device.get("path").is_none_or(String::is_empty) {
-        let why = "Disk entry is missing the required \"path\" property".to_owned();
-        return Err(ConfigError::Device(shown(name), why));
+    if kind == "disk" { check_disk(name, device) } else { Ok(()) }
+}
+
+/// A limit that is misspelt would be none.
+fn check_disk(name: &str, device: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    let wrong = |why: String| Err(ConfigError::Device(shown(name), why));
+    if device.get("path").is_none_or(String::is_empty) {
+        return wrong("Disk entry is missing the required \"path\" property".to_owned());
+    }
+    for (key, value) in device {
+        let known = DISK_KEYS.contains(&key.as_str())
+            || DISK_NAMESPACES.iter().any(|prefix| key.len() > prefix.len() && key.starts_with(prefix));
+        if !known {
+            let near = suggestion(key, DISK_KEYS);
+            return wrong(format!("Invalid device option {:?}{near}", shown(key)));
+        }
+        let is_size = matches!(key.as_str(), "size" | "size.state");
+        if is_size && !value.is_empty() && bytes(value).is_none() {
+            return wrong(format!(
+                "Invalid value for device option {key:?}: it is a number of bytes, such as 10GiB"
+            ));
+        }
     }
     Ok(())
 }
@@ -363,5 +416,26 @@ mod tests {
         let mut odd = shape(&[]);
         odd.devices.insert("eth0".to_owned(), disk(&[("type", "nope")]));
         assert!(matches!(check(&odd), Err(ConfigError::DeviceType(_))));
+    }
+
+    #[test]
+    fn a_limit_of_a_disk_is_understood_or_refused() {
+        let with = |key: &str, value: &str| {
+            let mut of = shape(&[]);
+            let root = [("type", "disk"), ("path", "/"), ("pool", "default"), (key, value)];
+            of.devices.insert("root".to_owned(), disk(&root));
+            check(&of).map(|_| size(&of)).map_err(|error| error.to_string())
+        };
+        assert_eq!(with("size", "1GiB"), Ok(Some(1 << 30)));
+        assert_eq!(with("size", "10GB"), Ok(Some(10_000_000_000)));
+        for (key, value) in [("size", ""), ("limits.read", "30MB"), ("initial.uid", "1"), ("user.x", "1")] {
+            assert_eq!(with(key, value), Ok(None), "{key}");
+        }
+        for value in ["zz", "abc", "-1", "1 GiB or so"] {
+            let refused = with("size", value).unwrap_err();
+            assert!(refused.contains("Invalid value for device option \"size\""), "{refused}");
+        }
+        let refused = with("sise", "1GiB").unwrap_err();
+        assert!(refused.ends_with("Invalid device option \"sise\"; did you mean \"size\"?"), "{refused}");
     }
 }
