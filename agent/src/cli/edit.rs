@@ -4,8 +4,10 @@ use std::io::{IsTerminal as _, Read as _};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use schema::diagnostic::nearest::nearest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{CliError, Context, yaml};
 
@@ -45,23 +47,33 @@ pub fn piped() -> Result<Option<String>, CliError> {
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 
-/// The document that `current` is changed to: from standard input, or from an editor that begins with it.
+/// The document that `current` is changed to: from standard input, or from an editor that begins with it. A key that
+/// neither `current` has nor `shown`, what `show` prints besides, is refused: passed over, it would leave out, and so unset,
+/// what it was to set.
 pub fn changed<T: DeserializeOwned>(
     context: &Context,
     current: &impl Serialize,
+    shown: &[&str],
     explained: &str,
 ) -> Result<T, CliError> {
+    let before = serde_json::to_value(current).unwrap_or_default();
+    let known: Vec<&str> = before
+        .as_object()
+        .into_iter()
+        .flat_map(|fields| fields.keys().map(String::as_str))
+        .chain(shown.iter().copied())
+        .collect();
     if !std::io::stdin().is_terminal() {
         let text = piped()?.ok_or_else(|| {
             CliError::failed("there is no document on standard input")
                 .hint("Give one, or edit on a terminal.")
         })?;
-        return yaml::read(&text);
+        return read(&text, &known);
     }
     let mut text = format!("{explained}\n{}", yaml::text(current));
     loop {
         text = edited(&text)?;
-        match yaml::read(&text) {
+        match read(&text, &known) {
             Ok(value) => return Ok(value),
             Err(error) => {
                 context.output.note(format!(
@@ -72,6 +84,22 @@ pub fn changed<T: DeserializeOwned>(
             }
         }
     }
+}
+
+/// Reads a document with none but known keys.
+fn read<T: DeserializeOwned>(text: &str, known: &[&str]) -> Result<T, CliError> {
+    let document: Value = yaml::read(text)?;
+    let mut keys = document.as_object().into_iter().flat_map(serde_json::Map::keys);
+    if let Some(key) = keys.find(|key| !known.contains(&key.as_str())) {
+        // Something pasted in the wrong place is not repeated.
+        let key: String = key.chars().take(64).collect();
+        let near = nearest(&key, known.iter().copied());
+        let near = near.map(|near| format!(", did you mean {near:?}?")).unwrap_or_default();
+        return Err(CliError::failed(format!("unknown key {key:?}{near}"))
+            .code("bad-yaml")
+            .hint(format!("Nothing was changed. The keys are {}.", known.join(", "))));
+    }
+    yaml::read(text)
 }
 
 /// What an editor made of `text`.
@@ -96,4 +124,21 @@ fn edited(text: &str) -> Result<String, CliError> {
     }
     std::fs::read_to_string(file.path())
         .map_err(|error| failed("the temporary file could not be read", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_the_one_that_was_meant() {
+        let known = ["config", "description", "name"];
+        let error = read::<Map<String, Value>>("confg:\n  size: 1GiB\n", &known).unwrap_err();
+        assert_eq!(error.message, "unknown key \"confg\", did you mean \"config\"?");
+        assert!(error.hint.unwrap().starts_with("Nothing was changed."));
+        let written = read::<Map<String, Value>>("config:\n  sise: 1GiB\nname: x\n", &known).unwrap();
+        assert_eq!(written.len(), 2);
+    }
 }

@@ -93,8 +93,13 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
                 pairs(config)?.into_iter().map(|(key, value)| (key, json!(value))).collect();
             let body =
                 json!({ "name": &*pool, "driver": driver, "description": description, "config": config });
-            client.begin_at(Method::POST, "/1.0/storage-pools", &body).await?;
+            let made = client.begin_at(Method::POST, "/1.0/storage-pools", &body).await?;
             output.done(format!("Storage pool {pool} created"), &pool);
+            if let (Begun::Done(told), Some(source)) = (made, body["config"]["source"].as_str())
+                && told["made_source"] == json!(true)
+            {
+                output.note(format!("{source} was not there, and was made."));
+            }
         }
         Command::List { pool_remote } => list(context, pool_remote.as_deref()).await?,
         Command::Show { pool } => {
@@ -212,10 +217,16 @@ pub async fn set(client: &Client, path: &str, given: &[(String, String)]) -> Res
 /// Has what is at `path` edited as YAML.
 pub async fn edited(context: &Context, client: &Client, path: &str) -> Result<(), CliError> {
     let found = client.document(path).await?;
-    let changed: Map<String, Value> =
-        edit::changed(context, &writable(&found.content), "# What is left out is unset.")?;
+    let shown: Vec<&str> =
+        found.content.keys().map(String::as_str).filter(|key| !WRITABLE.contains(key)).collect();
+    let mut changed: Map<String, Value> =
+        edit::changed(context, &writable(&found.content), &shown, "# What is left out is unset.")?;
+    changed.retain(|key, _| WRITABLE.contains(&key.as_str()));
     Ok(client.if_match(Method::PUT, path, &changed, &found.tag).await?)
 }
+
+/// Keys of what of a pool or a volume can be set.
+const WRITABLE: [&str; 2] = ["description", "config"];
 
 /// What of a pool or a volume can be set.
 fn writable(document: &Map<String, Value>) -> Map<String, Value> {

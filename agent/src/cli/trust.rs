@@ -121,7 +121,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Edit { fingerprint } => {
             let (client, fingerprint) = named(context, &fingerprint, CLIENT).await?;
             let current = client.certificate(&fingerprint).await.map_err(missing)?;
-            let written: CertificatePatch = edit::changed(context, &current, EXPLAINED)?;
+            let written: CertificatePatch = edit::changed(context, &current, &[], EXPLAINED)?;
             client.edit_certificate(&current.fingerprint, &written).await?;
             Ok(ExitCode::Done)
         }

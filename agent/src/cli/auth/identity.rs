@@ -202,7 +202,8 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Edit { identity: operand } => {
             let Named { client, kind, name } = identity(context, &operand).await?;
             let current = get(&client, kind, &name).await?;
-            let written: Written = edit::changed(context, &current, EXPLAINED)?;
+            let written: Written =
+                edit::changed(context, &current, &["expires_at", "access_entitlements"], EXPLAINED)?;
             let patch = IdentityPatch {
                 groups: Some(written.groups),
                 tls_certificate: written.tls_certificate.filter(|pem| !pem.is_empty()),

@@ -182,7 +182,7 @@ const EXPLAINED: &str = "\
 async fn change(context: &Context, group: &str) -> Result<(), CliError> {
     let (client, called) = named(context, group, WHAT).await?;
     let (current, tag) = get(&client, &called).await?;
-    let written: Written = edit::changed(context, &current, EXPLAINED)?;
+    let written: Written = edit::changed(context, &current, &["access_entitlements"], EXPLAINED)?;
     if written.name.as_ref().is_some_and(|name| *name != called) {
         return Err(CliError::failed("it is renamed with `comity auth identity-provider-group rename`"));
     }

@@ -19,6 +19,24 @@ use crate::settings::Config;
 const WRITABLE: [&str; 7] =
     ["architecture", "config", "devices", "ephemeral", "profiles", "stateful", "description"];
 
+/// What LXD's servers show of an instance besides: a document may have it, and it changes nothing.
+const SHOWN: [&str; 14] = [
+    "name",
+    "project",
+    "type",
+    "status",
+    "status_code",
+    "location",
+    "created_at",
+    "last_used_at",
+    "expires_at",
+    "expanded_config",
+    "expanded_devices",
+    "restore",
+    "size",
+    "backups",
+];
+
 #[derive(Debug, clap::Args)]
 pub struct Get {
     /// The instance, or none for the server; then the key.
@@ -171,7 +189,25 @@ pub async fn set(args: Set, context: &Context) -> Result<ExitCode, CliError> {
         return Err(CliError::usage("Missing KEY=VALUE"));
     }
     let pairs = read_pairs(given)?;
+    if let ([key], true) = (rest, of_server && !first.contains('=')) {
+        valued(context, first, key).await?;
+    }
     change(context, &InstanceOperand::parse("INSTANCE", whom)?, pairs).await
+}
+
+/// Refuses `INSTANCE KEY`, which says what is to be set and not to what: it reads as a key of the server's and its value.
+async fn valued(context: &Context, first: &str, key: &str) -> Result<(), CliError> {
+    let Ok((remote, name)) = InstanceOperand::instance("INSTANCE", first) else { return Ok(()) };
+    if Config::check_key(first).is_ok() {
+        return Ok(());
+    }
+    let client = context.client(remote.as_ref()).await?;
+    if client.instance(name.as_str()).await.is_err() {
+        return Ok(());
+    }
+    let key: String = key.chars().take(64).collect();
+    let hint = format!("`{} config set {first} {key}=VALUE`; unset empties it.", context.command());
+    Err(CliError::usage(format!("{key} needs a value")).hint(hint))
 }
 
 pub async fn unset(args: Unset, context: &Context) -> Result<ExitCode, CliError> {
@@ -243,7 +279,7 @@ pub async fn edit(args: Edit, context: &Context) -> Result<ExitCode, CliError> {
     let whom = InstanceOperand { remote, name: Some(name), snapshot: None };
     edited(context, &whom, |instance| {
         let wanted: Map<String, Value> =
-            edit::changed(context, &writable(&instance.shape), "# What is left out is unset.")?;
+            edit::changed(context, &writable(&instance.shape), &SHOWN, "# What is left out is unset.")?;
         instance.shape = serde_json::from_value(Value::Object(wanted))
             .map_err(|error| CliError::failed(format!("this is no instance: {error}")).code("bad-yaml"))?;
         Ok(())
