@@ -46,7 +46,7 @@ enum Command {
     Show {
         #[arg(value_name = "[REMOTE:]ID", help = "Its id, or enough of its beginning")]
         id: String,
-        /// Stay with it and show its progress; end as it does.
+        /// Stay with it and show its progress; end as it does. Ctrl-C leaves it running: `operation delete` cancels it.
         #[arg(long)]
         watch: bool,
     },
@@ -143,7 +143,8 @@ async fn joined(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
         }
     };
     let bar = Bar::new(context);
-    let watched = Watched { client: &at.client, remote: at.remote.as_ref(), operation, alone: Alone::GoesOn };
+    let watched =
+        Watched { client: &at.client, remote: at.remote.as_ref(), operation, alone: Alone::Another };
     let ended = watch(context, watched, &[], &bar).await;
     bar.clear();
     match ended? {

@@ -1,5 +1,5 @@
 //! Staying with an operation until it has ended: its progress is shown, Ctrl-C cancels it, and a second Ctrl-C leaves
-//! without waiting for what becomes of that.
+//! without waiting for what becomes of that. Who only looks on at what another command began leaves it as it is.
 
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub enum Alone {
     GoesOn,
     /// Its data goes through this command.
     Ends,
+    /// Another command began it: an interrupt ends the looking on, and nothing else.
+    Another,
 }
 
 /// How staying with it ended.
@@ -111,7 +113,7 @@ pub async fn watch(
                     None => news = None,
                 },
                 () = interrupts.next() => {
-                    if interrupt != Interrupt::None {
+                    if interrupt != Interrupt::None || watched.alone == Alone::Another {
                         bar.clear();
                         return Err(left(context, &watched, interrupt));
                     }
@@ -183,7 +185,7 @@ async fn cancel(
         }
         Some(Err(refused @ ClientError::Refused { .. })) => {
             let goes_on = match watched.alone {
-                Alone::GoesOn => "Ctrl-C again leaves it running",
+                Alone::GoesOn | Alone::Another => "Ctrl-C again leaves it running",
                 Alone::Ends => "Ctrl-C again ends it, since its data goes through this command",
             };
             bar.note(context, &format!("It is not cancelled: {refused}. {goes_on}."));
@@ -222,7 +224,11 @@ pub fn cancelled() -> CliError {
 fn left(context: &Context, watched: &Watched<'_>, interrupt: Interrupt) -> CliError {
     let (comity, operand) = (context.command(), operand(watched.remote, watched.operation.id));
     let looks = format!("`{comity} operation show {operand}` tells what became of it.");
+    let joins = format!(
+        "`{comity} operation show --watch {operand}` joins it again, `{comity} operation delete {operand}` cancels it."
+    );
     let (message, hint) = match (interrupt, watched.alone) {
+        (_, Alone::Another) => ("Interrupted, looking on no longer. The operation goes on", joins),
         (Interrupt::Cancelling, _) => (
             "Interrupted again, leaving. The server was told to cancel the operation, which has not ended yet",
             looks,
@@ -231,12 +237,9 @@ fn left(context: &Context, watched: &Watched<'_>, interrupt: Interrupt) -> CliEr
             "Interrupted, leaving. The server has not said whether it cancels the operation, which may go on",
             looks,
         ),
-        (Interrupt::None | Interrupt::Refused, Alone::GoesOn) => (
-            "Interrupted again, leaving. The remote operation will keep running",
-            format!(
-                "`{comity} operation show --watch {operand}` joins it again, `{comity} operation delete {operand}` cancels it."
-            ),
-        ),
+        (Interrupt::None | Interrupt::Refused, Alone::GoesOn) => {
+            ("Interrupted again, leaving. The remote operation will keep running", joins)
+        }
         (_, Alone::Ends) => (
             "Interrupted, leaving. The operation fails without this command, through which its data went",
             looks,
@@ -251,6 +254,7 @@ fn lost(context: &Context, watched: &Watched<'_>, error: ClientError) -> CliErro
     let (comity, operand) = (context.command(), operand(watched.remote, watched.operation.id));
     let again = context.again();
     CliError::from(error).hint(match watched.alone {
+        Alone::Another => format!("`{comity} operation show --watch {operand}` joins it again, if it runs on."),
         Alone::GoesOn => format!(
             "If it runs on, `{comity} operation show --watch {operand}` joins the operation again. If it ended, {again} goes on with what has arrived, once it runs again."
         ),
