@@ -17,6 +17,7 @@ use super::{CliError, Context, ExitCode, Format, Table, pool};
 use crate::client::operation::Begun;
 use crate::client::volume::volume_path;
 use crate::client::{Client, ClientError};
+use crate::wire::lxd::operation::OperationBody;
 use crate::wire::volume::{OWNER_KEY, StorageVolume};
 
 pub mod copy;
@@ -232,7 +233,7 @@ async fn delete(context: &Context, operand: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Has something done at `path`, and stays until it is.
+/// Has something done at `path`, and stays until it is: the operation, if it took one.
 async fn ended(
     context: &Context,
     operand: &VolumeOperand,
@@ -240,11 +241,11 @@ async fn ended(
     method: Method,
     path: &str,
     body: serde_json::Value,
-) -> Result<(), CliError> {
+) -> Result<Option<OperationBody>, CliError> {
     let remote = operand.volume.remote.as_ref();
     match found(context, client, operand, client.begin_at(method, path, &body).await).await? {
-        Begun::Done(_) => Ok(()),
-        Begun::Running(begun) => finish(context, client, remote, *begun).await.map(drop),
+        Begun::Done(_) => Ok(None),
+        Begun::Running(begun) => finish(context, client, remote, *begun).await.map(Some),
     }
 }
 
@@ -257,14 +258,18 @@ async fn list(context: &Context, asked: Option<&str>) -> Result<(), CliError> {
         ),
     };
     let client = context.client(remote.as_ref()).await?;
-    let pools = match pool {
-        Some(pool) => vec![pool],
-        None => client.pools().await?.into_iter().map(|pool| pool.name).collect(),
+    let (is_named, pools) = match pool {
+        Some(pool) => (true, vec![pool]),
+        None => (false, client.pools().await?.into_iter().map(|pool| pool.name).collect()),
     };
     let mut volumes = Vec::new();
     for pool in pools {
         match client.volumes(&pool).await {
             Ok(found) => volumes.extend(found),
+            // One disk that is away keeps nobody from the others.
+            Err(error) if error.status() == Some(StatusCode::SERVICE_UNAVAILABLE) && !is_named => {
+                context.output.note(format!("{error}. Its volumes are left out."));
+            }
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
                 context.meant_remote(pool.as_str(), "volume list");
                 return Err(no_pool(context, remote.as_ref(), &pool));
@@ -289,7 +294,12 @@ async fn list(context: &Context, asked: Option<&str>) -> Result<(), CliError> {
 async fn show(context: &Context, volume: &str) -> Result<(), CliError> {
     let (address, client) = at(context, "VOLUME", volume).await?;
     let volume = entry(context, &client, &address).await?;
-    let state = client.volume_state(&address.pool, &address.volume).await?;
+    let state = match client.volume_state(&address.pool, &address.volume).await {
+        Ok(state) => Some(state),
+        // LXD counts only where its pool has quotas.
+        Err(ClientError::Refused { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     match context.output.format() {
         Format::Json => {
             let mut body = json!(volume);
@@ -297,17 +307,31 @@ async fn show(context: &Context, volume: &str) -> Result<(), CliError> {
             context.output.json(&body);
         }
         Format::Text => {
-            let used = indicatif::BinaryBytes(state.usage.used);
             context.output.line(format!("Name:         {}/{}", volume.pool, volume.name));
             context.output.line(format!("Description:  {}", visible(&volume.description)));
             context.output.line(format!("Manifest:     {}", owner(&volume).unwrap_or("none")));
-            context.output.line(format!("On disk:      {used}"));
+            if let Some(state) = state {
+                context.output.line(format!("On disk:      {}", indicatif::BinaryBytes(state.usage.used)));
+            }
+            if !volume.used_by.is_empty() {
+                let users: Vec<String> = volume.used_by.iter().map(|path| user(path)).collect();
+                context.output.line(format!("Used by:      {}", visible(&users.join(", "))));
+            }
             for (key, value) in volume.config.iter().filter(|(key, _)| *key != OWNER_KEY) {
                 context.output.line(format!("{key}: {}", visible(value)));
             }
         }
     }
     Ok(())
+}
+
+/// What uses a volume, as commands call it; the project of an instance behind it, where that is not the usual one.
+fn user(path: &str) -> String {
+    let Some(instance) = path.strip_prefix("/1.0/instances/") else { return path.to_owned() };
+    match instance.split_once("?project=") {
+        Some((name, project)) => format!("{name} (project {project})"),
+        None => instance.to_owned(),
+    }
 }
 
 fn owner(volume: &StorageVolume) -> Option<&str> {

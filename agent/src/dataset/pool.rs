@@ -14,6 +14,7 @@
 //! in a temporary directory, because a rename is atomic only within one file system. A pool that the administrator
 //! placed elsewhere is a symlink to its folder.
 
+mod away;
 mod clone;
 mod folder;
 mod hold;
@@ -385,11 +386,12 @@ impl Pools {
         .await
     }
 
-    /// Size and free space of the file system that holds the pool, bytes.
-    pub fn space(&self, pool: &PoolName) -> Result<(u64, u64), PoolError> {
+    /// Size of the file system that holds the pool, what of it is used, and what of the rest can be had, bytes.
+    pub fn space(&self, pool: &PoolName) -> Result<(u64, u64, u64), PoolError> {
         let path = self.pool(pool)?;
         let stat = rustix::fs::statvfs(&path).map_err(|e| PoolError::io(&path, "read", e))?;
-        Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        Ok((stat.f_blocks * stat.f_frsize, used * stat.f_frsize, stat.f_bavail * stat.f_frsize))
     }
 
     /// Refuses what would take the last space of the file system that the agent's own store is on: full, it would stop
@@ -412,7 +414,7 @@ impl Pools {
     fn shared_out(&self, pool: &PoolName) -> Result<(u64, u64), PoolError> {
         let path = self.pool(pool)?;
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-        let (size, free) = self.space(pool)?;
+        let (size, _, free) = self.space(pool)?;
         let is_shared = device(&path) == device(&self.root);
         Ok((free, if is_shared { (size / 20).min(MOST_RESERVED) } else { 0 }))
     }

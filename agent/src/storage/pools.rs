@@ -46,6 +46,8 @@ pub struct Held {
 pub enum StoragePoolError {
     #[error("Storage pool not found")]
     NotFound,
+    #[error("Storage pool {0} is unavailable: its folder is away; is its file system mounted?")]
+    Unavailable(PoolName),
     #[error("The storage pool already exists")]
     Exists,
     #[error("The storage pool is currently in use")]
@@ -77,6 +79,14 @@ impl From<CommitError> for StoragePoolError {
     }
 }
 
+/// The folder that a pool was made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It was not there before.
+    Made,
+    Found,
+}
+
 /// The pools of this agent.
 pub struct StoragePools {
     store: Arc<dyn Store>,
@@ -89,8 +99,9 @@ impl StoragePools {
         Arc::new(Self { store, audit, pools })
     }
 
+    /// A pool, also one whose folder is away.
     pub async fn get(&self, name: &PoolName) -> Result<Held, StoragePoolError> {
-        if !self.pools.exists(name) {
+        if !self.pools.exists(name) && !self.pools.is_away(name) {
             return Err(StoragePoolError::NotFound);
         }
         Ok(match self.store.get(&keys::storage_pool(name)).await? {
@@ -120,8 +131,8 @@ impl StoragePools {
         name: &PoolName,
         mut pool: StoragePool,
         now: Timestamp,
-    ) -> Result<(), StoragePoolError> {
-        if self.pools.exists(name) {
+    ) -> Result<Source, StoragePoolError> {
+        if self.pools.exists(name) || self.pools.is_away(name) {
             return Err(StoragePoolError::Exists);
         }
         if self.pools.list()?.len() >= MOST {
@@ -131,11 +142,13 @@ impl StoragePools {
         if let Some(source) = pool.config.get(config::SOURCE).cloned() {
             pool.config.insert(config::INITIAL_SOURCE.to_owned(), source);
         }
+        let found = source.as_ref().is_some_and(|source| source.exists());
         self.pools.create_pool(name, source.as_deref()).await?;
         let put = Op::Put { key: keys::storage_pool(name), value: encode(&pool) };
         // What an earlier pool of that name was set to, and lost by a crash, is of no interest.
         let txn = Txn { guards: Vec::new(), ops: vec![put] };
-        self.commit(permit, Action::StoragePoolCreated, name, txn, now).await
+        self.commit(permit, Action::StoragePoolCreated, name, txn, now).await?;
+        Ok(if found { Source::Found } else { Source::Made })
     }
 
     /// Puts `pool` in place of what it was at `base`.
@@ -164,7 +177,7 @@ impl StoragePools {
         self.commit(permit, Action::StoragePoolUpdated, name, txn, now).await
     }
 
-    /// Deletes a pool that holds nothing.
+    /// Deletes a pool that holds nothing. One that is away is forgotten, if nothing is recorded to be in it.
     pub async fn delete(
         &self,
         permit: &Permit,
@@ -174,14 +187,19 @@ impl StoragePools {
         if name.as_str() == DEFAULT_POOL {
             return Err(StoragePoolError::Default);
         }
-        if !self.pools.exists(name) {
+        let is_away = self.pools.is_away(name);
+        if !is_away && !self.pools.exists(name) {
             return Err(StoragePoolError::NotFound);
         }
         if self.is_used(name).await? {
             return Err(StoragePoolError::InUse);
         }
-        // The disk refuses what holds data that no record speaks of.
-        self.pools.delete_pool(name).await?;
+        if is_away {
+            self.pools.forget_pool(name).await?;
+        } else {
+            // The disk refuses what holds data that no record speaks of.
+            self.pools.delete_pool(name).await?;
+        }
         let txn = Txn { guards: Vec::new(), ops: vec![Op::Delete { key: keys::storage_pool(name) }] };
         self.commit(permit, Action::StoragePoolDeleted, name, txn, now).await
     }

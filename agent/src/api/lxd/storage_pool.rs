@@ -10,6 +10,7 @@ use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use schema::name::{PoolName, ProjectName, VolumeName};
+use serde_json::json;
 
 use super::answer::{self, LxdError};
 use super::recursion::Depth;
@@ -19,7 +20,7 @@ use crate::api::volume::{self, entity};
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::storage::config::{self, ConfigError};
 use crate::storage::instances;
-use crate::storage::pools::{Held, StoragePool, StoragePoolError};
+use crate::storage::pools::{Held, Source, StoragePool, StoragePoolError};
 use crate::storage::volume_snapshots::url;
 use crate::trust::Caller;
 use crate::wire::storage::{StoragePoolPut, StoragePoolsPost};
@@ -44,6 +45,7 @@ impl From<StoragePoolError> for LxdError {
             | StoragePoolError::Default
             | StoragePoolError::Source
             | StoragePoolError::TooMany => StatusCode::BAD_REQUEST,
+            StoragePoolError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             StoragePoolError::Contended => StatusCode::PRECONDITION_FAILED,
             StoragePoolError::Pool(error) => return error.into(),
             StoragePoolError::Store(_) | StoragePoolError::Value(_) | StoragePoolError::Commit(_) => {
@@ -104,8 +106,9 @@ async fn create(
         .map_err(|error| LxdError::bad_request(format!("Invalid storage pool name: {error}")))?;
     let config = config::read(wanted.config)?;
     let pool = StoragePool { description: wanted.description, config };
-    state.storage_pools.create(&permit, &name, pool, Timestamp::now()).await?;
-    Ok(answer::created(&pool_url(&name), serde_json::Map::new()))
+    let source = state.storage_pools.create(&permit, &name, pool, Timestamp::now()).await?;
+    // LXD says nothing here, and its clients pass over it.
+    Ok(answer::created(&pool_url(&name), json!({ "made_source": source == Source::Made })))
 }
 
 async fn show(
@@ -183,14 +186,20 @@ async fn resources(
 ) -> Result<Response, LxdError> {
     require_trust(&caller)?;
     state.permit(&caller, Entitlement::CanViewResources, Entity::Server)?;
-    let (total, free) = state.pools.space(&existing(&state, name)?)?;
-    let space = Usage { used: total.saturating_sub(free), total };
+    let (total, used, _) = state.pools.space(&existing(&state, name)?)?;
+    let space = Usage { used, total };
     Ok(answer::sync(PoolResources { space, inodes: Usage::default() }))
 }
 
 /// The pool, which is to be there.
 pub fn existing(state: &ApiState, pool: PoolName) -> Result<PoolName, LxdError> {
-    if state.pools.exists(&pool) { Ok(pool) } else { Err(StoragePoolError::NotFound.into()) }
+    if state.pools.exists(&pool) {
+        Ok(pool)
+    } else if state.pools.is_away(&pool) {
+        Err(StoragePoolError::Unavailable(pool).into())
+    } else {
+        Err(StoragePoolError::NotFound.into())
+    }
 }
 
 /// What is in pools.
@@ -228,7 +237,8 @@ fn shown(state: &ApiState, caller: &Caller, name: &PoolName, held: Held, used: &
         name: name.clone(),
         description: held.pool.description,
         driver: DRIVER.to_owned(),
-        status: "Created".to_owned(),
+        // LXD's word for one that cannot be reached.
+        status: if state.pools.is_away(name) { "Unavailable" } else { "Created" }.to_owned(),
         locations: vec!["none".to_owned()],
         config: if edits { held.pool.config } else { BTreeMap::new() },
         used_by,

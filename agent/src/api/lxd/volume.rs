@@ -30,6 +30,7 @@ use crate::apply::Edit;
 use crate::authorize::{Entitlement, Entity, require_trust};
 use crate::dataset::pool::Use;
 use crate::dataset::{Dataset, PoolError};
+use crate::storage::StoragePoolError;
 use crate::storage::backups::Of;
 use crate::storage::config::of_new_volume;
 use crate::storage::volume_snapshots::url;
@@ -245,9 +246,7 @@ async fn post(
         let message = "Storage volumes can be moved within the project \"default\" only, as yet";
         return Err(LxdError::bad_request(message));
     }
-    if Users::of(&state, &caller).await?.any(&pool, &name) {
-        return Err(LxdError::bad_request("The storage volume is still in use"));
-    }
+    Users::of(&state, &caller).await?.none(&pool, &name)?;
     let to = name_of(&wanted.name)?;
     if wanted.pool.is_empty() || wanted.pool == pool.as_str() {
         let from = Of::Volume(pool.clone(), name.clone());
@@ -271,9 +270,7 @@ async fn delete(
     asked.check()?;
     let permit = state.permit(&caller, Entitlement::CanDelete, entity(&pool, &name))?;
     declared(&state, &pool, &name).await?;
-    if Users::of(&state, &caller).await?.any(&pool, &name) {
-        return Err(LxdError::bad_request("The storage volume is still in use"));
-    }
+    Users::of(&state, &caller).await?.none(&pool, &name)?;
     // A transfer that reads or writes it is not to lose it half way.
     drop(state.pools.hold(&Dataset::volume(&pool, &name), Use::Replacing)?);
     volume::delete(&state.apply, &permit, &pool, &name).await?;
@@ -411,6 +408,11 @@ impl From<PoolError> for LxdError {
             | PoolError::NotEmpty { .. }
             | PoolError::Default(_)
             | PoolError::TooSmall { .. } => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
+            // Where it would be on this machine is for the log.
+            PoolError::Unavailable { ref pool, .. } => {
+                tracing::warn!(reason = %error, "a request needs a storage pool that is away");
+                StoragePoolError::Unavailable(pool.clone()).into()
+            }
             _ => Self::internal(&error),
         }
     }

@@ -13,6 +13,7 @@ use crate::cli::operand::VolumeOperand;
 use crate::cli::{CliError, Context, ExitCode, Format, Table};
 use crate::client::Client;
 use crate::client::volume::{snapshot_path, volume_path};
+use crate::wire::lxd::operation::OperationBody;
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -118,12 +119,22 @@ async fn take(args: TakeArgs, context: &Context) -> Result<ExitCode, CliError> {
         body.insert("expires_at".to_owned(), json!("0001-01-01T00:00:00Z"));
     }
     let path = format!("{}/snapshots", volume_path(&volume.pool, &volume.volume));
-    ended(context, &(&volume).into(), &client, Method::POST, &path, Value::Object(body)).await?;
+    let made = ended(context, &(&volume).into(), &client, Method::POST, &path, Value::Object(body)).await?;
+    let taken = taken.map(|taken| taken.to_string()).or_else(|| made.as_ref().and_then(named));
     match &taken {
-        Some(taken) => context.output.done(format!("Took snapshot {taken} of {volume}."), taken.as_str()),
+        Some(taken) => context.output.done(format!("Took snapshot {taken} of {volume}."), taken),
         None => context.output.done(format!("Took a snapshot of {volume}."), &volume.to_string()),
     }
     Ok(ExitCode::Done)
+}
+
+/// The name that the server gave the snapshot that an operation took.
+fn named(operation: &OperationBody) -> Option<String> {
+    let mut made = operation.resources.values().flatten();
+    made.find_map(|path| {
+        let (_, name) = path.split('?').next()?.split_once("/snapshots/")?;
+        Some(name.to_owned())
+    })
 }
 
 async fn list(context: &Context, volume: &str) -> Result<ExitCode, CliError> {

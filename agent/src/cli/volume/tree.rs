@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use http::StatusCode;
 use indicatif::BinaryBytes;
 use schema::kind::transfer::VolumeAddress;
 use schema::name::SnapshotName;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::found;
 use crate::cli::progress::Bar;
 use crate::cli::{CliError, Context, Format};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::dataset::PoolError;
 use crate::dataset::chunk::Hash;
 use crate::dataset::pool::{Frozen, Switch, remove_tree};
@@ -36,6 +37,7 @@ pub async fn import(
         return Err(CliError::failed(format!("{} is no folder", folder.display())).code("folder"));
     }
     let stream = client.import_volume(&volume.pool, &volume.volume).await;
+    takes_folders(volume, client, &stream).await?;
     let stream = found(context, client, &volume.into(), stream).await?;
     let bar = Bar::new(context);
     let sent = send_folder(Connections::single(Box::new(stream)), &folder, shown(&bar)).await;
@@ -54,6 +56,7 @@ pub async fn export(
 ) -> Result<(), CliError> {
     let destination = NewFolder::at(folder)?;
     let stream = client.export_volume(&volume.pool, &volume.volume).await;
+    takes_folders(volume, client, &stream).await?;
     let stream = found(context, client, &volume.into(), stream).await?;
     let bar = Bar::new(context);
     let received = receive_trees(Connections::single(Box::new(stream)), destination, shown(&bar)).await;
@@ -62,6 +65,20 @@ pub async fn export(
     let report = Report { total: received.total, moved: received.moved, unset: &received.unset };
     report.print(context, volume, folder, "Exported", "to");
     Ok(())
+}
+
+/// A server that is not of ours has nothing at the place where folders go in and out.
+async fn takes_folders<T>(
+    volume: &VolumeAddress,
+    client: &Client,
+    asked: &Result<T, ClientError>,
+) -> Result<(), CliError> {
+    let absent = asked.as_ref().is_err_and(|error| error.status() == Some(StatusCode::NOT_FOUND));
+    if !absent || !client.cluster_certificate().await.is_ok_and(|ours| ours.is_none()) {
+        return Ok(());
+    }
+    let message = format!("{volume} is on an LXD server, which takes and gives tar files and no folders");
+    Err(CliError::failed(message).code("folder").hint("Give a name that ends in .tar.gz."))
 }
 
 fn shown(bar: &Bar) -> Told {

@@ -37,7 +37,7 @@ pub async fn exists(state: &ApiState, entity: &Entity) -> Result<bool, LxdError>
             state.identities.get(&(*fingerprint).into()).is_some_and(|identity| identity.is_legacy())
         }
         Entity::Manifest(name) => stored(keys::manifest(name)).await?,
-        Entity::Pool(name) => state.pools.exists(name),
+        Entity::Pool(name) => state.pools.exists(name) || state.pools.is_away(name),
         Entity::Volume { pool, volume } => {
             declared(RecordKey::Volume { pool: pool.clone(), volume: volume.clone() }).await?
         }

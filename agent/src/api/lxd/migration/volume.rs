@@ -120,9 +120,7 @@ pub async fn migrate_volume(
     let whole = !asked.volume_only && snapshot.is_none();
     if asked.moves {
         state.permit(caller, Entitlement::CanDelete, entity(&place.0, &place.1))?;
-        if Users::of(state, caller).await?.any(&place.0, &place.1) {
-            return Err(LxdError::bad_request("The storage volume is still in use"));
-        }
+        Users::of(state, caller).await?.none(&place.0, &place.1)?;
     }
     let bound_to = bound_to(&asked)?;
     let outgoing = outgoing(state, &place, snapshot, whole, asked.allow_inconsistent).await?;
