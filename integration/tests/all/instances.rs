@@ -202,7 +202,9 @@ fn instances_are_shown_and_refused_in_lxds_shapes() {
     http.put("/1.0/instances/c1/state", &json!({"action": "start"})).refused(400, "do not run here yet");
     http.put("/1.0/instances/c1/state", &json!({"action": "foo"})).refused(400, "Unknown action: 'foo'");
     http.get("/1.0/instances/c1/state").expect(200);
-    http.post("/1.0/instances/c1/exec", &json!({"command": ["x"]})).expect(404);
+    http.post("/1.0/instances/c1/exec", &json!({"command": ["x"]})).refused(400, "do not run here yet");
+    http.get("/1.0/instances/c1/files?path=/etc/hosts").refused(400, "not reached one by one");
+    http.get("/1.0/images/aliases/jammy").refused(400, "no images here");
     http.put("/1.0/profiles/default", &json!({"devices": {}})).refused(501, "cannot be changed");
     done(&http, http.delete("/1.0/instances/c1"));
     assert!(!rootfs(&east, "c1").exists());

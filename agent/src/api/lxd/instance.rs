@@ -7,7 +7,7 @@ use std::future::Future;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Router};
 use http::StatusCode;
 use schema::name::{ContainerName, NameError, ProjectName, SnapshotName};
@@ -45,6 +45,11 @@ pub fn router() -> Router<ApiState> {
                 get(list::show).put(edit::put).patch(edit::patch).post(relocate::post).delete(remove),
             )
             .route(&format!("{one}/state"), get(state::show).put(state::put))
+            .route(&format!("{one}/exec"), any(state::runs))
+            .route(&format!("{one}/console"), any(state::runs))
+            .route(&format!("{one}/files"), any(state::files))
+            .route(&format!("{one}/sftp"), any(state::files))
+            .route(&format!("{one}/rebuild"), any(state::images))
             .route(&format!("{one}/snapshots"), get(snapshot::list).post(snapshot::create))
             .route(
                 &format!("{one}/snapshots/{{snapshot}}"),
@@ -58,7 +63,9 @@ pub fn router() -> Router<ApiState> {
             .route(&format!("{one}/metadata"), get(metadata))
             .route(&format!("{one}/metadata/templates"), get(nothing))
     };
-    of("/instances").merge(of("/containers"))
+    let images =
+        Router::new().route("/images", any(state::no_images)).route("/images/{*rest}", any(state::no_images));
+    of("/instances").merge(of("/containers")).merge(images)
 }
 
 /// `?project=`, `?recursion=`, and what lists are asked for besides.

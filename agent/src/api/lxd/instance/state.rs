@@ -21,6 +21,13 @@ use crate::wire::lxd::instance::{DiskUsage, StatePut};
 pub const NO_RUNTIME: &str = "Instances do not run here yet: this server keeps, snapshots, copies and moves them. Copy \
                               or move it to a server that runs instances (LXD) and start it there";
 
+/// Why no single file of one is read or written.
+const NO_FILES: &str = "The files of an instance are not reached one by one here: export the instance, which gives all \
+                        of them as one tar file, or import it from one";
+/// Why there is no image to look at or to make an instance of.
+const NO_IMAGES: &str = "There are no images here: make an empty instance (init --empty), or copy or import one that \
+                         exists";
+
 pub(super) async fn show(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
@@ -65,6 +72,55 @@ pub(super) async fn put_all(
     require_trust(&caller)?;
     let wanted: All = body::read(&bytes)?;
     Err(refusal(&wanted.state.action))
+}
+
+/// What needs an instance that runs: commands in it, its console.
+pub(super) async fn runs(
+    state: State<ApiState>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    asked: Query<Asked>,
+) -> Result<Response, LxdError> {
+    not_offered(state, caller, name, asked, NO_RUNTIME).await
+}
+
+/// Single files of an instance.
+pub(super) async fn files(
+    state: State<ApiState>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    asked: Query<Asked>,
+) -> Result<Response, LxdError> {
+    not_offered(state, caller, name, asked, NO_FILES).await
+}
+
+/// Making it anew of an image.
+pub(super) async fn images(
+    state: State<ApiState>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    asked: Query<Asked>,
+) -> Result<Response, LxdError> {
+    not_offered(state, caller, name, asked, NO_IMAGES).await
+}
+
+/// Says why something is not offered, of an instance that there is.
+async fn not_offered(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+    why: &str,
+) -> Result<Response, LxdError> {
+    let (project, name) = (asked.project()?, named(&name)?);
+    find(&state, &caller, Entitlement::CanView, (&project, &name)).await?;
+    Err(LxdError::bad_request(why))
+}
+
+/// The same of images.
+pub(super) async fn no_images(Extension(caller): Extension<Caller>) -> Result<Response, LxdError> {
+    require_trust(&caller)?;
+    Err(LxdError::bad_request(NO_IMAGES))
 }
 
 /// LXD's words, where it has some for what is stopped.
