@@ -18,7 +18,7 @@ use crate::client::{Client, ClientError};
 use crate::wire::lxd::operation::OperationBody;
 use crate::wire::lxd::server::ServerInfo;
 use crate::wire::token::Secret;
-use advice::{all_failed, explained, kept, transfer_failed, unreachable};
+use advice::{End, all_failed, explained, kept, transfer_failed, unreachable};
 use begin::begin;
 
 mod advice;
@@ -27,7 +27,7 @@ pub mod origin;
 mod relay;
 pub mod report;
 
-pub use report::report;
+pub use report::{Ends, report};
 
 /// How long the other end of a transfer that has ended may take to notice.
 const AFTERMATH: Duration = Duration::from_secs(15);
@@ -288,7 +288,7 @@ async fn offer(
         body.insert("move".to_owned(), json!(true));
     }
     let begun = from.client.begin_operation(Method::POST, &asked.source, Some(&body));
-    begin(context, from, begun).await?.map_err(|error| explained(context, asked, error))
+    begin(context, from, begun).await?.map_err(|error| explained(context, asked, (End::Source, from), error))
 }
 
 /// Asks the target for an operation that waits to be connected to.
@@ -316,7 +316,7 @@ async fn create(
             }),
         }
     };
-    begin(context, to, begun).await?.map_err(|error| explained(context, asked, error))
+    begin(context, to, begun).await?.map_err(|error| explained(context, asked, (End::Target, to), error))
 }
 
 /// Stays with the target's operation. One of the source that fails first ends it, in its own words.

@@ -61,6 +61,13 @@ impl CliError {
         Self { message: message.to_string(), hint: None, code: "usage".to_owned(), exit: ExitCode::Usage }
     }
 
+    /// The same with another message.
+    #[must_use]
+    pub fn said(mut self, message: impl Display) -> Self {
+        self.message = message.to_string();
+        self
+    }
+
     #[must_use]
     pub fn hint(mut self, hint: impl Display) -> Self {
         self.hint = Some(hint.to_string());

@@ -68,9 +68,15 @@ impl InstanceOperand {
         let (operand, called) = Self::whole(place, text)?;
         match operand.snapshot {
             None => Ok((operand.remote, called)),
-            Some(_) => Err(CliError::usage(format!("{place}: an instance belongs here, not a snapshot"))),
+            Some(_) => Err(no_instance(place)),
         }
     }
+}
+
+/// What has a slash in it is a snapshot, or was meant as a volume.
+pub fn no_instance(place: &str) -> CliError {
+    CliError::usage(format!("{place}: an instance belongs here, not a snapshot"))
+        .hint("If POOL/NAME is meant: volumes have commands of their own, such as `comity volume copy`.")
 }
 
 fn missing() -> CliError {

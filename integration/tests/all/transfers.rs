@@ -115,7 +115,7 @@ fn a_tree_goes_in_across_and_out_and_is_the_same() {
     clusters.run(&["volume", "import", "east:default/orders", text(&source)]).success();
     let refresh = ["volume", "copy", "east:default/orders", "west:default/orders", "--refresh"];
     let refreshed = clusters.run(&[&refresh[..], &["--format", "json"]].concat()).success().json();
-    assert_eq!(refreshed["received"], 3, "{refreshed}");
+    assert_eq!(refreshed["sent"], 3, "{refreshed}");
     // Within one cluster it is the same.
     clusters.run(&["volume", "copy", "west:default/orders", "west:default/other"]).success();
     let other = clusters.path("other");
@@ -158,7 +158,7 @@ fn killed_at_any_step_the_target_is_old_or_new_and_the_copy_goes_on() {
         assert_eq!(clusters.ask("west", &["volume", "list"]).as_array().map(Vec::len), Some(1), "{step}");
 
         let copied = clusters.run(&copy).success().json();
-        let received = copied["received"].as_u64().unwrap();
+        let received = copied["sent"].as_u64().unwrap();
         // What is complete but not switched in is dropped at the start; everything else counts.
         let limit = if step == "transfer-half" { 12 << 20 } else { 16 << 20 };
         assert!(received <= limit, "{step}: {received} bytes were sent again");

@@ -1,6 +1,9 @@
 //! What is said of copies that fail, and what to do then.
 
-use super::{Asked, Doing, Noun};
+use http::StatusCode;
+use schema::name::RemoteName;
+
+use super::{Asked, Doing, Noun, Side, origin};
 use crate::cli::{CliError, Context};
 use crate::client::ClientError;
 
@@ -21,15 +24,75 @@ pub fn transfer_failed(context: &Context, asked: &Asked, reason: &str) -> CliErr
     error.hint(advice(context, asked, reason).unwrap_or_else(|| kept(context, asked)))
 }
 
+/// Which end of a copy answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Source,
+    Target,
+}
+
 /// An answer that was a refusal, with what helps.
-pub fn explained(context: &Context, asked: &Asked, error: ClientError) -> CliError {
-    if !matches!(error, ClientError::Refused { .. }) {
-        return error.into();
+pub fn explained(
+    context: &Context,
+    asked: &Asked,
+    (end, side): (End, &Side<'_>),
+    error: ClientError,
+) -> CliError {
+    let ClientError::Refused { status, message, .. } = &error else { return error.into() };
+    // Neither says more to whoever may not know more.
+    let unseen = *status == StatusCode::NOT_FOUND && message.eq_ignore_ascii_case("not found");
+    if *status == StatusCode::FORBIDDEN || unseen {
+        let server = origin::server(side).unwrap_or_else(|| side.client.agent());
+        let message = format!("{}: {server} refuses it: {message}", asked.failure);
+        return CliError::from(error).hint(rights(context, asked, (end, side.remote), unseen)).said(message);
     }
     let advised = advice(context, asked, &error.to_string());
     let told = CliError::from(error);
     let hint = told.hint.clone().or(advised);
     CliError { message: format!("{}: {}", asked.failure, told.message), hint, ..told }
+}
+
+/// Which right is missing, as far as it is known here, and how it is given.
+fn rights(
+    context: &Context,
+    asked: &Asked,
+    (end, remote): (End, Option<&RemoteName>),
+    unseen: bool,
+) -> String {
+    let (name, path) = match end {
+        End::Source => (&asked.names[0], &asked.source),
+        End::Target => (&asked.names[1], &asked.target),
+    };
+    let name = name.split_once(':').map_or(name.as_str(), |(_, name)| name);
+    let project = path.split_once("project=").map_or("default", |(_, project)| project);
+    let of_volume = |entitlement: &str| {
+        let (pool, volume) = name.split_once('/').unwrap_or_default();
+        let volume = volume.split('/').next().unwrap_or_default();
+        format!("storage_volume {volume} {entitlement} project={project} type=custom pool={pool}")
+    };
+    let of_instance = |entitlement: &str| {
+        let name = name.split('/').next().unwrap_or_default();
+        format!("instance {name} {entitlement} project={project}")
+    };
+    let needed = match (asked.of, end, asked.doing) {
+        (_, End::Target, _) if unseen => format!("project {project} can_view"),
+        (Noun::Volume, End::Source, _) => of_volume("can_manage_backups"),
+        (Noun::Instance, End::Source, _) => of_instance("can_manage_backups"),
+        (Noun::Volume, End::Target, Doing::Refresh) => of_volume("can_edit"),
+        (Noun::Instance, End::Target, Doing::Refresh) => of_instance("can_edit"),
+        (Noun::Volume, End::Target, _) => format!("project {project} can_create_storage_volumes"),
+        (Noun::Instance, End::Target, _) => format!("project {project} can_create_instances"),
+    };
+    let besides = match (end, asked.doing) {
+        (End::Source, Doing::Move) => " A move needs can_delete of the source as well.",
+        (End::Target, Doing::Refresh) => " Where the target is not there yet, the right is to create it.",
+        _ => "",
+    };
+    let group = remote.map_or_else(|| "GROUP".to_owned(), |remote| format!("{remote}:GROUP"));
+    format!(
+        "An administrator there lets a group do it that you are in: `{} auth group permission add {group} {needed}`.{besides}",
+        context.command()
+    )
 }
 
 /// What to do about reasons that are met often.
@@ -43,6 +106,7 @@ fn advice(context: &Context, asked: &Asked, reason: &str) -> Option<String> {
         Some((remote, _)) => format!(" {remote}:"),
         None => String::new(),
     };
+    let is_declared = asked.common.contains_key("transfer");
     Some(match Met::of(reason)? {
         Met::Arriving => format!(
             "`{command} operation list{}` shows what runs there; give another name, or try again when it has ended.",
@@ -55,6 +119,9 @@ fn advice(context: &Context, asked: &Asked, reason: &str) -> Option<String> {
             "{} brings it to the source's state; otherwise give another name.",
             context.again_with("--refresh")
         ),
+        Met::Changed if is_declared => format!(
+            "Take a snapshot, which does not change (`{command} {noun}snapshot {source} NAME`), and declare `snapshot = \"NAME\"`, or declare `allow_inconsistent = true` to take it as it is found."
+        ),
         Met::Changed => format!(
             "Copy a snapshot, which does not change (`{command} {noun}snapshot {source}`), or give --allow-inconsistent to take it as it is found."
         ),
@@ -65,6 +132,9 @@ fn advice(context: &Context, asked: &Asked, reason: &str) -> Option<String> {
         ),
         Met::NoPool => format!("`{command} pool list{}` shows the pools that there are.", at(target)),
         Met::NoProject => format!("`{command} project list{}` shows the projects that there are.", at(target)),
+        Met::Unreachable if is_declared => {
+            "The target could not connect to the source. --connect push has the source connect, --connect relay this command; `connect = \"push\"` declares it.".to_owned()
+        }
         Met::Unreachable => {
             "The target could not connect to the source. --mode push has the source connect, --mode relay this command.".to_owned()
         }
@@ -210,11 +280,31 @@ mod tests {
             let hint = transfer_failed(&context, &copy, reason).hint.unwrap();
             assert!(hint.contains(&expected), "{reason}: {hint}");
         }
+        let mut declared = asked(Doing::Refresh);
+        declared.common.insert("transfer".to_owned(), serde_json::json!("orders"));
+        let hint = transfer_failed(&context, &declared, "x changed while it was read").hint.unwrap();
+        assert!(hint.contains("`allow_inconsistent = true`") && !hint.contains("--allow"), "{hint}");
         let hint = transfer_failed(&context, &asked(Doing::Move), "it already exists").hint.unwrap();
         assert!(
             !hint.contains("--refresh") && hint.contains("`comity volume delete west:default/b`"),
             "{hint}"
         );
         assert_eq!(Met::of("permission denied"), None);
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_named_with_the_command_that_gives_it() {
+        let words = ["comity", "volume", "copy", "east:default/a", "west:default/b"];
+        let (context, east) = (context(&words), "east".parse().unwrap());
+        let told = |doing, end, unseen| rights(&context, &asked(doing), (end, Some(&east)), unseen);
+        let hint = told(Doing::Copy, End::Source, false);
+        let given = "`comity auth group permission add east:GROUP storage_volume a can_manage_backups project=default type=custom pool=default`";
+        assert!(hint.contains(given), "{hint}");
+        let hint = told(Doing::Move, End::Target, false);
+        assert!(hint.contains("east:GROUP project default can_create_storage_volumes`"), "{hint}");
+        let hint = told(Doing::Move, End::Target, true);
+        assert!(hint.contains("east:GROUP project default can_view`"), "{hint}");
+        let hint = told(Doing::Refresh, End::Target, false);
+        assert!(hint.contains("storage_volume b can_edit project=default"), "{hint}");
     }
 }

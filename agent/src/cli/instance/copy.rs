@@ -4,8 +4,8 @@ use schema::name::{ProjectName, RemoteName, TransferName};
 use serde_json::{Map, Value, json};
 
 use super::super::context::name;
-use super::super::copying::{Asked, Doing, Noun, Side, Way, begin, copy_within, origin, report};
-use super::super::operand::InstanceOperand;
+use super::super::copying::{Asked, Doing, Ends, Noun, Side, Way, begin, copy_within, origin, report};
+use super::super::operand::{InstanceOperand, no_instance};
 use super::super::operation::watch::finish;
 use super::super::volume::copy::{Existing, HowArgs};
 use super::super::{CliError, Context, ExitCode, copying};
@@ -92,19 +92,35 @@ struct Wanted<'a> {
 struct Copied {
     operation: OperationBody,
     name: String,
+    /// Both ends, and the snapshots that came along.
+    source: String,
+    target: String,
+    snapshots: Option<usize>,
+}
+
+impl Copied {
+    fn told(&self, context: &Context, verb: &str) -> ExitCode {
+        let ends = Ends { source: &self.source, target: &self.target, snapshots: self.snapshots };
+        report(context, verb, ends, &self.operation)
+    }
 }
 
 pub async fn copy(args: CopyArgs, context: &Context) -> Result<ExitCode, CliError> {
     let (source, _) = InstanceOperand::whole("SOURCE", &args.source)?;
     let target = InstanceOperand::parse("TARGET", args.destination.as_deref().unwrap_or_default())?;
     if target.snapshot.is_some() {
-        return Err(CliError::usage("TARGET: an instance belongs here, not a snapshot"));
+        return Err(no_instance("TARGET"));
     }
     if args.refresh && args.common.no_profiles {
         return Err(CliError::usage("--no-profiles cannot be used with --refresh"));
     }
     if args.refresh && source.snapshot.is_some() {
         return Err(CliError::usage("--refresh can only be used with instances"));
+    }
+    if args.prune && args.common.instance_only {
+        return Err(CliError::usage(
+            "--prune cannot be used with --instance-only: no snapshot is looked at then",
+        ));
     }
     if args.common.instance_only && source.snapshot.is_some() {
         return Err(CliError::usage("--instance-only cannot be passed when the source is a snapshot"));
@@ -147,8 +163,7 @@ fn tell(context: &Context, wanted: &Wanted<'_>, copied: &Copied) -> ExitCode {
     if target.name.is_none() && source.name.as_ref().is_some_and(|name| name.as_str() != copied.name) {
         context.output.note(format!("Instance name is: {}", copied.name));
     }
-    let shown = shown(target.remote.as_ref(), &copied.name);
-    report(context, "Copied", &source.to_string(), &shown, &copied.operation)
+    copied.told(context, "Copied")
 }
 
 pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -188,13 +203,7 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         )),
         ..error
     })?;
-    Ok(report(
-        context,
-        "Moved",
-        &source.to_string(),
-        &shown(target.remote.as_ref(), &copied.name),
-        &copied.operation,
-    ))
+    Ok(copied.told(context, "Moved"))
 }
 
 async fn ends(
@@ -249,6 +258,9 @@ async fn carry(
         None => called.to_owned(),
     };
     let asked = asked(wanted, &here, &there, (&entry, &shape), &name, within);
+    let alone = args.instance_only || source.snapshot.is_some();
+    let snapshots =
+        if alone { Some(0) } else { from.instance_snapshots(called).await.ok().map(|all| all.len()) };
     let operation = if within {
         copy_within(context, &there, &asked).await?
     } else {
@@ -258,7 +270,13 @@ async fn carry(
     if wanted.existing != Existing::Refused {
         settle(context, to, target.remote.as_ref(), &name, &shape).await?;
     }
-    Ok(Copied { operation, name })
+    let [mut source, mut target] = [source.to_string(), shown(target.remote.as_ref(), &name)];
+    if !within {
+        let whole = wanted.source.snapshot.as_ref().map(|snapshot| format!("{called}/{snapshot}"));
+        source = origin::called(&here, whole.as_deref().unwrap_or(called));
+        target = origin::called(&there, &name);
+    }
+    Ok(Copied { operation, name, source, target, snapshots })
 }
 
 fn asked(

@@ -74,9 +74,15 @@ fn head(letter: char) -> Result<&'static str, CliError> {
 fn fits(instance: &Instance, filter: &str) -> bool {
     match filter.split_once('=') {
         Some(("status" | "state", value)) => instance.status.eq_ignore_ascii_case(value),
+        Some(("type", value)) => kind(instance).eq_ignore_ascii_case(value),
         Some((key, value)) => instance.expanded_config.get(key).is_some_and(|found| found == value),
         None => instance.name.starts_with(filter),
     }
+}
+
+/// What kind of instance it is. Servers of long ago have containers alone, and do not say so.
+fn kind(instance: &Instance) -> &str {
+    if instance.kind.is_empty() { "container" } else { &instance.kind }
 }
 
 fn cell(instance: &Instance, letter: char) -> String {
@@ -91,8 +97,7 @@ fn cell(instance: &Instance, letter: char) -> String {
         '4' => addresses(instance, "inet"),
         '6' => addresses(instance, "inet6"),
         't' => {
-            let kind = if instance.kind.is_empty() { "container" } else { &instance.kind };
-            let kind = kind.to_uppercase();
+            let kind = kind(instance).to_uppercase();
             if instance.shape.ephemeral { format!("{kind} (EPHEMERAL)") } else { kind }
         }
         'S' => instance.snapshots.len().to_string(),
@@ -151,6 +156,7 @@ mod tests {
         assert!(
             fits(&instance, "c") && fits(&instance, "user.role=web") && fits(&instance, "status=running")
         );
+        assert!(fits(&instance, "type=container") && !fits(&instance, "type=virtual-machine"));
         assert!(!fits(&instance, "d") && !fits(&instance, "user.role=db"));
         assert!(head('z').is_err());
     }

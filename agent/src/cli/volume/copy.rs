@@ -6,13 +6,14 @@ use schema::name::TransferName;
 use serde_json::{Map, Value, json};
 
 use super::found;
-use crate::cli::copying::{self, Asked, Doing, Noun, Side, Way, begin, copy_within, origin, report};
+use crate::cli::copying::{self, Asked, Doing, Ends, Noun, Side, Way, begin, copy_within, origin, report};
 use crate::cli::operand::VolumeOperand;
 use crate::cli::operation::watch::finish;
 use crate::cli::{CliError, Context, ExitCode};
 use crate::client::operation::Begun;
 use crate::client::volume::{snapshot_path, volume_path};
 use crate::client::{Client, NO_BODY};
+use crate::wire::lxd::operation::OperationBody;
 use crate::wire::volume::OWNER_KEY;
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +73,10 @@ pub enum Existing {
 pub async fn copy(args: CopyArgs, context: &Context) -> Result<ExitCode, CliError> {
     let source = VolumeOperand::parse("SOURCE", &args.source)?;
     let target = VolumeOperand::volume("TARGET", &args.target)?;
+    if args.prune && (args.how.alone || source.snapshot.is_some()) {
+        return Err(CliError::usage("--prune deletes snapshots that the source does not have, and none of its snapshots is looked at here")
+            .hint("Leave out --prune, or copy the volume with its snapshots."));
+    }
     let existing = match (args.refresh, args.prune) {
         (false, _) => Existing::Refused,
         (true, false) => Existing::Refreshed,
@@ -105,7 +110,7 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
     }
     let whole = VolumeOperand { volume: source.clone(), snapshot: None };
     let moved = carry(context, (&whole, &from), (&target, &to), (Doing::Move, Existing::Refused), &args.how);
-    let operation = moved.await.map_err(copying::source_stays)?;
+    let moved = moved.await.map_err(copying::source_stays)?;
     // The target has told that all of it is there to stay; only now the source may go.
     let retired = async {
         match from.begin(Method::DELETE, &from.of_volumes(&at), NO_BODY).await? {
@@ -121,7 +126,7 @@ pub async fn run_move(args: MoveArgs, context: &Context) -> Result<ExitCode, Cli
         )),
         ..error
     })?;
-    Ok(report(context, "Moved", &source.to_string(), &target.to_string(), &operation))
+    Ok(moved.told(context, "Moved"))
 }
 
 /// Copies, and tells what was copied.
@@ -133,8 +138,22 @@ pub async fn run(
     how: &HowArgs,
 ) -> Result<ExitCode, CliError> {
     let doing = if existing == Existing::Refused { Doing::Copy } else { Doing::Refresh };
-    let operation = carry(context, (source, from), (target, to), (doing, existing), how).await?;
-    Ok(report(context, "Copied", &source.to_string(), &target.to_string(), &operation))
+    Ok(carry(context, (source, from), (target, to), (doing, existing), how).await?.told(context, "Copied"))
+}
+
+/// What became of a copy.
+struct Carried {
+    operation: OperationBody,
+    source: String,
+    target: String,
+    snapshots: Option<usize>,
+}
+
+impl Carried {
+    fn told(&self, context: &Context, verb: &str) -> ExitCode {
+        let ends = Ends { source: &self.source, target: &self.target, snapshots: self.snapshots };
+        report(context, verb, ends, &self.operation)
+    }
 }
 
 async fn carry(
@@ -143,7 +162,7 @@ async fn carry(
     (target, to): (&VolumeAddress, &Client),
     (doing, existing): (Doing, Existing),
     how: &HowArgs,
-) -> Result<crate::wire::lxd::operation::OperationBody, CliError> {
+) -> Result<Carried, CliError> {
     let VolumeAddress { remote, pool, volume } = &source.volume;
     let looked = async {
         let entry = from.volume(pool, volume).await;
@@ -204,9 +223,25 @@ async fn carry(
         }
         let mut within = asked;
         within.common.insert("type".to_owned(), json!("copy"));
-        return copy_within(context, &there, &within).await;
+        let snapshots = snapshots(from, source, volume_only).await;
+        let operation = copy_within(context, &there, &within).await?;
+        let [source, target] = within.names;
+        return Ok(Carried { operation, source, target, snapshots });
     }
-    copying::copy(context, &here, &there, &asked, how.mode).await
+    // A move leaves nothing that could be counted afterwards.
+    let snapshots = snapshots(from, source, volume_only).await;
+    let operation = copying::copy(context, &here, &there, &asked, how.mode).await?;
+    let target = origin::called(&there, &format!("{}/{}", target.pool, target.volume));
+    Ok(Carried { operation, source: origin::called(&here, &format!("{pool}/{name}")), target, snapshots })
+}
+
+/// How many snapshots come along. Whoever may not list them is not told.
+async fn snapshots(from: &Client, source: &VolumeOperand, volume_only: bool) -> Option<usize> {
+    if volume_only {
+        return Some(0);
+    }
+    let VolumeAddress { pool, volume, .. } = &source.volume;
+    from.volume_snapshots(pool, volume).await.ok().map(|all| all.len())
 }
 
 /// A literal as what it is.
