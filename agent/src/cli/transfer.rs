@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::context::name;
 use super::copying::Way;
-use super::operand::{InstanceOperand, VolumeOperand, at, split};
-use super::operation::named::{Named, only};
+use super::operand::{InstanceOperand, VolumeOperand, split};
+use super::operation::named::{FEWEST, Named, only};
 use super::operation::watch::operand as operation;
 use super::volume::copy::{Existing, HowArgs};
 use super::{CliError, Context, ExitCode, instance, volume};
 use crate::client::Client;
 use crate::client::instance::path as instance_path;
 use crate::client::volume::volume_path;
-use crate::wire::transfer::{Left, Run, RunResult};
+use crate::wire::transfer::{Left, Run, RunResult, Transfers};
 
 mod shown;
 
@@ -43,7 +43,8 @@ enum Command {
     },
     /// Run one that is declared, the first time or again.
     Run(RunArgs),
-    /// Go on with one that was interrupted: what has arrived is not sent again.
+    /// Go on with a declared one that was interrupted: what has arrived is not sent again. What was copied by a command
+    /// goes on when that command is given again.
     Resume(RunArgs),
     /// Cancel one that runs, by its operation's id, or throw away what an interrupted one has left.
     Cancel {
@@ -54,7 +55,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// Its name where it is declared; to resume it, also the id of a run where it arrived.
+    /// Its name where it is declared; to resume it, also the id of a run where it arrived, or what it arrives as.
     #[arg(value_name = "[REMOTE:]NAME or ID")]
     name: String,
     /// Delete the target's snapshots that the source does not have, whatever is declared.
@@ -62,8 +63,8 @@ struct RunArgs {
     prune: bool,
     /// Who connects to whom: the target to the source (pull), the source to the target (push), or this command to both
     /// (relay) [default: as it is declared].
-    #[arg(long, value_enum, value_name = "MODE")]
-    mode: Option<Way>,
+    #[arg(long, alias = "mode", value_enum, value_name = "MODE")]
+    connect: Option<Way>,
 }
 
 /// A transfer as it is declared.
@@ -77,14 +78,16 @@ struct Declared {
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     match args.command {
         Command::List { at: operand } => {
-            let (client, _) = at(context, operand.as_deref()).await?;
+            let (remote, _) = split(operand.as_deref().unwrap_or_default())?;
+            let client = context.client(remote.as_ref()).await?;
+            let there = transfers(&client).await?;
             let declared = declared(&client).await?;
             let mut rows = Vec::with_capacity(declared.len());
             for one in declared {
-                let last = last_run(context, &client, &one).await;
+                let last = last_run(context, &client, &one).await.map_err(|error| error.message);
                 rows.push((one, last));
             }
-            shown::list(context, &rows, &client.transfers().await?);
+            shown::list(context, remote.as_ref(), &rows, &there);
             Ok(ExitCode::Done)
         }
         Command::Show { transfer } => show(context, &transfer).await,
@@ -97,6 +100,19 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         Command::Resume(args) => resume(context, args).await,
         Command::Cancel { transfer } => cancel(context, &transfer).await,
     }
+}
+
+/// What arrived at an agent, and what is left there.
+async fn transfers(client: &Client) -> Result<Transfers, CliError> {
+    client.transfers().await.map_err(|error| match error.status() {
+        Some(StatusCode::NOT_FOUND) => CliError::failed(format!(
+            "{} keeps no list of transfers: it is not an agent of comity's",
+            client.agent()
+        ))
+        .code("not-kept")
+        .hint("Transfers are listed where they are declared, and where they arrive at an agent."),
+        _ => error.into(),
+    })
 }
 
 async fn declared(client: &Client) -> Result<Vec<Declared>, CliError> {
@@ -119,9 +135,14 @@ async fn find(
 ) -> Result<Declared, CliError> {
     let wanted: TransferName = name("NAME", wanted)?;
     declared(client).await?.into_iter().find(|one| one.name == wanted).ok_or_else(|| {
-        CliError::failed(format!("transfer {wanted} is not declared there"))
-            .code("not_found")
-            .hint(format!("`{}` shows those that are.", list(context, remote)))
+        let list = list(context, remote);
+        let looks_like_an_id = wanted.as_str().chars().all(|c| c.is_ascii_hexdigit());
+        let hint = if looks_like_an_id {
+            format!("`{list}` shows those that are, and ids of those that arrived; of an id give at least {FEWEST} digits.")
+        } else {
+            format!("`{list}` shows those that are.")
+        };
+        CliError::failed(format!("transfer {wanted} is not declared there")).code("not_found").hint(hint)
     })
 }
 
@@ -138,7 +159,7 @@ async fn ran(
     wanted: &str,
 ) -> Result<Option<Run>, CliError> {
     let Ok(named) = Named::read(wanted) else { return Ok(None) };
-    let runs = client.transfers().await?.runs;
+    let runs = transfers(client).await?.runs;
     let id = match &named {
         Named::Whole(id) => *id,
         // It may be a name all the same.
@@ -177,17 +198,22 @@ impl Declared {
     }
 }
 
-/// The last run of a declared transfer, as far as the agent where it arrives can be asked now.
-async fn last_run(context: &Context, declaring: &Client, declared: &Declared) -> Option<Run> {
-    let there = end(context, declaring, &declared.transfer.target).await.ok()?;
-    there.transfers().await.ok()?.runs.into_iter().find(|run| declared.is(run))
+/// The last run of a declared transfer, if the agent where it arrives can be asked now.
+async fn last_run(
+    context: &Context,
+    declaring: &Client,
+    declared: &Declared,
+) -> Result<Option<Run>, CliError> {
+    let there = end(context, declaring, &declared.transfer.target).await?;
+    Ok(there.transfers().await?.runs.into_iter().find(|run| declared.is(run)))
 }
 
 async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
     let (remote, wanted) = split(operand)?;
     let client = context.client(remote.as_ref()).await?;
     if let Some(run) = ran(context, (&client, remote.as_ref()), wanted).await? {
-        shown::run(context, &run);
+        let left = transfers(&client).await?.left.into_iter().find(|left| left.target == run.target);
+        shown::run(context, remote.as_ref(), &run, left.as_ref());
         return Ok(ExitCode::Done);
     }
     let found = find(context, (&client, remote.as_ref()), wanted).await?;
@@ -203,14 +229,29 @@ async fn show(context: &Context, operand: &str) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-/// By a name it is run; by a run's id the declaration is looked for, with the agent that was asked and with the source's.
+/// By a name it is run; by a run's id, or what arrives, the declaration is looked for, with the agent that was asked and
+/// with the source's.
 async fn resume(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> {
     let (remote, wanted) = split(&args.name)?;
     let client = context.client(remote.as_ref()).await?;
-    let Some(run) = ran(context, (&client, remote.as_ref()), wanted).await? else {
-        let found = find(context, (&client, remote.as_ref()), wanted).await?;
-        return run_declared(context, &client, found, &args).await;
-    };
+    let mut run = ran(context, (&client, remote.as_ref()), wanted).await?;
+    if run.is_none() {
+        // What arrives there may be called like one that is declared there: that goes first.
+        let found = match wanted.contains('/') {
+            true => Err(CliError::failed(format!("nothing has arrived at {wanted} there"))
+                .code("not_found")
+                .hint(format!("`{}` shows what has.", list(context, remote.as_ref())))),
+            false => find(context, (&client, remote.as_ref()), wanted).await,
+        };
+        match found {
+            Ok(found) => return run_declared(context, &client, found, &args).await,
+            Err(error) => {
+                let runs = transfers(&client).await?.runs;
+                run = Some(runs.into_iter().find(|run| shown::called(&run.target) == wanted).ok_or(error)?);
+            }
+        }
+    }
+    let Some(run) = run else { return Ok(ExitCode::Done) };
     let (id, command) = (run.id, context.command());
     match run.result {
         RunResult::Success => {
@@ -225,10 +266,10 @@ async fn resume(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> 
     }
     let source = run.source.clone().unwrap_or_default();
     let Some(name) = run.transfer else {
-        let target = shown::called(&run.target);
+        let target = shown::at(remote.as_ref(), &shown::called(&run.target));
         let (from, to) = (visible(&source), visible(&target));
         let hint = format!(
-            "Run the command again that copied {from} to {to}: what has arrived is not sent again. `{command} transfer cancel` discards it."
+            "Run the command again that copied {from} to {to}: what has arrived is not sent again. `{command} transfer cancel {to}` discards it."
         );
         return Err(CliError::failed(format!("transfer {id} is not a run of a declared transfer")).hint(hint));
     };
@@ -266,7 +307,7 @@ async fn run_declared(
         (Mode::Refresh, true) => Existing::Pruned,
     };
     let how = HowArgs {
-        mode: args.mode.unwrap_or(match transfer.connect {
+        mode: args.connect.unwrap_or(match transfer.connect {
             Connect::Pull => Way::Pull,
             Connect::Push => Way::Push,
             Connect::Relay => Way::Relay,
@@ -303,28 +344,31 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
     let (remote, wanted) = split(operand)?;
     let mut client = context.client(remote.as_ref()).await?;
     if let Ok(id) = wanted.parse::<Uuid>() {
-        return stop(context, &client, id).await;
+        return stop(context, (&client, remote.as_ref()), id).await;
     }
-    let there = client.transfers().await?;
+    let there = transfers(&client).await?;
+    // Where what it has left is looked for.
+    let mut place = remote.clone();
     let mut target = there.left.into_iter().find(|left| left.name == wanted).map(|left| left.target);
     let mut runs = there.runs;
     if target.is_none()
         && let Some(run) = ran(context, (&client, remote.as_ref()), wanted).await?
     {
-        return stop(context, &client, run.id).await;
+        return stop(context, (&client, remote.as_ref()), run.id).await;
     }
     if target.is_none() && !wanted.contains('/') {
         // The name of one that is declared: what it has left is with its target.
         if let Ok(found) = find(context, (&client, remote.as_ref()), wanted).await {
             let address = &found.transfer.target;
             client = end(context, &client, address).await?;
+            place = address.remote().cloned().or(place);
             let path = path(address);
             let there = client.transfers().await?;
             runs = there.runs;
             target = there.left.into_iter().map(|left: Left| left.target).find(|left| *left == path);
             let running = runs.iter().find(|run| run.target == path && run.result == RunResult::Running);
             if let Some(running) = running {
-                return stop(context, &client, running.id).await;
+                return stop(context, (&client, place.as_ref()), running.id).await;
             }
         }
     }
@@ -337,10 +381,10 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
             Some(running) => format!(
                 "It runs: `{} transfer cancel {}` cancels it.",
                 context.command(),
-                operation(remote.as_ref(), running.id)
+                operation(place.as_ref(), running.id)
             ),
             None => {
-                format!("`{}` shows what interrupted transfers have left.", list(context, remote.as_ref()))
+                format!("`{}` shows what interrupted transfers have left.", list(context, place.as_ref()))
             }
         };
         let message = "no interrupted transfer has left anything of that";
@@ -354,17 +398,31 @@ async fn cancel(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
 }
 
 /// Cancels one that runs.
-async fn stop(context: &Context, client: &Client, id: Uuid) -> Result<ExitCode, CliError> {
-    client.cancel_operation(id).await.map_err(|error| {
-        if error.status() != Some(StatusCode::NOT_FOUND) {
-            return CliError::from(error);
+async fn stop(
+    context: &Context,
+    (client, remote): (&Client, Option<&RemoteName>),
+    id: Uuid,
+) -> Result<ExitCode, CliError> {
+    match client.cancel_operation(id).await {
+        Ok(()) => {
+            context.output.done(format!("Cancelled transfer {id}."), &id.to_string());
+            return Ok(ExitCode::Done);
         }
-        CliError::failed(format!("transfer {id} does not run"))
-            .code("not_found")
-            .hint("What an interrupted one has left is discarded by its target: `comity transfer cancel [REMOTE:]POOL/VOLUME`.")
-    })?;
-    context.output.done(format!("Cancelled transfer {id}."), &id.to_string());
-    Ok(ExitCode::Done)
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // What one has left that ran is called by where it was to arrive.
+    let there = client.transfers().await.unwrap_or_default();
+    let target = there.runs.into_iter().find(|run| run.id == id).map(|run| run.target);
+    let left = target.filter(|target| there.left.iter().any(|left| left.target == *target));
+    let hint = match left {
+        Some(target) => {
+            let target = shown::at(remote, &shown::called(&target));
+            format!("`{} transfer cancel {target}` discards what it has left.", context.command())
+        }
+        None => format!("`{}` shows what runs, and what interrupted ones have left.", list(context, remote)),
+    };
+    Err(CliError::failed(format!("transfer {id} does not run")).code("not_found").hint(hint))
 }
 
 /// Whether a path of the API is what a command calls `wanted`.

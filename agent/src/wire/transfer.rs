@@ -13,6 +13,13 @@ pub struct Transfers {
     pub left: Vec<Left>,
 }
 
+impl Transfers {
+    /// The last run that was to arrive where something is left.
+    pub fn run_of(&self, left: &Left) -> Option<&Run> {
+        self.runs.iter().find(|run| run.target == left.target)
+    }
+}
+
 /// A transfer into this agent, as the store keeps it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {

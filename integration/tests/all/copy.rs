@@ -132,7 +132,7 @@ fn what_was_interrupted_is_listed_and_discarded_and_what_arrived_is_remembered()
     let run =
         clusters.ask("west", &["transfer", "list"])["runs"][0]["id"].as_str().expect("an id").to_owned();
     let shown = clusters.run(&["transfer", "show", &format!("west:{run}")]).success();
-    assert!(shown.stdout.contains("result: success"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("Result:      SUCCESS"), "{}", shown.stdout);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::cli::CliError;
 
 /// Fewer digits are a slip of the keyboard.
-const FEWEST: usize = 4;
+pub const FEWEST: usize = 4;
 /// As much as tables show.
 const SHOWN: usize = 8;
 

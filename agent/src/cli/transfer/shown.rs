@@ -4,25 +4,39 @@ use std::collections::BTreeMap;
 
 use indicatif::BinaryBytes;
 use jiff::Timestamp;
+use schema::name::RemoteName;
 use schema::record::{Record, RecordKey};
 use schema::render::record::{attributes, hcl};
 use schema::render::visible;
 use serde_json::{Value, json};
 
 use super::Declared;
+use crate::cli::instance::info::time;
 use crate::cli::operation::named::short;
 use crate::cli::{Context, Format, Table};
-use crate::wire::transfer::{Left, Run, Transfers};
+use crate::wire::transfer::{Left, Run, RunResult, Transfers};
 
-/// What is declared, each with its last run, then what this agent knows besides.
-pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Transfers) {
+/// One that is declared, and its last run, or why that could not be asked for.
+pub type Row = (Declared, Result<Option<Run>, String>);
+
+/// What stands in place of a last run that could not be asked for.
+const NOT_ASKED: &str = "not asked";
+
+/// What is declared, each with its last run, then what the agent that was asked knows besides.
+pub fn list(context: &Context, remote: Option<&RemoteName>, declared: &[Row], there: &Transfers) {
     let output = &context.output;
+    for (one, last) in declared {
+        if let Err(why) = last {
+            output.note(format!("{}: its target cannot be asked now for what ran: {why}", one.name));
+        }
+    }
     if output.format() == Format::Json {
         let rows: Vec<Value> = declared
             .iter()
             .map(|(one, last)| {
                 let mut row = body(one);
-                row["last_run"] = json!(last);
+                row["last_run"] = json!(last.as_ref().ok());
+                row["not_asked"] = json!(last.as_ref().err());
                 row
             })
             .collect();
@@ -44,17 +58,12 @@ pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Tra
         output.table(&declarations(declared, now));
     }
     if !there.left.is_empty() {
-        let command = context.command();
+        let (command, id, target) = (context.command(), at(remote, "ID"), at(remote, "TARGET"));
         parted();
-        output.line(format!(
-            "Interrupted: the same command goes on with it, `{command} transfer cancel [REMOTE:]TARGET` discards it."
-        ));
-        let mut table = Table::new(["TARGET", "ARRIVED", "LAST WRITTEN"]);
-        for left in &there.left {
-            let arrived = BinaryBytes(left.bytes).to_string();
-            table.row([left.name.clone(), arrived, ago(left.last_written_at, now)]);
-        }
-        output.table(&table);
+        output.line("Interrupted. The command that began one goes on with it when it is given again,");
+        output.line(format!("`{command} transfer resume {id}` with one that is declared;"));
+        output.line(format!("`{command} transfer cancel {target}` discards it."));
+        output.table(&leftovers(there, now));
     }
     if !there.runs.is_empty() {
         parted();
@@ -63,17 +72,41 @@ pub fn list(context: &Context, declared: &[(Declared, Option<Run>)], there: &Tra
     }
 }
 
+/// What interrupted transfers have left, each with the last run that was to arrive there, as far as that is known.
+fn leftovers(there: &Transfers, now: Timestamp) -> Table {
+    let mut table = Table::new(["ID", "SOURCE", "TARGET", "ARRIVED", "LAST WRITTEN"]);
+    for left in &there.left {
+        let run = there.run_of(left);
+        table.row([
+            run.map(|run| short(run.id)).unwrap_or_default(),
+            run.and_then(|run| run.source.clone()).unwrap_or_default(),
+            left.name.clone(),
+            BinaryBytes(left.bytes).to_string(),
+            ago(left.last_written_at, now),
+        ]);
+    }
+    table
+}
+
+/// What an agent calls `name`, as a command calls it that asks that agent.
+pub fn at(remote: Option<&RemoteName>, name: &str) -> String {
+    remote.map_or_else(|| name.to_owned(), |remote| format!("{remote}:{name}"))
+}
+
 /// As narrow as a terminal: the rest is in `show`, and for programs.
-fn declarations(declared: &[(Declared, Option<Run>)], now: Timestamp) -> Table {
+fn declarations(declared: &[Row], now: Timestamp) -> Table {
     let mut table = Table::new(["NAME", "SOURCE", "TARGET", "LAST RUN"]);
     for (one, last) in declared {
-        let last =
-            last.as_ref().map(|run| format!("{}, {}", run.result.word(), ago(Some(run.began_at), now)));
+        let last = match last {
+            Ok(Some(run)) => format!("{}, {}", run.result.word(), ago(Some(run.began_at), now)),
+            Ok(None) => String::new(),
+            Err(_) => NOT_ASKED.to_owned(),
+        };
         table.row([
             one.name.to_string(),
             one.transfer.source.to_string(),
             one.transfer.target.to_string(),
-            last.unwrap_or_default(),
+            last,
         ]);
     }
     table
@@ -98,28 +131,31 @@ fn arrivals(runs: &[Run], now: Timestamp) -> Table {
 
 /// All of it in columns that are the same for each: what it is, its name or id, from where, to where, since when, how it
 /// ended, bytes of data, bytes sent.
-fn rows(context: &Context, declared: &[(Declared, Option<Run>)], there: &Transfers) {
+fn rows(context: &Context, declared: &[Row], there: &Transfers) {
     let number = |bytes: Option<u64>| bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
     let at = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
     let mut table = Table::new(["KIND", "NAME", "SOURCE", "TARGET", "BEGAN", "RESULT", "DATA", "SENT"]);
     for (one, last) in declared {
-        let last = last.as_ref();
+        let result =
+            last.as_ref().map_or(NOT_ASKED, |last| last.as_ref().map_or("", |run| run.result.word()));
+        let last = last.as_ref().ok().and_then(Option::as_ref);
         table.row([
             "declared".to_owned(),
             one.name.to_string(),
             one.transfer.source.to_string(),
             one.transfer.target.to_string(),
             at(last.map(|run| run.began_at)),
-            last.map(|run| run.result.word().to_owned()).unwrap_or_default(),
+            result.to_owned(),
             number(last.and_then(|run| run.total)),
             number(last.and_then(|run| run.sent)),
         ]);
     }
     for left in &there.left {
+        let run = there.run_of(left);
         table.row([
             "interrupted".to_owned(),
-            String::new(),
-            String::new(),
+            run.map(|run| run.id.to_string()).unwrap_or_default(),
+            run.and_then(|run| run.source.clone()).unwrap_or_default(),
             left.name.clone(),
             at(left.last_written_at),
             String::new(),
@@ -181,11 +217,60 @@ pub fn one(context: &Context, found: &Declared, there: Option<Vec<Run>>, left: O
     }
 }
 
-/// One that arrived.
-pub fn run(context: &Context, run: &Run) {
-    match context.output.format() {
-        Format::Json => context.output.json(run),
-        Format::Text => context.output.yaml(run),
+/// One that arrived, or was to, and what can be done with what it has left.
+pub fn run(context: &Context, remote: Option<&RemoteName>, run: &Run, left: Option<&Left>) {
+    let output = &context.output;
+    if output.format() == Format::Json {
+        return output.json(run);
+    }
+    let bytes = |bytes: Option<u64>| bytes.map(|bytes| BinaryBytes(bytes).to_string());
+    let lines = [
+        ("Id", Some(run.id.to_string())),
+        ("Source", run.source.clone()),
+        ("Target", Some(called(&run.target))),
+        ("Declared as", run.transfer.as_ref().map(ToString::to_string)),
+        ("Begun by", Some(run.by.clone())),
+        ("Began at", Some(time(Some(run.began_at)))),
+        ("Ended at", run.ended_at.map(|ended| time(Some(ended)))),
+        ("Result", Some(run.result.word().to_owned())),
+        ("Reason", run.error.clone()),
+        ("Protocol", run.protocol.clone()),
+        ("Data", bytes(run.total)),
+        ("Sent", bytes(run.sent)),
+        ("Was there", bytes(run.reused)),
+    ];
+    for (what, told) in lines {
+        if let Some(told) = told.filter(|told| !told.is_empty()) {
+            output.line(format!("{:<13}{}", format!("{what}:"), visible(&told)));
+        }
+    }
+    if let Some(next) = next(context, remote, run, left) {
+        output.line("");
+        output.line(next);
+    }
+}
+
+/// What to do about a run that is not done.
+fn next(context: &Context, remote: Option<&RemoteName>, run: &Run, left: Option<&Left>) -> Option<String> {
+    let (command, id) = (context.command(), at(remote, &short(run.id)));
+    match (run.result, left) {
+        (RunResult::Success, _) => None,
+        (RunResult::Running, _) => Some(format!(
+            "`{command} operation show --watch {id}` joins it, `{command} transfer cancel {id}` cancels it."
+        )),
+        (RunResult::Failure | RunResult::Cancelled | RunResult::Interrupted, None) => {
+            Some("Nothing of it is left: the target is as it was.".to_owned())
+        }
+        (RunResult::Failure | RunResult::Cancelled | RunResult::Interrupted, Some(left)) => {
+            let (arrived, target) = (BinaryBytes(left.bytes), at(remote, &left.name));
+            let goes_on = match run.transfer {
+                Some(_) => format!("`{command} transfer resume {id}` goes on with it"),
+                None => "the command that began it goes on with it when it is given again".to_owned(),
+            };
+            Some(format!(
+                "{arrived} have arrived and are kept: {goes_on}, `{command} transfer cancel {target}` discards them."
+            ))
+        }
     }
 }
 
@@ -212,7 +297,6 @@ mod tests {
     use schema::kind::transfer::{Connect, Consistency, Mode, Snapshots, Transfer};
 
     use super::*;
-    use crate::wire::transfer::RunResult;
 
     #[test]
     fn a_target_is_called_as_commands_call_it() {
@@ -259,10 +343,24 @@ mod tests {
         };
         let name = "orders-to-west".parse().unwrap();
         let one = Declared { name, transfer, manifest: "shop".to_owned() };
-        let success = Run { result: RunResult::Success, ..run };
-        let table = declarations(&[(one, Some(success))], now);
+        let left = Left {
+            name: "default/orders".to_owned(),
+            target: run.target.clone(),
+            bytes: 245 << 20,
+            last_written_at: Some("2026-03-02T11:50:00Z".parse().unwrap()),
+        };
+        let there = Transfers { runs: vec![run.clone()], left: vec![left] };
+        let table = leftovers(&there, now);
         assert!(widest(&table) <= 80, "{table}");
-        assert!(table.to_string().contains("| SUCCESS, 2h ago |"), "{table}");
+        let row = "| 5c0a13f2 | east:default/orders | default/orders | 245.00 MiB | 10m ago      |";
+        assert!(table.to_string().contains(row), "{table}");
+        let success = Run { result: RunResult::Success, ..run };
+        let away = Err("west could not be reached".to_owned());
+        let table =
+            declarations(&[(one.clone(), Ok(Some(success))), (one.clone(), away), (one, Ok(None))], now);
+        assert!(widest(&table) <= 80, "{table}");
+        let text = table.to_string();
+        assert!(text.contains("| SUCCESS, 2h ago |") && text.contains("| not asked       |"), "{text}");
     }
 
     #[test]
