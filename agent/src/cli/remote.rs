@@ -7,7 +7,7 @@ use clap::Subcommand;
 use schema::name::RemoteName;
 
 use super::context::name;
-use super::remotes::{AuthType, Listed, LoginFiles};
+use super::remotes::{AuthType, Listed, LoginFiles, changeable};
 use super::{CliError, Context, ExitCode, Format, Table, login};
 use crate::client::login::{LoginError, Session, Shelf as _, Unkept, log_in};
 use crate::client::{Client, ClientError};
@@ -74,6 +74,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         Command::SetUrl { name: changed, address } => {
             let (changed, address) = (name("NAME", &changed)?, add::address(&address)?);
+            changeable(&changed).map_err(|error| CliError::failed(error).code("unknown-remote"))?;
             same_cluster(context, &changed, &address).await?;
             folder.change(|remotes| remotes.set_addresses(&changed, vec![address]))?;
         }

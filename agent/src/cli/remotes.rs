@@ -255,7 +255,8 @@ impl Remotes {
     }
 }
 
-fn changeable(name: &RemoteName) -> Result<(), RemotesError> {
+/// Refuses `local`, which is no entry of the list.
+pub fn changeable(name: &RemoteName) -> Result<(), RemotesError> {
     if name.as_str() == LOCAL { Err(RemotesError::Static(name.clone())) } else { Ok(()) }
 }
 

@@ -61,3 +61,4 @@ mod transfers;
 mod trust;
 mod volumes;
 mod watch;
+mod wording;

@@ -158,6 +158,7 @@ pub async fn fetch(
     let expires_at = Timestamp::now().checked_add(UNFETCHED).ok();
     body["name"] = json!(name);
     body["expires_at"] = json!(expires_at);
+    let replaces = file != Path::new(STANDARD) && file.exists();
     let begun = client.begin_backup(of, &body).await?;
     let backup = format!("{of}/backups/{name}");
     let fetched = async {
@@ -171,6 +172,9 @@ pub async fn fetch(
     let fetched = fetched.await;
     if let Ok(crate::client::operation::Begun::Running(begun)) = client.delete_at(&backup).await {
         let _ = finish(context, client, remote, *begun).await;
+    }
+    if replaces && fetched.is_ok() {
+        context.output.note(format!("{} was there already, and was replaced.", file.display()));
     }
     fetched
 }
