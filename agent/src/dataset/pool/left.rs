@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::{AREAS, PoolError, Pools, STAGING_KEPT, Use, entries_of, remove_tree};
@@ -28,7 +29,10 @@ impl Pools {
                     let owner = staging.file_name().and_then(|name| Owner::in_folder(area, name.to_str()?));
                     let Some(owner) = owner else { continue };
                     let dataset = Dataset { pool: pool.clone(), owner };
-                    let Ok(_held) = self.hold(&dataset, Use::Replacing) else { continue };
+                    // Looked at only: nobody who goes on with it is kept waiting for that.
+                    if self.in_use(&dataset) {
+                        continue;
+                    }
                     let (mut bytes, mut last_written, mut any) = (0, None, false);
                     for entry in walkdir::WalkDir::new(&staging).min_depth(1).into_iter().flatten() {
                         let Ok(meta) = entry.metadata() else { continue };
@@ -37,7 +41,7 @@ impl Pools {
                         bytes += meta.blocks() * 512;
                         last_written = last_written.max(meta.modified().ok());
                     }
-                    if any {
+                    if any && !self.in_use(&dataset) {
                         all.push(Left { dataset, bytes, last_written });
                     }
                 }
@@ -50,18 +54,35 @@ impl Pools {
     /// thread.
     pub fn sweep(&self) -> Result<(), PoolError> {
         for left in self.left()? {
-            if !recently_changed(&self.staging_of(&left.dataset)?) && self.discard(&left.dataset)? {
-                tracing::info!(dataset = %left.dataset, "threw away what a transfer left that nobody went on with");
+            if recently_changed(&self.staging_of(&left.dataset)?, usize::MAX) {
+                continue;
+            }
+            // Whoever went on with it meanwhile has moved what is at its top.
+            match self.discard_if(&left.dataset, |staging| !recently_changed(staging, 1)) {
+                Ok(true) => {
+                    tracing::info!(dataset = %left.dataset, "threw away what a transfer left that nobody went on with");
+                }
+                Ok(false) | Err(PoolError::Busy(_)) => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(())
     }
 
+    /// Whether anybody holds the dataset at the moment.
+    fn in_use(&self, dataset: &Dataset) -> bool {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).contains_key(dataset)
+    }
+
     /// Throws away what has arrived of a dataset; what is in its place stays. False, if there was nothing.
     pub fn discard(&self, dataset: &Dataset) -> Result<bool, PoolError> {
+        self.discard_if(dataset, |_| true)
+    }
+
+    fn discard_if(&self, dataset: &Dataset, is_due: impl FnOnce(&Path) -> bool) -> Result<bool, PoolError> {
         let _held = self.hold(dataset, Use::Replacing)?;
         let staging = self.staging_of(dataset)?;
-        if !staging.exists() {
+        if !staging.exists() || !is_due(&staging) {
             return Ok(false);
         }
         // Something decided on and not finished would be undone by half.
@@ -76,11 +97,12 @@ impl Pools {
 }
 
 /// Whether anything in a staging area was changed not too long ago. The times of files are those of their source: what
-/// counts is when they were set.
-fn recently_changed(staging: &Path) -> bool {
+/// counts is when they were set. As deep as `depth`.
+fn recently_changed(staging: &Path, depth: usize) -> bool {
     let kept = i64::try_from(STAGING_KEPT.as_secs()).unwrap_or(i64::MAX);
     let oldest = survey::now() / 1_000_000_000 - kept;
     walkdir::WalkDir::new(staging)
+        .max_depth(depth)
         .into_iter()
         .flatten()
         .any(|entry| entry.metadata().is_ok_and(|meta| MetadataExt::ctime(&meta) >= oldest))
@@ -89,6 +111,7 @@ fn recently_changed(staging: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;
 
@@ -127,5 +150,34 @@ mod tests {
         assert_eq!(pools.left().unwrap().len(), 1);
         let _held = pools.hold(&instance, Use::Replacing).unwrap();
         assert!(matches!(pools.discard(&instance), Err(PoolError::Busy(_))));
+    }
+
+    #[test]
+    fn looking_at_what_was_left_keeps_nobody_from_going_on_with_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pools = Pools::open(scratch.path()).unwrap();
+        let volume = Dataset::volume(&"default".parse().unwrap(), &"orders".parse().unwrap());
+        let staging = pools.hold(&volume, Use::Replacing).unwrap().staging().unwrap();
+        for number in 0..200 {
+            fs::write(staging.join(number.to_string()), [1; 100]).unwrap();
+        }
+        let looked = AtomicU64::new(0);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    pools.left().unwrap();
+                    pools.sweep().unwrap();
+                    looked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let mut busy = 0;
+            while looked.load(Ordering::Relaxed) < 20 {
+                busy += u32::from(pools.hold(&volume, Use::Replacing).is_err());
+            }
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(busy, 0);
+        });
+        assert_eq!(pools.left().unwrap().len(), 1);
     }
 }
