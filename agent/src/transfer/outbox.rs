@@ -109,7 +109,11 @@ pub fn sending<T>(
             .iter()
             .map(|lane| scope.spawn(|| send_all(lane, &waiting, &broken, Scales::new(&unweighed), meter)))
             .collect();
-        let gathered = gather(&Outbox { queue, broken: &broken });
+        let outbox = Outbox { queue, broken: &broken };
+        let gathered = gather(&outbox);
+        // Then nobody says that this was all: the other side would look for what is missing, and is to hear the reason.
+        broken.fetch_or(gathered.is_err(), Relaxed);
+        drop(outbox);
         let sent = senders
             .into_iter()
             .map(|sender| sender.join().unwrap_or(Err(TransferError::Stopped)))
@@ -142,6 +146,9 @@ fn send_all(
         }
     }
     result?;
+    if broken.load(Relaxed) {
+        return Ok(());
+    }
     Ok(lane.say(Kind::End, b"")?)
 }
 
