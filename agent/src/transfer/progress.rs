@@ -80,6 +80,11 @@ pub struct Meter {
     total: AtomicU64,
     files_done: AtomicU64,
     files_total: AtomicU64,
+    /// What of the totals is the present tree's.
+    tree: AtomicU64,
+    tree_files: AtomicU64,
+    /// Files of it that were counted one by one.
+    tree_files_done: AtomicU64,
     reused: AtomicU64,
     sent: AtomicU64,
     /// What was moved when, over the time of the rate.
@@ -88,6 +93,8 @@ pub struct Meter {
 
 /// Stands for a total that is not known.
 const UNKNOWN: u64 = u64::MAX;
+/// Most that one tree may be announced to have.
+const MOST: u64 = 1 << 60;
 
 impl Default for Meter {
     fn default() -> Self {
@@ -97,6 +104,9 @@ impl Default for Meter {
             total: AtomicU64::new(UNKNOWN),
             files_done: AtomicU64::default(),
             files_total: AtomicU64::new(UNKNOWN),
+            tree: AtomicU64::default(),
+            tree_files: AtomicU64::default(),
+            tree_files_done: AtomicU64::default(),
             reused: AtomicU64::default(),
             sent: AtomicU64::default(),
             past: Mutex::default(),
@@ -116,8 +126,16 @@ impl Meter {
         self.done.fetch_add(bytes, Relaxed);
     }
 
-    pub fn files(&self, count: u64) {
+    /// So many files of the present tree are in place before its end.
+    pub fn some_files(&self, count: u64) {
+        self.tree_files_done.fetch_add(count, Relaxed);
         self.files_done.fetch_add(count, Relaxed);
+    }
+
+    /// All files of the present tree, which are so many, are done.
+    pub fn files(&self, count: u64) {
+        let counted = self.tree_files_done.swap(0, Relaxed);
+        self.files_done.fetch_add(count.saturating_sub(counted), Relaxed);
     }
 
     /// Done, without having been sent.
@@ -130,21 +148,31 @@ impl Meter {
         self.sent.fetch_add(bytes, Relaxed);
     }
 
-    /// One more tree's worth is to be done.
-    pub fn expect(&self, bytes: u64, files: u64) {
-        let add = |counter: &AtomicU64, more: u64| {
-            let _ = counter.fetch_update(Relaxed, Relaxed, |now| {
-                Some(if now == UNKNOWN { more } else { now.saturating_add(more) })
-            });
-        };
-        add(&self.total, bytes);
-        add(&self.files_total, files);
+    /// One more tree begins, of which it is not known yet how much it is.
+    pub fn begin(&self) {
+        self.tree.store(0, Relaxed);
+        self.tree_files.store(0, Relaxed);
     }
 
-    /// What is to be done is known better now.
+    /// One more tree's worth is to be done.
+    pub fn expect(&self, bytes: u64, files: u64) {
+        self.begin();
+        self.correct(bytes, files);
+    }
+
+    /// What is to be done of the present tree is known better now.
     pub fn correct(&self, bytes: u64, files: u64) {
-        self.total.store(bytes, Relaxed);
-        self.files_total.store(files, Relaxed);
+        let set = |counter: &AtomicU64, part: &AtomicU64, new: u64| {
+            // Whoever says more than that makes no sense, and is to add up with the rest all the same.
+            let new = new.min(MOST);
+            let old = part.swap(new, Relaxed);
+            let _ = counter.fetch_update(Relaxed, Relaxed, |now| {
+                let others = if now == UNKNOWN { 0 } else { now.saturating_sub(old) };
+                Some(others.saturating_add(new).min(UNKNOWN - 1))
+            });
+        };
+        set(&self.total, &self.tree, bytes);
+        set(&self.files_total, &self.tree_files, files);
     }
 
     /// Bytes done so far, and to be done if that is known.
@@ -212,6 +240,16 @@ mod tests {
         // What was reused took no time, and says nothing of what is still to come.
         assert_eq!((progress.total, progress.files_total, progress.rate), (Some(1500), Some(4), 150));
         assert_eq!(meter.read(start + Duration::from_secs(60)).rate, 0);
+
+        // What is known better of one tree changes nothing of those before it.
+        meter.begin();
+        meter.correct(u64::MAX, 7);
+        meter.correct(100, 2);
+        assert_eq!((meter.read(start).total, meter.read(start).files_total), (Some(1600), Some(6)));
+        meter.some_files(1);
+        assert_eq!(meter.read(start).files_done, 1);
+        meter.files(2);
+        assert_eq!(meter.read(start).files_done, 2);
     }
 
     #[test]

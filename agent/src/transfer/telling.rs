@@ -139,9 +139,11 @@ impl Teller {
 
     fn metadata(&self, progress: &Progress) -> Value {
         let mut comity = self.chosen();
+        // A count that stands still says nothing: it is told once there is one.
+        let files_total = progress.files_total.filter(|_| progress.files_done > 0);
         let figures = json!({
             "stage": progress.stage.as_str(), "done": progress.done, "total": progress.total,
-            "rate": progress.rate, "files_done": progress.files_done, "files_total": progress.files_total,
+            "rate": progress.rate, "files_done": progress.files_done, "files_total": files_total,
             "reused": progress.reused, "sent": progress.sent, "left": progress.left,
         });
         merge(&mut comity, figures);
