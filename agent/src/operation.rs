@@ -4,13 +4,14 @@
 //! that has ended is kept for a while, so that whoever started it can learn how. Codes and words are LXD's.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ const LISTED: Duration = Duration::from_secs(5);
 const KEPT: Duration = Duration::from_secs(30);
 /// How many changes a listener may be behind before it is told that it has missed some.
 const BEHIND: usize = 1024;
+/// How long the parts of an operation that was cancelled may take to end: threads do so a little after what waited for them.
+const PARTS_END: Duration = Duration::from_secs(3);
 /// At most this many are remembered; the oldest that have ended go first.
 const MAX_KEPT: usize = 1024;
 
@@ -117,6 +120,24 @@ impl Running {
             let _ = self.told.send(self.state.borrow().clone());
         }
     }
+
+    fn end(&self, result: Result<Value, String>) {
+        if let Err(error) = &result {
+            let id = self.state.borrow().id;
+            tracing::warn!(operation = %id, error, "operation ended without success");
+        }
+        self.state.send_modify(|op| {
+            op.updated_at = Timestamp::now();
+            match result {
+                Ok(metadata) => (op.status, op.metadata) = (Status::Success, metadata),
+                Err(_) if self.cancel.is_cancelled() => {
+                    (op.status, op.error) = (Status::Cancelled, Some("cancelled".to_owned()));
+                }
+                Err(error) => (op.status, op.error) = (Status::Failure, Some(error)),
+            }
+        });
+        self.tell();
+    }
 }
 
 /// Why an operation cannot be cancelled, in LXD's words.
@@ -132,10 +153,11 @@ pub enum CancelError {
     NotRunning,
 }
 
-/// The work's end of an operation.
+/// The work's end of an operation. Each part of the work keeps one: what was cancelled has ended when none is left.
 #[derive(Debug, Clone)]
 pub struct Handle {
     running: Arc<Running>,
+    _part: mpsc::Sender<Infallible>,
 }
 
 impl Handle {
@@ -153,23 +175,6 @@ impl Handle {
         self.running.state.send_modify(|op| {
             op.metadata = metadata;
             op.updated_at = Timestamp::now();
-        });
-        self.running.tell();
-    }
-
-    fn end(&self, result: Result<Value, String>) {
-        if let Err(error) = &result {
-            tracing::warn!(operation = %self.id(), error, "operation ended without success");
-        }
-        self.running.state.send_modify(|op| {
-            op.updated_at = Timestamp::now();
-            match result {
-                Ok(metadata) => (op.status, op.metadata) = (Status::Success, metadata),
-                Err(_) if self.running.cancel.is_cancelled() => {
-                    (op.status, op.error) = (Status::Cancelled, Some("cancelled".to_owned()));
-                }
-                Err(error) => (op.status, op.error) = (Status::Failure, Some(error)),
-            }
         });
         self.running.tell();
     }
@@ -198,15 +203,18 @@ impl Operations {
     where
         F: Future<Output = Result<Value, String>> + Send + 'static,
     {
-        let (operation, handle) = self.enter(tasks, start, true);
-        let future = work(handle.clone());
+        let (operation, handle, mut parts) = self.enter(tasks, start, true);
+        let running = handle.running.clone();
+        let future = work(handle);
         tasks.spawn("operation", async move {
-            let cancelled = handle.cancelled();
             let result = tokio::select! {
                 result = future => result,
-                () = cancelled.cancelled() => Err("cancelled".to_owned()),
+                () = running.cancel.cancelled() => Err("cancelled".to_owned()),
             };
-            handle.end(result);
+            if running.cancel.is_cancelled() {
+                let _ = tokio::time::timeout(PARTS_END, parts.recv()).await;
+            }
+            running.end(result);
         });
         operation
     }
@@ -217,13 +225,18 @@ impl Operations {
     where
         F: Future<Output = Result<Value, String>> + Send + 'static,
     {
-        let (operation, handle) = self.enter(tasks, start, false);
-        tasks.spawn("operation", async move { handle.end(work.await) });
+        let (operation, handle, _) = self.enter(tasks, start, false);
+        tasks.spawn("operation", async move { handle.running.end(work.await) });
         operation
     }
 
     /// Lists a new operation as running.
-    fn enter(&self, tasks: &Tasks, start: Start, stoppable: bool) -> (Operation, Handle) {
+    fn enter(
+        &self,
+        tasks: &Tasks,
+        start: Start,
+        stoppable: bool,
+    ) -> (Operation, Handle, mpsc::Receiver<Infallible>) {
         let now = Timestamp::now();
         let operation = Operation {
             id: Uuid::new_v4(),
@@ -244,7 +257,8 @@ impl Operations {
         self.forget_old(now);
         self.lock().insert(operation.id, running.clone());
         running.tell();
-        (operation, Handle { running })
+        let (part, parts) = mpsc::channel(1);
+        (operation, Handle { running, _part: part }, parts)
     }
 
     /// Every change of every operation from now on.
@@ -373,6 +387,32 @@ mod tests {
         let op = operations.wait(op.id, Duration::from_secs(10)).await.unwrap();
         assert_eq!(op.status, Status::Cancelled);
         assert_eq!(operations.cancel(op.id), Err(CancelError::Ended));
+    }
+
+    #[tokio::test]
+    async fn what_was_cancelled_has_ended_when_its_threads_have() {
+        let (operations, tasks) = (Operations::new(), Tasks::new());
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = ended.clone();
+        let op = operations.start(&tasks, start(), |handle| {
+            std::thread::spawn(move || {
+                let _part = handle;
+                let _ = gone.recv();
+                seen.store(true, std::sync::atomic::Ordering::SeqCst);
+            });
+            std::future::pending()
+        });
+        assert_eq!(operations.cancel(op.id), Ok(()));
+        // Everything else that has to be done for it is done by then.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(operations.get(op.id).unwrap().status, Status::Cancelling);
+        go.send(()).unwrap();
+        let op = operations.wait(op.id, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(op.status, Status::Cancelled);
+        assert!(ended.load(std::sync::atomic::Ordering::SeqCst));
     }
 
     #[tokio::test]
