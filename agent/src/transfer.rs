@@ -8,6 +8,7 @@
 
 use std::io;
 
+pub mod allowance;
 pub mod arriving;
 pub mod asker;
 pub mod batch;
@@ -22,6 +23,7 @@ pub mod lane;
 pub mod lxd;
 pub mod offer;
 pub mod outbox;
+pub mod outline;
 pub mod pack;
 pub mod progress;
 pub mod reading;
@@ -32,6 +34,7 @@ pub mod run;
 pub mod send;
 pub mod shipment;
 pub mod staging;
+pub mod stocked;
 pub mod telling;
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use super::manifest::{
     TreePath,
 };
 pub use directories::{Child, Children, Directories, Directory};
-pub use pieces::{MAX_PIECE, Piece, pieces};
+pub use pieces::{MAX_PIECE, MIN_PIECE, Piece, pieces};
 use read::Reader;
 pub use walk::{Step, Walk};
 

@@ -159,14 +159,35 @@ impl Stock {
             chunks: HashMap::new(),
         };
         for (base, at) in self.bases.iter().zip(0..) {
-            useful.look_through(base, at, &needed, &bodies);
+            useful.look_through(base, at, Some(&needed), &bodies);
+        }
+        useful
+    }
+
+    /// Looks up every chunk, for a tree of which nothing is known yet.
+    pub fn for_any_tree(&self) -> Useful<'_> {
+        let mut useful = Useful {
+            stock: self,
+            same: Mutex::default(),
+            unfinished: HashMap::new(),
+            chunks: HashMap::new(),
+        };
+        for (base, at) in self.bases.iter().zip(0..) {
+            useful.look_through(base, at, None, &HashSet::new());
         }
         useful
     }
 }
 
 impl Useful<'_> {
-    fn look_through(&mut self, base: &Base, number: u32, needed: &HashSet<u64>, bodies: &HashSet<u64>) {
+    /// `needed`: those chunks alone.
+    fn look_through(
+        &mut self,
+        base: &Base,
+        number: u32,
+        needed: Option<&HashSet<u64>>,
+        bodies: &HashSet<u64>,
+    ) {
         let same = self.same.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut directory = Vec::new();
         let mut seen = 0;
@@ -193,7 +214,7 @@ impl Useful<'_> {
                     }
                     for (offset, chunk) in content.chunks() {
                         let short = short(chunk.hash);
-                        if needed.contains(&short) {
+                        if needed.is_none_or(|needed| needed.contains(&short)) {
                             self.chunks.entry(short).or_insert(Held { file: found, offset });
                         }
                     }
@@ -205,6 +226,11 @@ impl Useful<'_> {
     /// Whether the chunk is likely to be here.
     pub fn has(&self, chunk: ChunkRef) -> bool {
         self.chunks.contains_key(&short(chunk.hash))
+    }
+
+    /// The beginnings of the hashes of the chunks that are likely to be here.
+    pub fn shorts(&self) -> impl Iterator<Item = u64> + '_ {
+        self.chunks.keys().copied()
     }
 
     /// Another thread's view of the same.
@@ -370,7 +396,7 @@ fn each_file(packed: &Packed, mut with: impl FnMut(&[u8], &Record<'_>)) {
 }
 
 /// The beginning of a hash: enough to find what is then compared in full, or hashed again.
-fn short(hash: Hash) -> u64 {
+pub fn short(hash: Hash) -> u64 {
     hash.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 

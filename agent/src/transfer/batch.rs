@@ -5,6 +5,7 @@
 //! record = 0 length path                        what follows is in this directory
 //!        | 1 name-length name offset length hash data
 //!        | 2 number length data                 a chunk by its number in the manifest that both sides have
+//!        | 3 name-length name offset length hash     one that the target said it has
 //! ```
 //!
 //! A batch is compressed, or not, as a whole: what compresses and what does not is gathered apart. Files were sent one
@@ -19,6 +20,7 @@ pub const FULL: usize = 768 * 1024;
 const DIRECTORY: u8 = 0;
 const NAMED: u8 = 1;
 const NUMBERED: u8 = 2;
+const STOCKED: u8 = 3;
 
 /// Something in a batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +28,18 @@ pub enum Record<'a> {
     Directory(&'a [u8]),
     Named { name: &'a [u8], offset: u64, chunk: ChunkRef, data: &'a [u8] },
     Numbered { number: u64, data: &'a [u8] },
+    Stocked { name: &'a [u8], offset: u64, chunk: ChunkRef },
+}
+
+impl Record<'_> {
+    /// Bytes of file data that are written for it.
+    pub fn data(&self) -> u64 {
+        match self {
+            Record::Directory(_) => 0,
+            Record::Named { data, .. } | Record::Numbered { data, .. } => data.len() as u64,
+            Record::Stocked { chunk, .. } => chunk.len.into(),
+        }
+    }
 }
 
 /// A batch that is being gathered.
@@ -49,15 +63,23 @@ impl Batch {
     }
 
     pub fn named(&mut self, name: &[u8], offset: u64, chunk: ChunkRef, data: &[u8]) {
+        self.place(NAMED, name, offset, chunk);
+        self.put(data);
+    }
+
+    pub fn stocked(&mut self, name: &[u8], offset: u64, chunk: ChunkRef) {
+        self.place(STOCKED, name, offset, chunk);
+    }
+
+    fn place(&mut self, kind: u8, name: &[u8], offset: u64, chunk: ChunkRef) {
         self.begin();
-        self.bytes.push(NAMED);
+        self.bytes.push(kind);
         // No file system that Linux has takes longer names.
         self.bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(&offset.to_be_bytes());
-        self.length(data.len());
+        self.bytes.extend_from_slice(&chunk.len.to_be_bytes());
         self.bytes.extend_from_slice(&chunk.hash.0);
-        self.put(data);
     }
 
     pub fn numbered(&mut self, number: u64, data: &[u8]) {
@@ -105,21 +127,25 @@ impl<'a> Records<'a> {
                 let len = self.length()?;
                 Record::Directory(self.take(len)?)
             }
-            NAMED => {
+            NAMED | STOCKED => {
                 let len = self.take(1)?[0];
                 let name = self.take(len.into())?;
                 let offset = self.number()?;
                 let len = self.length()?;
                 let mut hash = [0; 32];
                 hash.copy_from_slice(self.take(32)?);
-                let data = self.data(len)?;
-                let len = u32::try_from(len).map_err(|_| MALFORMED)?;
-                Record::Named { name, offset, chunk: ChunkRef { hash: Hash(hash), len }, data }
+                let len = chunk_len(len)?;
+                let chunk = ChunkRef { hash: Hash(hash), len };
+                if *kind == STOCKED {
+                    Record::Stocked { name, offset, chunk }
+                } else {
+                    Record::Named { name, offset, chunk, data: self.take(len as usize)? }
+                }
             }
             NUMBERED => {
                 let number = self.number()?;
-                let len = self.length()?;
-                Record::Numbered { number, data: self.data(len)? }
+                let len = chunk_len(self.length()?)?;
+                Record::Numbered { number, data: self.take(len as usize)? }
             }
             _ => return Err(MALFORMED),
         }))
@@ -131,10 +157,6 @@ impl<'a> Records<'a> {
         Ok(taken)
     }
 
-    fn data(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
-        if len > MAX_CHUNK as usize { Err(MALFORMED) } else { self.take(len) }
-    }
-
     fn length(&mut self) -> Result<usize, FrameError> {
         self.take(4)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes) as usize).ok_or(MALFORMED)
     }
@@ -142,6 +164,11 @@ impl<'a> Records<'a> {
     fn number(&mut self) -> Result<u64, FrameError> {
         self.take(8)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or(MALFORMED)
     }
+}
+
+/// No chunk is empty: what costs nothing to send would cost memory to remember.
+fn chunk_len(len: usize) -> Result<u32, FrameError> {
+    u32::try_from(len).ok().filter(|len| (1..=MAX_CHUNK).contains(len)).ok_or(MALFORMED)
 }
 
 const MALFORMED: FrameError = FrameError::Malformed("a batch of data that makes no sense");
@@ -158,14 +185,31 @@ mod tests {
         let mut batch = Batch::default();
         batch.directory(b"a/b");
         batch.named(b"file", 7, chunk, b"data");
-        batch.numbered(1 << 40, b"");
-        assert_eq!(batch.data, 4);
+        batch.numbered(1 << 40, b"!");
+        batch.stocked(b"other", 1 << 30, chunk);
+        assert_eq!(batch.data, 5);
         let mut records = records(&batch.bytes);
         assert_eq!(records.read().unwrap(), Some(Record::Directory(b"a/b")));
         let named = Record::Named { name: b"file", offset: 7, chunk, data: b"data" };
         assert_eq!(records.read().unwrap(), Some(named));
-        assert_eq!(records.read().unwrap(), Some(Record::Numbered { number: 1 << 40, data: b"" }));
+        assert_eq!(records.read().unwrap(), Some(Record::Numbered { number: 1 << 40, data: b"!" }));
+        let stocked = Record::Stocked { name: b"other", offset: 1 << 30, chunk };
+        assert_eq!(records.read().unwrap(), Some(stocked));
         assert_eq!(records.read().unwrap(), None);
+    }
+
+    #[test]
+    fn an_empty_chunk_is_refused() {
+        let empty = ChunkRef::of(b"");
+        let all: [&dyn Fn(&mut Batch); 3] =
+            [&|batch| batch.named(b"file", 0, empty, b""), &|batch| batch.numbered(0, b""), &|batch| {
+                batch.stocked(b"file", 0, empty)
+            }];
+        for put in all {
+            let mut batch = Batch::default();
+            put(&mut batch);
+            assert!(matches!(records(&batch.bytes).read(), Err(FrameError::Malformed(_))));
+        }
     }
 
     proptest! {

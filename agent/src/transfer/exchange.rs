@@ -60,6 +60,14 @@ pub trait Destination: Send + Sync {
     fn frozen(&self, hash: Hash) -> Option<Frozen>;
     /// What is full when no space is left, as people call it, and how many bytes are free there.
     fn room(&self) -> Result<(String, u64), PoolError>;
+    /// How many entries may still be made there, where that is counted.
+    fn entries(&self) -> Result<Option<u64>, PoolError> {
+        Ok(None)
+    }
+    /// Refuses a tree with so much data, if the place is to hold less.
+    fn fits(&self, _data: u64) -> Result<(), PoolError> {
+        Ok(())
+    }
     /// Puts trees, which are in staging, in their places for good, as one step, and records them.
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError>;
 }
@@ -71,6 +79,8 @@ pub struct Other {
     pub packed: Packed,
     /// Keeps it, if it is a frozen one: then its files may be shared with other frozen trees.
     pub frozen: Option<Frozen>,
+    /// It is a snapshot of the dataset that is received.
+    pub own: bool,
 }
 
 /// Sends a dataset, which `held` keeps as it is, and waits until the target has it for good.
@@ -114,10 +124,10 @@ pub async fn receive(
     if incoming.mode == Mode::Copy && present {
         return Err(TransferError::Exists(incoming.dataset));
     }
-    let Incoming { dataset, choose, record, kin, .. } = incoming;
+    let Incoming { dataset, choose, record, kin, size, .. } = incoming;
     let (pools, settled) = (held.pools().clone(), Arc::new(AtomicBool::new(false)));
     let (choose, record) = (once(choose), once(record));
-    let place = Place { held, runtime, kin, choose, record, settled: settled.clone() };
+    let place = Place { held, runtime, kin, size, choose, record, settled: settled.clone() };
     tokio::select! {
         biased;
         received = receive_trees(connections, place, report) => received,
@@ -176,6 +186,9 @@ const MOST_AT_ONCE: usize = 32;
 static SENDING: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
 static RECEIVING: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
 
+/// Of the entries that a file system may have a fiftieth is left to others, and at most so many.
+const MOST_ENTRIES_KEPT: u64 = 1000;
+
 /// How often it is seen to it that what arrives leaves some space.
 const ROOM_LOOKED_AT: Duration = Duration::from_secs(1);
 
@@ -197,6 +210,8 @@ async fn converse<T: Send + 'static>(
     let opener = Opener { more: connections.more, stop, runtime: Handle::current() };
     let meter = Arc::new(Meter::default());
     let counted = Arc::clone(&meter);
+    // Whoever waits for the end of a cancelled operation waits for that of the thread, which keeps its dataset until then.
+    let part = report.clone();
     // A thread of its own: those of the runtime are few, and others wait for them.
     let (finished, work) = oneshot::channel();
     let runtime = Handle::current();
@@ -206,7 +221,7 @@ async fn converse<T: Send + 'static>(
             // What ends with a failed transfer may have more to do, as a task.
             let _tasks = runtime.enter();
             let done = half(first, opener, &counted);
-            drop(place);
+            drop((place, part));
             // Nobody may wait any more.
             let _ = finished.send(done);
         })
@@ -244,6 +259,8 @@ fn take<T>(once: &Once<T>) -> Option<T> {
 struct Place {
     held: Held,
     kin: Kin,
+    /// Most bytes of data that its tree may have.
+    size: Option<u64>,
     runtime: Handle,
     choose: Once<super::shipment::Choose>,
     record: Once<super::shipment::Record>,
@@ -299,6 +316,24 @@ impl Destination for Place {
         Ok((format!("storage pool {pool}"), self.held.pools().usable(pool)?))
     }
 
+    fn entries(&self) -> Result<Option<u64>, PoolError> {
+        let staging = self.held.staging()?;
+        let stat = rustix::fs::statvfs(&staging);
+        let stat = stat.map_err(|e| PoolError::Io { path: staging, doing: "read", source: e.into() })?;
+        // Some file systems have no such limit, and say 0 of it. Where there is one, others are left some.
+        let kept = (stat.f_files / 50).min(MOST_ENTRIES_KEPT);
+        Ok((stat.f_files > 0).then(|| stat.f_favail.saturating_sub(kept)))
+    }
+
+    fn fits(&self, data: u64) -> Result<(), PoolError> {
+        match self.size {
+            Some(size) if data > size => {
+                Err(PoolError::TooSmall { dataset: self.held.dataset().clone(), size, data })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
         self.settled.store(true, Ordering::Relaxed);
         if switch.main.is_some() || !switch.snapshots.is_empty() || !switch.drop.is_empty() {
@@ -321,7 +356,12 @@ fn others(held: &Held, kin: Kin) -> Vec<Other> {
     let mut others: Vec<Other> = newest
         .filter_map(|name| {
             let frozen = pools.snapshot(own, &name).ok()?;
-            Some(Other { tree: frozen.tree(), packed: frozen.packed().ok()?, frozen: Some(frozen) })
+            Some(Other {
+                tree: frozen.tree(),
+                packed: frozen.packed().ok()?,
+                frozen: Some(frozen),
+                own: true,
+            })
         })
         .collect();
     if kin == Kin::All {
@@ -330,6 +370,7 @@ fn others(held: &Held, kin: Kin) -> Vec<Other> {
             tree: known.tree,
             packed: known.packed,
             frozen: known.frozen,
+            own: false,
         }));
     }
     others

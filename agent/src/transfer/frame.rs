@@ -18,7 +18,9 @@
 //! ```
 //!
 //! To a target that has nothing at all the source sends the first tree while it reads it, without being asked for
-//! anything: `Data …, End` on each connection, `Tree(hash), Manifest …, Whole`.
+//! anything: `Data …, End` on each connection, `Tree(hash), Manifest …, Whole`. A tree that may change while it is read
+//! is read once, and so sent in the same way; before it the target says with `Stock` which chunks it has, and these are
+//! only named.
 //! Either side may say `Working` at any time, which only breaks the silence, and `Failed`, which ends it.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -79,10 +81,13 @@ pub enum Kind {
     Ack = 21,
     Failed = 22,
     Working = 23,
+    /// Part of a list of chunks that the target has, the beginning of each one's hash.
+    Stock = 24,
+    StockEnd = 25,
 }
 
 impl Kind {
-    const ALL: [Kind; 22] = [
+    const ALL: [Kind; 24] = [
         Kind::Hello,
         Kind::Choice,
         Kind::Ticket,
@@ -105,6 +110,8 @@ impl Kind {
         Kind::Ack,
         Kind::Failed,
         Kind::Working,
+        Kind::Stock,
+        Kind::StockEnd,
     ];
 
     fn of(byte: u8) -> Option<Self> {
@@ -114,9 +121,13 @@ impl Kind {
     /// Fewest and most bytes of its payload.
     fn lengths(self) -> (usize, usize) {
         match self {
-            Kind::Hello | Kind::Choice | Kind::Outline | Kind::Pieces | Kind::Manifest | Kind::Chunks => {
-                (0, MAX_PIECE)
-            }
+            Kind::Hello
+            | Kind::Choice
+            | Kind::Outline
+            | Kind::Pieces
+            | Kind::Manifest
+            | Kind::Chunks
+            | Kind::Stock => (0, MAX_PIECE),
             Kind::Join => (1, 1),
             Kind::Ticket => (1, 256),
             Kind::Tree | Kind::Whole => (32, 32),
@@ -130,7 +141,8 @@ impl Kind {
             | Kind::ManifestEnd
             | Kind::ChunksEnd
             | Kind::End
-            | Kind::Working => (0, 0),
+            | Kind::Working
+            | Kind::StockEnd => (0, 0),
         }
     }
 }
@@ -145,6 +157,19 @@ pub enum FrameError {
     Theirs(String),
     #[error("the other side does not keep to the protocol: {0}")]
     Malformed(&'static str),
+}
+
+impl FrameError {
+    /// A connection that broke. Whichever way the other side went, people are told that it did.
+    fn broken(error: io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        Self::Broken(match error.kind() {
+            kind @ (BrokenPipe | ConnectionReset | UnexpectedEof) => {
+                io::Error::new(kind, "the other side went away")
+            }
+            _ => error,
+        })
+    }
 }
 
 /// The frames that arrive.
@@ -185,7 +210,7 @@ impl Reader {
 
     fn read(&mut self, payload: &mut Vec<u8>) -> Result<Kind, FrameError> {
         let mut head = [0; 5];
-        self.input.read_exact(&mut head).map_err(FrameError::Broken)?;
+        self.input.read_exact(&mut head).map_err(FrameError::broken)?;
         let kind = Kind::of(head[0]).ok_or(FrameError::Malformed("a frame of unknown kind"))?;
         let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
         let (least, most) = kind.lengths();
@@ -197,7 +222,7 @@ impl Reader {
         self.input.get_mut().until(Some(Instant::now() + time));
         let read = self.input.read_exact(payload);
         self.input.get_mut().until(None);
-        read.map_err(FrameError::Broken)?;
+        read.map_err(FrameError::broken)?;
         Ok(kind)
     }
 }
@@ -213,11 +238,11 @@ impl Writer {
     }
 
     pub fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<(), FrameError> {
-        self.write(kind, payload).map_err(FrameError::Broken)
+        self.write(kind, payload).map_err(FrameError::broken)
     }
 
     pub fn flush(&mut self) -> Result<(), FrameError> {
-        self.output.flush().map_err(FrameError::Broken)
+        self.output.flush().map_err(FrameError::broken)
     }
 
     /// Tells the other side why, if it still listens.

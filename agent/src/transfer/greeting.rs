@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The version of the conversation. A side that knows another says so, in words that both show.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What a source offers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Hello {
     /// Oldest first.
     #[serde(default)]
     pub snapshots: Vec<SnapshotName>,
-    /// The tree may change while it is read: it can be read once only.
+    /// The tree itself, its snapshots apart, may change while it is read: it can be read once only.
     #[serde(default)]
     pub once: bool,
 }
@@ -30,7 +30,8 @@ pub struct Choice {
     /// Snapshots, oldest first; the tree itself is always taken.
     #[serde(default)]
     pub take: Vec<SnapshotName>,
-    /// There is nothing here that could be of use: the first tree is to be sent as it is read.
+    /// There is nothing here that could be of use: the first tree is to be sent as it is read. One that is read once is
+    /// in any case.
     #[serde(default)]
     pub eager: bool,
 }

@@ -1,14 +1,13 @@
 //! The target's half: finds what it can at home, asks for the rest, and switches the whole in.
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schema::name::SnapshotName;
 
 use super::TransferError;
+use super::allowance::{Allowance, Folders};
 use super::arriving::{Half, each_lane, expected};
 use super::batch::Record;
 use super::connections::{Opener, ticket};
@@ -16,27 +15,24 @@ use super::exchange::Destination;
 use super::frame::{self, FrameError, Kind};
 use super::greeting::{Choice, Hello, VERSION};
 use super::lane::{Bits, Lane, alive};
+use super::outline::{MAX_MANIFEST, manifest};
 use super::progress::{Meter, Stage};
 use super::reading::Seen;
 use super::receive_all::Come;
 use super::shipment::Chosen;
 use super::staging::Staging;
+use super::stocked::{Stocked, own};
 use crate::dataset::PoolError;
 use crate::dataset::build::BuildError;
 use crate::dataset::chunk::Hash;
 use crate::dataset::complete::{Completed, Ground, complete};
-use crate::dataset::packed::{Directories, MAX_PIECE, Packed, pieces};
+use crate::dataset::packed::{Directories, Packed};
 use crate::dataset::plan::Plan;
 use crate::dataset::pool::{Arrived, Known, Switch};
 use crate::dataset::site::{Hand, Site};
-use crate::dataset::stock::{Linked, Share, Stock};
+use crate::dataset::stock::{Linked, Share, Stock, Useful};
 use crate::dataset::survey::{Manner, Survey};
 use crate::task::crash;
-
-/// Largest manifest, bytes: some five million small files, or a terabyte of large ones.
-const MAX_MANIFEST: usize = 512 << 20;
-/// Bytes of an outline for each piece.
-const OUTLINED: usize = 34;
 
 /// What arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +105,7 @@ fn converse(
     meter: &Meter,
 ) -> Result<Received, TransferError> {
     let (hello, tickets) = hear(&lanes[0])?;
-    let offered = hello.snapshots.clone();
+    let (offered, once) = (hello.snapshots.clone(), hello.once);
     let Chosen { take, drop } =
         destination.choose(hello.header, hello.snapshots).map_err(TransferError::Refused)?;
     let take: Vec<SnapshotName> = offered.into_iter().filter(|name| take.contains(name)).collect();
@@ -117,7 +113,7 @@ fn converse(
     // Before the source is told: then both read at the same time.
     let others = destination.others();
     let anything = destination.has_present() || !staging.is_fresh() || !others.is_empty();
-    let choice = Choice { take: take.clone(), eager: hello.once || !anything };
+    let choice = Choice { take: take.clone(), eager: !anything };
     answer(lanes, opener, tickets, &choice)?;
 
     let mut target = Target {
@@ -131,7 +127,7 @@ fn converse(
         all: Received { total: 0, moved: 0, unset: Vec::new() },
         switch: Switch { drop, ..Switch::default() },
     };
-    if anything && !choice.eager {
+    if anything {
         meter.stage(Stage::Comparing);
         alive(&lanes[..1], || target.look_around(&others));
     }
@@ -140,7 +136,13 @@ fn converse(
         if opener.stop.is_cancelled() {
             return Err(TransferError::Stopped);
         }
-        let tree = if at == 0 && choice.eager { target.eagerly(name)? } else { target.as_asked(name)? };
+        let tree = if once && name.is_none() {
+            target.once(&others)?
+        } else if at == 0 && choice.eager {
+            target.eagerly(name, None)?
+        } else {
+            target.as_asked(name)?
+        };
         last = target.arrived(name, tree);
     }
     let Target { switch, all, .. } = target;
@@ -249,17 +251,43 @@ impl Target<'_> {
         hash
     }
 
-    /// Takes a tree as it comes.
-    fn eagerly(&mut self, name: Option<&SnapshotName>) -> Result<Tree, TransferError> {
+    /// Takes the tree of a source that reads it once, and so cannot say first what is in it: it is told what is here.
+    fn once(&mut self, others: &[super::exchange::Other]) -> Result<Tree, TransferError> {
+        self.meter.stage(Stage::Comparing);
+        let first = &self.lanes[..1];
+        let stock = alive(first, || {
+            let (present, unfinished) = (self.present.as_ref(), self.staging.unfinished(None));
+            own(present, &unfinished, &self.switch.snapshots, others)
+        });
+        let (useful, stocked) = alive(first, || {
+            let useful = stock.for_any_tree();
+            let stocked = Stocked::of(&useful);
+            (useful, stocked)
+        });
+        stocked.tell(self.first())?;
+        drop(stocked);
+        self.eagerly(None, Some(&useful))
+    }
+
+    /// Takes a tree as it comes; of what it is told to be here, the data is taken from there.
+    fn eagerly(
+        &mut self,
+        name: Option<&SnapshotName>,
+        useful: Option<&Useful<'_>>,
+    ) -> Result<Tree, TransferError> {
         self.meter.stage(Stage::Receiving);
+        self.meter.begin();
+        let allowance = Allowance::new(self.destination, self.meter, name);
         let site = Site::begin(&self.staging.tree(name))?;
         let come = Come::default();
         let (half, fitting) = (Half::default(), AtomicU64::default());
         each_lane(self.lanes, &self.opener.stop, self.meter, |data| {
-            let mut taking = come.taking(&site, self.meter);
+            let mut taking = come.taking(&site, useful, self.meter);
             data(&mut |record| {
-                self.fits(&fitting)?;
+                self.fits(&allowance, &fitting)?;
+                allowance.makes(&record)?;
                 taking.take(&record).map_err(|e| measured(e, self.destination, self.meter))?;
+                allowance.wrote(record.data())?;
                 half.look(self.meter);
                 Ok(())
             })
@@ -278,10 +306,18 @@ impl Target<'_> {
         let bytes = self.first().receive_packed(Kind::Manifest, Kind::ManifestEnd, MAX_MANIFEST)?;
         let packed = Packed::decode_as(bytes, hash).map_err(TransferError::Hostile)?;
         self.whole(hash)?;
+        let stocked = come.stocked();
         come.is(&packed, &site)?;
         let sums = packed.sums();
         self.meter.correct(sums.data, sums.files.into());
-        self.all.moved += sums.data;
+        self.all.moved += sums.data.saturating_sub(stocked);
+        if let Some((_, survey)) = self.present.as_ref().filter(|_| useful.is_some())
+            && survey.packed().hash() == hash
+        {
+            // It is what is in its place, and that stays.
+            return Ok(Tree::Had(packed, None));
+        }
+        allowance.entries_for(&packed, Folders::Made)?;
         self.finish(&site, packed, (Ground::New, Vec::new()))
     }
 
@@ -293,6 +329,9 @@ impl Target<'_> {
         }
         self.meter.stage(Stage::Comparing);
         let packed = self.manifest(hash)?;
+        let allowance = Allowance::new(self.destination, self.meter, name);
+        allowance.fits(packed.sums().data)?;
+        allowance.entries_for(&packed, Folders::ToBeMade)?;
         let sums = packed.sums();
         self.meter.expect(sums.data, sums.files.into());
         let directories = Directories::of(&packed);
@@ -302,12 +341,13 @@ impl Target<'_> {
         let lanes = self.lanes;
         let plan = alive(&lanes[..1], || {
             let mut stock = std::mem::take(&mut self.stock);
-            let plan = self.plan(name, &mut stock, &unfinished, &site, &packed, &directories);
+            let plan = self.plan((name, &allowance), &mut stock, &unfinished, &site, &packed, &directories);
             self.stock = stock;
             plan
         })?;
         self.meter.reused(plan.repeated);
-        self.room_for(plan.wanted)?;
+        // What of it is made from what is here has been written by now.
+        allowance.room_for(plan.wanted + plan.repeated)?;
         let mut wants = Bits::zeros(usize::try_from(sums.chunks).unwrap_or(usize::MAX));
         plan.numbers().for_each(|number| wants.set(usize::try_from(number).unwrap_or(usize::MAX)));
         self.first().send_list(Kind::Chunks, Kind::ChunksEnd, &wants.0)?;
@@ -322,6 +362,7 @@ impl Target<'_> {
                 };
                 let put = plan.put(&mut hand, &packed, &directories, number, data);
                 put.map_err(|e| measured(e.into(), self.destination, self.meter))?;
+                allowance.wrote(data.len() as u64)?;
                 self.meter.done(data.len() as u64);
                 half.look(self.meter);
                 Ok(())
@@ -357,70 +398,15 @@ impl Target<'_> {
     }
 
     fn manifest(&self, hash: Hash) -> Result<Packed, TransferError> {
-        let first = self.first();
-        first.say(Kind::Outline, b"")?;
-        let most = MAX_MANIFEST / 256 * OUTLINED;
-        let outline = first.receive_list(Kind::Outline, Kind::OutlineEnd, most)?;
-        let (outline, rest) = outline.as_chunks::<OUTLINED>();
-        if !rest.is_empty() {
-            return Err(FrameError::Malformed("an outline that is cut off").into());
-        }
-        let outline: Vec<(Hash, usize)> = outline
-            .iter()
-            .map(|piece| {
-                let mut hash = [0; 32];
-                hash.copy_from_slice(&piece[..32]);
-                (Hash(hash), usize::from(u16::from_be_bytes([piece[32], piece[33]])))
-            })
-            .collect();
-        let size: usize = outline.iter().map(|(_, len)| *len).sum();
-        if size > MAX_MANIFEST || outline.iter().any(|(_, len)| *len > MAX_PIECE) {
-            return Err(TransferError::TooLarge(MAX_MANIFEST as u64));
-        }
-        let manifests: Vec<&Packed> =
-            self.stock.manifests().chain(self.present.iter().map(|(_, survey)| survey.packed())).collect();
-        let mut here: HashMap<Hash, Option<(usize, Range<usize>)>> =
-            outline.iter().map(|(hash, _)| (*hash, None)).collect();
-        for (at, packed) in manifests.iter().enumerate() {
-            for (piece, range) in pieces(packed) {
-                if let Some(place) = here.get_mut(&piece.hash) {
-                    place.get_or_insert((at, range));
-                }
-            }
-        }
-        let mut wants = Bits::zeros(outline.len());
-        let mut lacking = 0;
-        for (at, (hash, len)) in outline.iter().enumerate() {
-            if here.get(hash).is_none_or(Option::is_none) {
-                wants.set(at);
-                lacking += len;
-            }
-        }
-        // A few bytes of outline must not become a manifest of any size by naming one piece again and again.
-        let known: usize = manifests.iter().map(|packed| packed.bytes().len()).sum();
-        if size - lacking > known.saturating_mul(2) + (1 << 20) {
-            return Err(FrameError::Malformed("an outline that repeats itself").into());
-        }
-        first.send_list(Kind::Pieces, Kind::PiecesEnd, &wants.0)?;
-        let sent = first.receive_packed(Kind::Manifest, Kind::ManifestEnd, lacking)?;
-        let (mut bytes, mut rest) = (Vec::with_capacity(size), &sent[..]);
-        for (hash, len) in &outline {
-            if let Some(Some((at, range))) = here.get(hash) {
-                bytes.extend_from_slice(&manifests[*at].bytes()[range.clone()]);
-            } else {
-                let (piece, more) =
-                    rest.split_at_checked(*len).ok_or(FrameError::Malformed("a manifest that is cut off"))?;
-                bytes.extend_from_slice(piece);
-                rest = more;
-            }
-        }
-        Packed::decode_as(bytes, hash).map_err(TransferError::Hostile)
+        let present = self.present.iter().map(|(_, survey)| survey.packed());
+        let manifests: Vec<&Packed> = self.stock.manifests().chain(present).collect();
+        manifest(self.first(), &manifests, hash)
     }
 
     /// Makes of what is here what can be made of it.
     fn plan(
         &self,
-        name: Option<&SnapshotName>,
+        (name, allowance): (Option<&SnapshotName>, &Allowance<'_>),
         stock: &mut Stock,
         unfinished: &[PathBuf],
         site: &Site,
@@ -443,26 +429,31 @@ impl Target<'_> {
             }
         }
         let useful = stock.for_tree(packed);
+        let short: Mutex<Option<TransferError>> = Mutex::default();
         let plan = Plan::make(site, packed, directories, &useful, &|bytes| {
             self.meter.reused(bytes);
+            if let Err(e) = allowance.wrote(bytes) {
+                short.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                return false;
+            }
             !self.opener.stop.is_cancelled()
         });
         drop(useful);
         stock.truncate(before);
-        Ok(plan?)
-    }
-
-    fn room_for(&self, needed: u64) -> Result<(), TransferError> {
-        let (place, free) = self.destination.room()?;
-        if needed > free { Err(TransferError::Full { place, needed, free }) } else { Ok(()) }
+        if let Some(short) = short.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(short);
+        }
+        let plan = plan?;
+        self.meter.some_files(plan.linked.len() as u64);
+        Ok(plan)
     }
 
     /// Looks whether there is room for what the source says is still to come, each time that it says more than `looked_at`.
-    fn fits(&self, looked_at: &AtomicU64) -> Result<(), TransferError> {
+    fn fits(&self, allowance: &Allowance<'_>, looked_at: &AtomicU64) -> Result<(), TransferError> {
         match self.meter.so_far() {
             (done, Some(total)) if looked_at.load(Ordering::Relaxed) < total => {
                 looked_at.store(total, Ordering::Relaxed);
-                self.room_for(total.saturating_sub(done))
+                allowance.room_for(total.saturating_sub(done))
             }
             _ => Ok(()),
         }

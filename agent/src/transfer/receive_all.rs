@@ -1,10 +1,12 @@
 //! A tree that is sent as it is read: files come, in any order, before it is known what they add up to.
 //!
 //! Every chunk is checked against the hash that comes with it before it is written, and remembered by a keyed hash of
-//! where it went and what it was. The manifest comes last: what came must be its chunks, each once and no others.
+//! where it went and what it was. The manifest comes last: what came must be its chunks, each once and no others. Of a
+//! tree that is read once some are only named, and taken from what is here.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::renameat;
@@ -12,12 +14,17 @@ use rustix::fs::renameat;
 use super::TransferError;
 use super::batch::Record;
 use super::frame::FrameError;
+use super::outline::MAX_MANIFEST;
 use super::progress::Meter;
 use crate::dataset::build::BuildError;
 use crate::dataset::chunk::{ChunkRef, Hash};
 use crate::dataset::manifest::TreePath;
 use crate::dataset::packed::{NodeRef, Packed, Step};
 use crate::dataset::site::{Hand, Site};
+use crate::dataset::stock::{Reader, Useful};
+
+/// Most chunks that any manifest has: each takes up more bytes of it than its hash alone.
+const MOST_CHUNKS: usize = MAX_MANIFEST / 33;
 
 /// What has come, of all connections.
 #[derive(Debug, Default)]
@@ -25,6 +32,10 @@ pub struct Come {
     /// Nobody but us knows the key, so nobody can make two chunks look alike.
     keys: RandomState,
     came: Mutex<Vec<u64>>,
+    /// How many.
+    count: AtomicUsize,
+    /// Bytes that were here.
+    stocked: AtomicU64,
 }
 
 /// One connection's part of it.
@@ -33,13 +44,28 @@ pub struct Taking<'a> {
     hand: Hand<'a>,
     directory: u64,
     came: Vec<u64>,
+    /// Of what the source was told is here.
+    stock: Option<Reader<'a>>,
+    data: Vec<u8>,
     meter: &'a Meter,
 }
 
 impl Come {
-    pub fn taking<'a>(&'a self, site: &'a Site, meter: &'a Meter) -> Taking<'a> {
-        let directory = self.directory(b"");
-        Taking { come: self, hand: Hand::new(site), directory, came: Vec::new(), meter }
+    /// `useful`: what the source was told of.
+    pub fn taking<'a>(
+        &'a self,
+        site: &'a Site,
+        useful: Option<&'a Useful<'a>>,
+        meter: &'a Meter,
+    ) -> Taking<'a> {
+        let (hand, directory) = (Hand::new(site), self.directory(b""));
+        let stock = useful.map(Useful::reader);
+        Taking { come: self, hand, directory, came: Vec::new(), stock, data: Vec::new(), meter }
+    }
+
+    /// Bytes that were here.
+    pub fn stocked(&self) -> u64 {
+        self.stocked.load(Relaxed)
     }
 
     fn directory(&self, path: &[u8]) -> u64 {
@@ -119,13 +145,35 @@ impl Taking<'_> {
                         BuildError::Corrupt(u32::try_from(self.came.len()).unwrap_or(u32::MAX)).into()
                     );
                 }
-                self.hand.write(name, offset, data)?;
-                self.came.push(self.come.key(self.directory, name, offset, chunk));
                 self.meter.done(data.len() as u64);
-                Ok(())
+                self.place(name, offset, chunk, data)
+            }
+            Record::Stocked { name, offset, chunk } => {
+                let mut data = std::mem::take(&mut self.data);
+                if !self.stock.as_mut().is_some_and(|stock| stock.chunk(chunk, &mut data)) {
+                    let path = TreePath::new(self.hand.path().to_vec()).and_then(|path| path.join(name));
+                    return Err(BuildError::Changed(path.unwrap_or_default()).into());
+                }
+                self.come.stocked.fetch_add(chunk.len.into(), Relaxed);
+                self.meter.reused(chunk.len.into());
+                let placed = self.place(name, offset, chunk, &data);
+                self.data = data;
+                placed
             }
             Record::Numbered { .. } => Err(FrameError::Malformed("a chunk by number, of no manifest").into()),
         }
+    }
+
+    fn place(&mut self, name: &[u8], offset: u64, chunk: ChunkRef, data: &[u8]) -> Result<(), TransferError> {
+        if self.come.count.fetch_add(1, Relaxed) >= MOST_CHUNKS {
+            return Err(TransferError::TooLarge(MAX_MANIFEST as u64));
+        }
+        self.hand.write(name, offset, data)?;
+        self.came.push(self.come.key(self.directory, name, offset, chunk));
+        if offset == 0 {
+            self.meter.some_files(1);
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,8 @@ use super::greeting::{Choice, Hello, VERSION};
 use super::lane::{Bits, Lane, alive};
 use super::outbox::{Gathering, Outbox, sending};
 use super::progress::{Meter, Stage};
-use super::reading::{Reading, Seen, expectation};
+use super::reading::{At, Reading, Seen, expectation};
+use super::stocked::Stocked;
 use crate::dataset::Consistency;
 use crate::dataset::chunk::{ChunkRef, Hash};
 use crate::dataset::packed::{Packed, Step, pieces};
@@ -62,8 +63,9 @@ fn converse(
         if opener.stop.is_cancelled() {
             return Err(TransferError::Stopped);
         }
-        let (packed, moved) = if at == 0 && choice.eager {
-            eagerly(lanes, tree, source.consistency, meter)?
+        let stocked = if source.reads_once(tree) { Some(Stocked::hear(&lanes[0])?) } else { None };
+        let (packed, moved) = if stocked.is_some() || at == 0 && choice.eager {
+            eagerly(lanes, tree, source.consistency, (&stocked.unwrap_or_default(), meter))?
         } else {
             as_asked(lanes, tree, source.consistency, meter)?
         };
@@ -86,7 +88,7 @@ fn greet(lanes: &mut Vec<Lane>, opener: &Opener, source: &Source) -> Result<Choi
         version: VERSION,
         header: source.header.clone(),
         snapshots: source.trees.iter().filter_map(|tree| tree.snapshot.clone()).collect(),
-        once: source.consistency == Consistency::AllowInconsistent,
+        once: source.trees.iter().any(|tree| source.reads_once(tree)),
     };
     first.say(Kind::Hello, &hello.encode())?;
     let (mut tickets, mut payload) = (Vec::new(), Vec::new());
@@ -104,15 +106,22 @@ fn greet(lanes: &mut Vec<Lane>, opener: &Opener, source: &Source) -> Result<Choi
     Ok(choice)
 }
 
-/// Sends all of a tree, while it is read if it was never read before.
+impl Source {
+    /// Whether a tree may change while it is read. It is sent as it is read, then, each chunk with the hash that it had.
+    fn reads_once(&self, tree: &Offered) -> bool {
+        self.consistency == Consistency::AllowInconsistent && !matches!(tree.at, At::Frozen(_))
+    }
+}
+
+/// Sends all of a tree but what is `stocked`, while it is read if it was never read before.
 fn eagerly(
     lanes: &[Lane],
     tree: &Offered,
     consistency: Consistency,
-    meter: &Meter,
+    (stocked, meter): (&Stocked, &Meter),
 ) -> Result<(Packed, u64), TransferError> {
     meter.stage(Stage::Sending);
-    let first = &lanes[0];
+    let (first, spared) = (&lanes[0], AtomicU64::new(0));
     let reading = thread::scope(|scope| {
         scope.spawn(|| {
             let (bytes, files) = expectation(&tree.at);
@@ -126,7 +135,7 @@ fn eagerly(
                 send_known(&reading, outbox)?;
                 return Ok(reading);
             }
-            let tap = Tap::new(outbox);
+            let tap = Tap::new(outbox, stocked, (&spared, meter));
             let reading = tree.at.read_anew(consistency, &tap)?;
             tap.flush();
             Ok(reading)
@@ -140,7 +149,7 @@ fn eagerly(
     first.say(Kind::Tree, &packed.hash().0)?;
     first.send_packed(Kind::Manifest, Kind::ManifestEnd, packed.bytes(), MANIFEST_LEVEL)?;
     first.say(Kind::Whole, &packed.hash().0)?;
-    let moved = packed.sums().data;
+    let moved = packed.sums().data.saturating_sub(spared.into_inner());
     Ok((packed, moved))
 }
 
@@ -183,15 +192,23 @@ fn send_known(reading: &Reading, outbox: &Outbox<'_>) -> Result<(), TransferErro
 /// Takes what a survey reads, and gathers it.
 struct Tap<'a> {
     outbox: &'a Outbox<'a>,
+    /// What the target has, and bytes that were not sent for that.
+    stocked: &'a Stocked,
+    spared: &'a AtomicU64,
+    meter: &'a Meter,
     /// Parent and name of every directory.
     directories: Mutex<Vec<(u32, Vec<u8>)>>,
     hands: Vec<Mutex<Gathering>>,
 }
 
 impl<'a> Tap<'a> {
-    fn new(outbox: &'a Outbox<'a>) -> Self {
+    fn new(
+        outbox: &'a Outbox<'a>,
+        stocked: &'a Stocked,
+        (spared, meter): (&'a AtomicU64, &'a Meter),
+    ) -> Self {
         let hands = (0..HANDS).map(|_| Mutex::default()).collect();
-        Self { outbox, directories: Mutex::default(), hands }
+        Self { outbox, stocked, spared, meter, directories: Mutex::default(), hands }
     }
 
     fn path(&self, directory: u32) -> Vec<u8> {
@@ -234,15 +251,14 @@ impl Watch for Tap<'_> {
             Some(hand) => hand,
             None => self.hands[0].lock().unwrap_or_else(PoisonError::into_inner),
         };
-        hand.add_in(
-            directory,
-            || self.path(directory),
-            data,
-            self.outbox,
-            |batch| {
-                batch.named(name, offset, chunk, data);
-            },
-        );
+        let path = || self.path(directory);
+        if self.stocked.has(chunk) {
+            self.spared.fetch_add(chunk.len.into(), Relaxed);
+            self.meter.reused(chunk.len.into());
+            hand.add_in(directory, path, b"", self.outbox, |batch| batch.stocked(name, offset, chunk));
+        } else {
+            hand.add_in(directory, path, data, self.outbox, |batch| batch.named(name, offset, chunk, data));
+        }
     }
 }
 

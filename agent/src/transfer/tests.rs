@@ -12,6 +12,7 @@ use super::TransferError;
 use super::bridge::Stream;
 use super::connections::Connections;
 use super::exchange::{Destination, Other, receive_trees, send_folder, unreported};
+use super::greeting::VERSION;
 use super::offer::Carrier;
 use super::reading::Seen;
 use super::run::Transfers;
@@ -24,6 +25,7 @@ use crate::dataset::tests::{listing, odd_tree};
 use crate::dataset::{Dataset, PoolError, Pools};
 
 mod hostile;
+mod limits;
 
 /// A directory as a place for a tree, and how many bytes are free there.
 struct Place(PathBuf, u64);
@@ -61,11 +63,12 @@ impl Destination for Place {
         Ok(("storage pool small".to_owned(), self.1))
     }
     fn switch_in(&self, switch: Switch) -> Result<(), TransferError> {
-        if self.0.exists() {
-            crate::dataset::pool::remove_tree(&self.0)?;
+        if let Some(tree) = switch.main {
+            if self.0.exists() {
+                crate::dataset::pool::remove_tree(&self.0)?;
+            }
+            fs::rename(tree, &self.0).unwrap();
         }
-        let Some(tree) = switch.main else { return Ok(()) };
-        fs::rename(tree, &self.0).unwrap();
         Ok(crate::dataset::pool::remove_tree(&self.staging()?)?)
     }
 }
@@ -230,7 +233,7 @@ async fn what_no_honest_peer_says_ends_the_conversation() {
     let frame = |kind: u8, payload: &[u8]| {
         [&[kind][..], &u32::try_from(payload.len()).unwrap().to_be_bytes(), payload].concat()
     };
-    let hello = frame(1, br#"{"version": 2}"#);
+    let hello = frame(1, &format!(r#"{{"version": {VERSION}}}"#).into_bytes());
     let batch = |record: &[u8]| [&hello[..], &frame(16, record)].concat();
     let path =
         |path: &[u8]| batch(&[&[0][..], &u32::try_from(path.len()).unwrap().to_be_bytes(), path].concat());

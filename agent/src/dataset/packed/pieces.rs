@@ -10,7 +10,8 @@ use fastcdc::v2020::FastCDC;
 use super::Packed;
 use crate::dataset::chunk::Hash;
 
-const MIN_PIECE: usize = 512;
+/// Shortest piece but the last, bytes.
+pub const MIN_PIECE: usize = 512;
 const AVERAGE_PIECE: usize = 2048;
 /// Longest piece, bytes.
 pub const MAX_PIECE: usize = 8192;

@@ -7,7 +7,12 @@ use crate::transfer::receive::Received;
 
 /// Passes bytes on, and does `work` once the source has sent more than `after`: when there is that much, the target has
 /// linked what it has.
-async fn pass_on(mut source: impl Stream, mut target: impl Stream, after: usize, work: impl FnOnce()) {
+pub(super) async fn pass_on(
+    mut source: impl Stream,
+    mut target: impl Stream,
+    after: usize,
+    work: impl FnOnce(),
+) {
     let (mut passed, mut work) = (0, Some(work));
     let (mut buffer, mut back) = (vec![0; 4096], vec![0; 4096]);
     loop {
@@ -116,19 +121,24 @@ async fn attributes_that_changed_since_an_attempt_that_was_cut_off_arrive() {
     assert_eq!(listing(&to), listing(&from));
 }
 
+/// What arrives at a dataset, without snapshots.
+pub(super) fn incoming_of(dataset: &Dataset, mode: Mode, size: Option<u64>) -> Incoming {
+    Incoming {
+        dataset: dataset.clone(),
+        mode,
+        kin: Kin::Own,
+        size,
+        origin: Origin::default(),
+        choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
+        record: Box::new(|| Box::pin(async { Ok(()) })),
+    }
+}
+
 /// Sends `from` to the volume `name`, for somebody who may see what `kin` says.
 async fn into_volume(pools: &Pools, from: &Path, name: &str, kin: Kin) -> Received {
     let dataset = Dataset::volume(&"default".parse().unwrap(), &name.parse().unwrap());
     let held = pools.hold(&dataset, Use::Replacing).unwrap();
-    let incoming = Incoming {
-        dataset,
-        mode: Mode::Copy,
-        kin,
-        size: None,
-        origin: Origin::default(),
-        choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
-        record: Box::new(|| Box::pin(async { Ok(()) })),
-    };
+    let incoming = Incoming { kin, ..incoming_of(&dataset, Mode::Copy, None) };
     let (here, there) = duplex(10_000);
     let (sent, received) = tokio::join!(
         send_folder(Connections::single(Box::new(here)), from, unreported()),
@@ -196,15 +206,7 @@ async fn what_is_larger_than_its_place_is_refused_on_both_sides_and_goes_on_in_a
     let dataset = Dataset::volume(&"default".parse().unwrap(), &"v".parse().unwrap());
     let into = async |size| {
         let held = pools.hold(&dataset, Use::Replacing).unwrap().of_size(Some(size));
-        let incoming = Incoming {
-            dataset: dataset.clone(),
-            mode: Mode::Copy,
-            kin: Kin::Own,
-            size: Some(size),
-            origin: Origin::default(),
-            choose: Box::new(|_, _| Box::pin(async { Ok(Chosen::default()) })),
-            record: Box::new(|| Box::pin(async { Ok(()) })),
-        };
+        let incoming = incoming_of(&dataset, Mode::Copy, Some(size));
         let (here, there) = duplex(10_000);
         tokio::join!(
             send_folder(Connections::single(Box::new(here)), &from, unreported()),
