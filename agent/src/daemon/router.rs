@@ -9,11 +9,10 @@ use crate::api::listener::Api;
 use crate::mesh::Mesh;
 use crate::peering::Peering;
 
-use crate::trust::Fingerprint;
 use crate::tunnel::{Incoming, Router, Session};
 use crate::wire::link::{Refusal, StreamHeader};
 
-/// Streams for the API that one peer may have open. Each is a connection of HTTP, which costs more to begin than a stream:
+/// Streams for the API that one session may have open. Each is a connection of HTTP, which costs more to begin than a stream:
 /// thousands at once, on a machine with little to spare, kept other links' heartbeats from being sent for ten seconds.
 const MAX_API: usize = 256;
 
@@ -25,25 +24,26 @@ pub struct Streams {
     pub open: Arc<Open>,
 }
 
-/// How many streams for the API each peer has open.
+/// How many streams for the API each session has open, by its id. Not each peer: what is left of the session before, whose
+/// streams take a moment to end, would be held against the one that a peer begins anew.
 #[derive(Debug, Default)]
-pub struct Open(Mutex<BTreeMap<Fingerprint, usize>>);
+pub struct Open(Mutex<BTreeMap<u64, usize>>);
 
 /// One of them, for as long as it is kept.
 #[derive(Debug)]
 struct Place {
     open: Arc<Open>,
-    peer: Fingerprint,
+    session: u64,
 }
 
 impl Open {
-    /// `None` if the peer has all that it may have.
-    fn take(self: &Arc<Self>, peer: Fingerprint) -> Option<Place> {
+    /// `None` if the session has all that it may have.
+    fn take(self: &Arc<Self>, session: u64) -> Option<Place> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(peer).or_default();
+        let count = open.entry(session).or_default();
         (*count < MAX_API).then(|| {
             *count += 1;
-            Place { open: self.clone(), peer }
+            Place { open: self.clone(), session }
         })
     }
 }
@@ -51,10 +51,10 @@ impl Open {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.peer) {
+        if let Some(count) = open.get_mut(&self.session) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.peer);
+                open.remove(&self.session);
             }
         }
     }
@@ -70,7 +70,7 @@ impl Router for Streams {
             StreamHeader::Service { .. } => Box::pin(self.mesh.clone().serve(session.clone(), incoming)),
             StreamHeader::Api => {
                 let (api, session) = (self.api.clone(), session.clone());
-                let place = self.open.take(session.peer());
+                let place = self.open.take(session.id());
                 Box::pin(async move {
                     let Some(_place) = place else {
                         return incoming.refuse(Refusal::Unavailable, "too many requests at once").await;
@@ -94,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_has_its_share_of_the_api_and_no_more() {
+    fn a_session_has_its_share_of_the_api_and_no_more() {
         let open = Arc::new(Open::default());
-        let [one, other] = [Fingerprint([1; 32]), Fingerprint([2; 32])];
+        let (one, other) = (1, 2);
         let mut places: Vec<_> = (0..MAX_API).map_while(|_| open.take(one)).collect();
         assert_eq!(places.len(), MAX_API);
         assert!(open.take(one).is_none());

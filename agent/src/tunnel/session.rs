@@ -176,6 +176,11 @@ impl Session {
         self.machine().is_ended()
     }
 
+    /// Tells this connection from every other of this process.
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
     /// Whether both are the same connection.
     pub fn same(&self, other: &Session) -> bool {
         self.inner.id == other.inner.id
