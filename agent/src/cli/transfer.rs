@@ -95,9 +95,9 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
             let (remote, wanted) = split(&args.name)?;
             let client = context.client(remote.as_ref()).await?;
             let found = find(context, (&client, remote.as_ref()), wanted).await?;
-            run_declared(context, &client, found, &args).await
+            Box::pin(run_declared(context, &client, found, &args)).await
         }
-        Command::Resume(args) => resume(context, args).await,
+        Command::Resume(args) => Box::pin(resume(context, args)).await,
         Command::Cancel { transfer } => cancel(context, &transfer).await,
     }
 }
@@ -237,11 +237,12 @@ async fn resume(context: &Context, args: RunArgs) -> Result<ExitCode, CliError> 
     let mut run = ran(context, (&client, remote.as_ref()), wanted).await?;
     if run.is_none() {
         // What arrives there may be called like one that is declared there: that goes first.
-        let found = match wanted.contains('/') {
-            true => Err(CliError::failed(format!("nothing has arrived at {wanted} there"))
+        let found = if wanted.contains('/') {
+            Err(CliError::failed(format!("nothing has arrived at {wanted} there"))
                 .code("not_found")
-                .hint(format!("`{}` shows what has.", list(context, remote.as_ref())))),
-            false => find(context, (&client, remote.as_ref()), wanted).await,
+                .hint(format!("`{}` shows what has.", list(context, remote.as_ref()))))
+        } else {
+            find(context, (&client, remote.as_ref()), wanted).await
         };
         match found {
             Ok(found) => return run_declared(context, &client, found, &args).await,

@@ -138,7 +138,8 @@ fn a_move_replaces_nothing_and_begins_only_if_it_may_end() {
         .run_on(&clusters.east, &["auth", "identity", "create", "tls/mover", "--group", "movers", "--quiet"]);
     mover.run(&["remote", "add", "east", token.success().stdout.trim()]).success();
     let refused = mover.run(&["volume", "move", "east:default/orders", "west:default/moved"]).exits(1);
-    says(&refused.stderr, &["Forbidden"]);
+    let given = "`comity auth group permission add east:GROUP storage_volume orders can_manage_backups";
+    says(&refused.stderr, &["east refuses it: Forbidden", given, "can_delete"]);
     assert_eq!(
         clusters.ask("west", &["volume", "list"]).as_array().map(Vec::len),
         Some(1),

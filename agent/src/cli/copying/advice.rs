@@ -84,7 +84,7 @@ fn rights(
         (Noun::Instance, End::Target, _) => format!("project {project} can_create_instances"),
     };
     let besides = match (end, asked.doing) {
-        (End::Source, Doing::Move) => " A move needs can_delete of the source as well.",
+        (End::Source, Doing::Move) => " A move takes can_delete as well, which is given in the same way.",
         (End::Target, Doing::Refresh) => " Where the target is not there yet, the right is to create it.",
         _ => "",
     };
