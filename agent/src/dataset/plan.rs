@@ -258,7 +258,7 @@ impl Plan {
         data.resize(missing.chunk.len as usize, 0);
         let read = Place { directory: folder.as_fd(), name: OsStr::from_bytes(name) }
             .open(OFlags::RDONLY)
-            .and_then(|file| std::fs::File::from(file).read_exact_at(data, missing.offset));
+            .and_then(|file| file.read_exact_at(data, missing.offset));
         let path = || TreePath::new(directories.path(packed, place.directory, name)).unwrap_or_default();
         read.map_err(|e| BuildError::io(&path(), e))?;
         if ChunkRef::of(data) == missing.chunk {

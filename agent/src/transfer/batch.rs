@@ -203,7 +203,7 @@ mod tests {
         let empty = ChunkRef::of(b"");
         let all: [&dyn Fn(&mut Batch); 3] =
             [&|batch| batch.named(b"file", 0, empty, b""), &|batch| batch.numbered(0, b""), &|batch| {
-                batch.stocked(b"file", 0, empty)
+                batch.stocked(b"file", 0, empty);
             }];
         for put in all {
             let mut batch = Batch::default();

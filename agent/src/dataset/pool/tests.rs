@@ -221,7 +221,7 @@ fn linked(tree: &Path, new: &Path, packed: &Packed) -> Vec<Linked> {
         if let Step::Entry(record) = step {
             let name = std::str::from_utf8(record.name).unwrap();
             fs::hard_link(tree.join(name), new.join(name)).unwrap();
-            let stamp = Stamp::of(&rustix::fs::lstat(&new.join(name)).unwrap());
+            let stamp = Stamp::of(&rustix::fs::lstat(new.join(name)).unwrap());
             linked.push(Linked { number: record.number, stamp: Some(stamp) });
         }
     }
