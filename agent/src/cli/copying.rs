@@ -390,13 +390,8 @@ fn over(
                 _ => transfer_failed(context, asked, &reason),
             })
         }
-        Ended::Cancelled(operation) => {
-            let told = |key| operation.metadata.pointer(key).and_then(Value::as_u64).unwrap_or(0);
-            // What nothing has arrived of leaves nothing that could be gone on with, or thrown away.
-            let arrived = told("/comity/sent") > 0 || told("/comity/done") > 0;
-            let hint = if arrived { kept(context, asked) } else { "The target is as it was.".to_owned() };
-            Err(cancelled().hint(hint))
-        }
+        // What was told of it last may be older than what arrived last.
+        Ended::Cancelled => Err(cancelled().hint(kept(context, asked))),
     }
 }
 

@@ -156,7 +156,7 @@ async fn joined(context: &Context, operand: &str) -> Result<ExitCode, CliError> 
                 Err(CliError::failed(failure(&operation)).code("operation-failed"))
             }
         }
-        Ended::Cancelled(_) => Err(watch::cancelled()),
+        Ended::Cancelled => Err(watch::cancelled()),
     }
 }
 

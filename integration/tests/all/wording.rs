@@ -218,16 +218,18 @@ fn who_looks_on_at_a_copy_does_not_cancel_it() {
     let clusters = Clusters::start();
     let source = clusters.path("source");
     fs::create_dir(&source).expect("a folder");
-    for number in 0..48 {
+    for number in 0..128 {
         fs::write(source.join(number.to_string()), noise(number, 1 << 20)).expect("a file");
     }
     clusters.run(&["volume", "create", "east:default/orders"]).success();
     let source = source.to_str().expect("temporary paths are UTF-8");
     clusters.run(&["volume", "import", "east:default/orders", source]).success();
     let running = clusters.operator.begin(&["volume", "copy", "east:default/orders", "west:default/orders"]);
-    let id = wait_for("the copy is under way", LIMIT, || {
-        let listed = clusters.ask("west", &["operation", "list"]);
-        Some(listed.as_array()?.first()?["id"].as_str()?.to_owned())
+    let staging = clusters.west.data_dir().join("pools/default/.staging");
+    wait_for("some of it has arrived", LIMIT, || {
+        let du = Command::new("du").arg("-sb").arg(&staging).output().expect("du runs");
+        let bytes: u64 = String::from_utf8_lossy(&du.stdout).split_whitespace().next()?.parse().ok()?;
+        (bytes > 4 << 20).then_some(())
     });
     // The source is held, so that the copy ends only once it has been looked at.
     let signal = |name: &str| {
@@ -235,6 +237,10 @@ fn who_looks_on_at_a_copy_does_not_cancel_it() {
         assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
     };
     signal("-STOP");
+    let id = wait_for("the copy is listed", LIMIT, || {
+        let listed = clusters.ask("west", &["operation", "list"]);
+        Some(listed.as_array()?.first()?["id"].as_str()?.to_owned())
+    });
     let operand = format!("west:{id}");
     let mut looking = clusters.operator.begin_on_terminal(&["operation", "show", "--watch", &operand]);
     wait_for("its progress is shown", LIMIT, || looking.has_said("receiving").then_some(()));

@@ -51,8 +51,8 @@ pub enum Alone {
 pub enum Ended {
     /// By itself, well or not: the operation says so.
     Over(Box<OperationBody>),
-    /// Cancelled, because that was asked for here; with what was told of it last.
-    Cancelled(Box<OperationBody>),
+    /// Cancelled, because that was asked for here.
+    Cancelled,
 }
 
 /// What was done about an interrupt.
@@ -147,8 +147,7 @@ pub async fn watch(
         }
     }
     let cancelled = interrupt == Interrupt::Cancelling && operation.status_code == CANCELLED;
-    let operation = Box::new(operation);
-    Ok(if cancelled { Ended::Cancelled(operation) } else { Ended::Over(operation) })
+    Ok(if cancelled { Ended::Cancelled } else { Ended::Over(Box::new(operation)) })
 }
 
 /// What the server tells next of the operation; `None`, once it tells no more.
@@ -210,7 +209,7 @@ pub async fn finish(
     match ended? {
         Ended::Over(operation) if is_good(&operation) => Ok(*operation),
         Ended::Over(operation) => Err(CliError::failed(failure(&operation)).code("operation-failed")),
-        Ended::Cancelled(_) => Err(cancelled()),
+        Ended::Cancelled => Err(cancelled()),
     }
 }
 
